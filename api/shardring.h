@@ -1,0 +1,339 @@
+/* shardring.h - the public interface of libshardring, a thread-per-core storage runtime.
+ *
+ * Rules that hold for the whole header
+ *
+ *   Errors    A function returns 0 or a count, else a negative errno. A submit that fails
+ *             never calls back; a request that was accepted completes exactly once.
+ *             -EAGAIN means "a queue is full now: reap, then try again", never anything else.
+ *   Threads   A struct sr_store may be used by any thread. A struct sr_port belongs to one
+ *             thread at a time; open one port per thread. Nothing here is safe in a signal
+ *             handler, nor in a child after fork().
+ *   Memory    Requests and buffers belong to the caller and must stay untouched from submit
+ *             until the request has been reaped (or its callback has begun). Nothing is
+ *             allocated between submit and reap.
+ *   Buffers   Any address and any length work. A buffer whose address and length are
+ *             multiples of 4096 is used as it is; any other is copied once. Memory from
+ *             sr_buffer_alloc() or sr_memory_register() is the fastest.
+ *   Options   Every options struct begins with its own size (use the SR_*_INIT macros).
+ *             Zero means the default. An unknown non-zero tail is -E2BIG.
+ *   Units     Names end in their unit: _bytes, _ns, _ms, _blocks.
+ *   Order     A completed request is visible to every later one. Two puts or deletes of one
+ *             id that are submitted to one port take effect in the order of submission;
+ *             requests in flight on different ids, or from different ports, have no order.
+ *   Durable   What completed before sr_flush() was called survives any crash once sr_flush()
+ *             has returned 0. A request with SR_DURABLE survives on its own.
+ */
+#ifndef SHARDRING_H
+#define SHARDRING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SR_BLOCK_BYTES    4096u
+#define SR_BLOB_BYTES_MAX (UINT64_C(1) << 40)
+#define SR_SHARDS_MAX     1024u
+#define SR_CORES_MAX      256u
+
+struct sr_store;
+struct sr_port;
+struct sr_stream;
+
+/* A blob's name: 128 bits that mean nothing to the store. */
+struct sr_id {
+  uint64_t hi, lo;
+};
+
+/* "0123456789abcdef0123456789abcdef" (1 to 32 hexadecimal digits, optional 0x) to an id.
+ * -EINVAL for anything else. */
+int sr_id_parse(const char *text, struct sr_id *id);
+/* Writes 32 digits and a zero byte. */
+void sr_id_format(struct sr_id id, char text[33]);
+
+/* ---- Stores ------------------------------------------------------------------------- */
+
+/* Where a store lies, in one string ("where" below):
+ *   a directory             one packed file per shard lies in it
+ *   a device or file,       regions are slices of them; several are joined by commas:
+ *   or several              "/dev/nvme0n1,/dev/nvme1n1"; name all of them, in any order
+ *   fd:N                    an already-open descriptor, wherever a device can stand; it is
+ *                           duplicated, so the caller still closes its own
+ *   mem:                    memory of this process: gone with sr_store_close() */
+
+enum sr_prealloc {
+  SR_PREALLOC_DEFAULT = 0, /* reserve the space; zero it ahead of use in the background */
+  SR_PREALLOC_FULL = 1,    /* write every block now */
+  SR_PREALLOC_SPARSE = 2,  /* reserve nothing: the file system may run out later */
+};
+
+enum sr_log_level { SR_LOG_ERROR = 0, SR_LOG_WARNING = 1, SR_LOG_INFO = 2 };
+
+struct sr_format_options {
+  size_t size;
+  uint64_t size_bytes; /* of the whole store; required for a directory and for mem:; for
+                          devices the default is all of each. Rounded down to blocks. At
+                          least 16 MiB a shard. */
+  uint32_t shards;     /* 1 to SR_SHARDS_MAX; default: one per physical core that this
+                          process may use. Fixed for the life of the store. */
+  uint32_t prealloc;   /* enum sr_prealloc */
+  bool force;          /* overwrite what looks like a store or holds data */
+  uint64_t log_bytes;  /* manifest log of one shard; default 1/64 of its region, between
+                          1 MiB and 64 MiB */
+  void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* may be NULL */
+  void *progress_arg;
+};
+#define SR_FORMAT_OPTIONS_INIT                                                                     \
+  { .size = sizeof(struct sr_format_options) }
+
+/* Creates a store. -EEXIST: there is one and force is not set. -ENOSPC: it does not fit.
+ * -EINVAL: an option is out of range. -EBUSY: it is open. A failed format leaves no store. */
+int sr_format(const char *where, const struct sr_format_options *options);
+
+struct sr_open_options {
+  size_t size;
+  const char *cores;        /* CPUs to run on, "0-3,8"; default: chosen by topology */
+  uint32_t core_count;      /* how many, if cores is NULL; default: one per shard, at most one
+                               per physical core of the affinity mask. Fewer and more than
+                               shards both work. */
+  const char *engine;       /* "uring" (default), "pool", "null"; mem: stores always use "mem".
+                               If io_uring is refused "pool" is taken and the log says so. */
+  bool read_only;           /* shared with other read-only opens; changes no byte */
+  bool must_engine;         /* fail rather than fall back to another engine */
+  uint32_t lock_timeout_ms; /* how long to wait for another opener; default 0: not at all */
+  uint32_t queue_depth;     /* device requests in flight per core; default 256, max 4096 */
+  uint32_t poll_us;         /* an idle core polls this long before it sleeps; default 50 */
+  uint64_t arena_bytes;     /* memory for sr_buffer_alloc(); default 64 MiB */
+  bool no_background;       /* no zeroing ahead, no checkpoints between flushes */
+  bool no_pin;              /* do not pin core threads */
+  uint64_t seed;            /* of all randomness in the runtime; default: from the system */
+  void (*log)(void *arg, enum sr_log_level level, const char *line); /* default: errors and
+                              warnings go to stderr. Any core's thread may call it. */
+  void *log_arg;
+};
+#define SR_OPEN_OPTIONS_INIT                                                                       \
+  { .size = sizeof(struct sr_open_options) }
+
+/* Opens a store and starts its cores. *store is set only on success.
+ *   -ENOENT     nothing there                      -EBUSY   another process has it open
+ *   -EINVAL     an option is out of range          -EACCES  no permission
+ *   -ENOTSUP    a newer or unknown format          -E2BIG   options from a newer header
+ *   -EMEDIUMTYPE  not a store, or parts of different stores
+ *   -EBADMSG    damaged; the log names the place. A read-only open may still work.
+ *   -EROFS      only a read-only open is possible */
+int sr_store_open(const char *where, const struct sr_open_options *options,
+                  struct sr_store **store);
+
+/* Flushes (unless read-only), stops the cores, frees everything. All ports must be closed
+ * (-EBUSY) and no request may be in flight. NULL is fine. Any other error is that of the
+ * last flush: the store is closed all the same, unflushed changes are lost. */
+int sr_store_close(struct sr_store *store);
+/* As after kill -9: no flush. For tests and for giving up. */
+void sr_store_abandon(struct sr_store *store);
+
+/* True exactly when something that has completed is not yet durable. */
+bool sr_needs_flush(struct sr_store *store);
+
+uint32_t sr_shard_count(const struct sr_store *store);
+uint32_t sr_core_count(const struct sr_store *store);
+/* The shard and the core that own an id: pure functions, any thread. */
+uint32_t sr_shard_of(const struct sr_store *store, struct sr_id id);
+uint32_t sr_core_of_shard(const struct sr_store *store, uint32_t shard);
+
+/* Runs fn(port, arg) once on the core that owns the shard, soon; returns at once. The port
+ * is that core's own: inside fn, and inside callbacks of requests submitted to it, submit is
+ * a plain function call that takes no lock and makes no hop for ids of that core. fn must not
+ * block. -EAGAIN: the core's mailbox is full. */
+typedef void sr_run_fn(struct sr_port *port, void *arg);
+int sr_store_run(struct sr_store *store, uint32_t shard, sr_run_fn *fn, void *arg);
+
+/* ---- Memory --------------------------------------------------------------------------- */
+
+/* 4 KiB-aligned memory, rounded up to whole blocks, registered with every ring while the
+ * arena lasts, ordinary memory after that; zeroed on request. NULL when memory is out. */
+void *sr_buffer_alloc(struct sr_store *store, size_t bytes, bool zeroed);
+void sr_buffer_free(struct sr_store *store, void *buffer);
+
+/* Registers the caller's memory (block-aligned, at most 1 GiB a call, 15 at a time) with
+ * every ring, until sr_memory_unregister() or close. Blocks until all cores have it.
+ * -ENOMEM: the memory limit forbids it; the memory can be used all the same, slower. */
+int sr_memory_register(struct sr_store *store, void *base, size_t bytes);
+int sr_memory_unregister(struct sr_store *store, void *base);
+
+/* ---- Requests --------------------------------------------------------------------------- */
+
+enum sr_op {
+  SR_OP_GET = 1,    /* bytes [offset, offset+bytes) of a blob into buf; result: bytes read,
+                       less than asked only at the blob's end; 0 at or past the end */
+  SR_OP_PUT = 2,    /* buf becomes the blob, whole; result 0 */
+  SR_OP_DELETE = 3, /* result 0, or -ENOENT if there was none */
+  SR_OP_STAT = 4,   /* result 0 and size_bytes; -ENOENT */
+  SR_OP_FLUSH = 5,  /* store-wide flush; result 0 */
+  SR_OP_APPEND = 6, /* buf to the end of a stream; result: bytes */
+  SR_OP_NOP = 7,    /* to the core that owns id and back: what a hop costs */
+};
+
+enum sr_flags {
+  SR_DURABLE = 1u << 0,     /* put, delete: complete when it survives any crash */
+  SR_IF_ABSENT = 1u << 1,   /* put: -EEXIST if the id exists */
+  SR_NO_CHECKSUM = 1u << 2, /* put: store no data checksums; get: do not verify */
+  SR_RESERVE = 1u << 3,     /* put: reserve the extents and write nothing (buf may be NULL).
+                               The bytes are undefined. For measurements; implies
+                               SR_NO_CHECKSUM. */
+};
+
+/* A request: the caller's memory. Set `opaque` to zero never; the library owns it.
+ * Errors in `result`:
+ *   -ENOENT no such blob         -EEXIST  see SR_IF_ABSENT      -EINVAL  impossible arguments
+ *   -ENOSPC the shard is full    -EBADMSG checksum mismatch     -EROFS   read-only store
+ *   -EFBIG  longer than 1 TiB    -EIO     the device failed, or the shard stopped writing
+ *                                         after a failed flush */
+struct sr_request {
+  uint32_t op;    /* enum sr_op */
+  uint32_t flags; /* enum sr_flags */
+  struct sr_id id;
+  void *buf; /* read-only for puts */
+  uint64_t offset;
+  uint64_t bytes;
+  struct sr_stream *stream; /* SR_OP_APPEND */
+  /* Called by sr_port_reap(), or on the core for a core's own port; NULL: the request is
+   * returned by sr_port_reap(). It may submit requests, this one included. */
+  void (*done)(struct sr_request *request);
+  void *user;
+  int64_t result;
+  uint64_t size_bytes; /* of the blob: set by get, stat */
+  uint64_t opaque[28];
+} __attribute__((aligned(64)));
+
+/* ---- Ports ---------------------------------------------------------------------------- */
+
+struct sr_port_options {
+  size_t size;
+  uint32_t depth; /* requests in flight; default 1024, max 65536 */
+};
+#define SR_PORT_OPTIONS_INIT                                                                       \
+  { .size = sizeof(struct sr_port_options) }
+
+/* One thread's door to the store. At most 64 are open at a time (-EMFILE). */
+int sr_port_open(struct sr_store *store, const struct sr_port_options *options,
+                 struct sr_port **port);
+/* -EBUSY while requests are in flight. NULL is fine. */
+int sr_port_close(struct sr_port *port);
+
+/* Submits requests[0..count). Returns how many were accepted, in order from the first;
+ * -EAGAIN if none was for want of room, -EINVAL if the first is malformed, -ESHUTDOWN when
+ * the store is closing. */
+int sr_port_submit(struct sr_port *port, struct sr_request *const requests[], uint32_t count);
+/* Collects finished requests: runs the callbacks of those that have one, stores the others
+ * in finished[0..max). Returns how many of both together. Returning 0 arms sr_port_fd().
+ * Never blocks. A core's own port is reaped by its core: -EINVAL. */
+int sr_port_reap(struct sr_port *port, struct sr_request *finished[], uint32_t max);
+/* Waits until sr_port_reap() would return something: 1, or 0 after the timeout (ns; negative:
+ * for ever). -EINVAL on a core's own port; -ENODATA if nothing is in flight. */
+int sr_port_wait(struct sr_port *port, int64_t timeout_ns);
+/* An eventfd for poll/epoll: readable when something has finished since the last reap that
+ * returned 0. Owned by the port; do not read it, reap does. */
+int sr_port_fd(struct sr_port *port);
+uint32_t sr_port_in_flight(const struct sr_port *port);
+
+/* ---- Blocking calls --------------------------------------------------------------------- */
+/* Each submits to the port and waits. The port may have other requests in flight; those
+ * that finish meanwhile stay there for the next reap. Not on a core's own port (-EDEADLK). */
+
+int sr_put(struct sr_port *port, struct sr_id id, const void *buf, uint64_t bytes, uint32_t flags);
+int64_t sr_get(struct sr_port *port, struct sr_id id, void *buf, uint64_t offset, uint64_t bytes);
+int sr_delete(struct sr_port *port, struct sr_id id, uint32_t flags);
+int sr_exists(struct sr_port *port, struct sr_id id); /* 1, 0, or an error */
+int sr_stat(struct sr_port *port, struct sr_id id, uint64_t *size_bytes);
+int sr_flush(struct sr_port *port);
+/* Blobs in the store now. */
+int64_t sr_count(struct sr_port *port);
+
+struct sr_entry {
+  struct sr_id id;
+  uint64_t size_bytes;
+};
+/* Iterates over all blobs in no particular order. Begin with a zeroed cursor. Returns how
+ * many entries were stored (at most max, at least 1), 0 at the end. A blob that exists
+ * throughout is returned exactly once, whatever else is written meanwhile. */
+struct sr_cursor {
+  uint64_t opaque[4];
+};
+int sr_list(struct sr_port *port, struct sr_cursor *cursor, struct sr_entry *entries, uint32_t max);
+
+/* Streams: put a blob piece by piece. Nothing is visible before commit. size_bytes is a
+ * hint for a good layout, 0 if unknown. Appends are ordered; keep one in flight a stream. At most
+ * 64 streams are open per shard (-EAGAIN). Commit and abort both free the stream. */
+int sr_stream_begin(struct sr_port *port, struct sr_id id, uint64_t size_bytes, uint32_t flags,
+                    struct sr_stream **stream);
+int sr_stream_append(struct sr_port *port, struct sr_stream *stream, const void *buf,
+                     uint64_t bytes);
+int sr_stream_commit(struct sr_port *port, struct sr_stream *stream);
+int sr_stream_abort(struct sr_port *port, struct sr_stream *stream);
+
+/* ---- Maintenance ------------------------------------------------------------------------ */
+
+struct sr_vacuum_result {
+  uint64_t moved_bytes;    /* relocated towards the start of the regions */
+  uint64_t released_bytes; /* given back to the file system */
+};
+/* Moves blobs down, flushes, then punches holes behind the last one. Others may read and
+ * write meanwhile. */
+int sr_vacuum(struct sr_port *port, struct sr_vacuum_result *result);
+/* Writes a checkpoint of every shard's whole index, then flushes: the next open is quick. */
+int sr_checkpoint(struct sr_port *port);
+
+/* ---- Statistics ------------------------------------------------------------------------- */
+
+struct sr_space {
+  uint64_t total_bytes;    /* data area of all regions */
+  uint64_t free_bytes;     /* can be allocated now */
+  uint64_t pending_bytes;  /* freed, usable after the next flush */
+  uint64_t live_bytes;     /* sum of blob sizes */
+  uint64_t metadata_bytes; /* logs, checkpoints, identities */
+  uint64_t blobs;
+  uint64_t index_ram_bytes;
+};
+int sr_space(struct sr_port *port, struct sr_space *space);
+
+#define SR_LATENCY_BUCKETS 320
+/* Bucket i counts latencies in a log-linear scale: 8 buckets per power of two. */
+uint64_t sr_latency_bucket_ns(uint32_t bucket); /* upper end of a bucket */
+
+struct sr_core_stats {
+  uint32_t core, cpu, numa_node, shards;
+  char engine[16];
+  char why_cpu[64];    /* why this CPU was chosen */
+  char ring_flags[96]; /* granted; refused ones with a leading '!' */
+  bool buffers_registered, files_registered;
+  uint64_t gets, puts, deletes, other_ops, read_bytes, write_bytes;
+  uint64_t hops_in, batches_in;        /* requests and batches that came through mailboxes */
+  uint64_t device_submits, device_ios; /* system calls to submit, and I/Os submitted */
+  uint64_t steps, idle_steps, sleeps, wakes_sent, wakes_received;
+  uint64_t io_workers; /* io-wq threads of this process now, all cores together */
+  uint64_t short_ios, retried_ios, checksum_errors;
+  uint64_t latency_ns[SR_LATENCY_BUCKETS]; /* from the core's mailbox to completion; one request in
+                                              16 is timed */
+};
+int sr_core_stats(struct sr_port *port, uint32_t core, struct sr_core_stats *stats);
+
+struct sr_store_stats {
+  uint64_t epoch, flushes, flushes_shared, durable_commits, checkpoints;
+  uint64_t zeroed_bytes, log_bytes_used, log_bytes;
+  char uuid[37];
+  uint32_t format_version, shards, cores, devices;
+  bool read_only, engine_fallback;
+  char why_cores[128];
+  char why_engine[128];
+};
+int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
+
+const char *sr_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,2 @@
+/* base.c - being written. */
+typedef int translation_unit_not_empty;

@@ -1,0 +1,2 @@
+/* block_set.c - being written. */
+typedef int translation_unit_not_empty;

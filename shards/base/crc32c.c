@@ -1,0 +1,2 @@
+/* crc32c.c - being written. */
+typedef int translation_unit_not_empty;

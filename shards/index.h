@@ -1,0 +1,71 @@
+/* index.h - a shard's index: blob id to place, size and checksums, all in memory.
+ *
+ * Single writer, the owning core. Partitioned by hash so that a checkpoint can write, and a
+ * growth can move, one part at a time; every partition carries a version that is odd while
+ * it changes, so that readers on other threads can be added without a change of layout.
+ * 40 bytes of RAM for a blob of one extent and one granule, all included (32-byte entries in
+ * open-addressing tables at high load); 4 more for each further granule.
+ * Nothing is allocated by find; put may grow a partition or the detail slab
+ * (index_reserve() does it ahead, so that the put that follows cannot fail). */
+#ifndef SHARDS_INDEX_H
+#define SHARDS_INDEX_H
+
+#include "shards/space.h"
+
+#define BLOB_EXTENTS_MAX  4096u
+#define BLOB_GRANULES_MAX 65536u
+
+enum blob_flag {
+  BLOB_NO_CHECKSUM = 1, /* no granule checksums are stored */
+};
+/* One blob as the index gives and takes it. */
+struct blob {
+  struct blob_id id;
+  uint64_t bytes;
+  uint8_t granule_shift;  /* of the checksums: see blob_granule_shift() */
+  uint8_t flags;          /* enum blob_flag */
+  uint32_t extent_count;  /* 0 for an empty blob */
+  uint32_t granule_count; /* checksums: 0 with BLOB_NO_CHECKSUM or when empty */
+  const struct extent
+      *extents; /* on find: valid until the next change of the index; may point into this struct */
+  const uint32_t *checksums; /* CRC32C of each granule's bytes (the last one may be short) */
+  struct extent inline_extent;
+  uint32_t inline_checksum;
+};
+/* 12 (4 KiB) up to 1 MiB, 16 up to 4 GiB, then by steps of 2 so that a blob has at most
+ * BLOB_GRANULES_MAX granules. */
+uint8_t blob_granule_shift(uint64_t bytes);
+uint32_t blob_granule_count(uint64_t bytes, uint8_t granule_shift);
+
+struct index;
+/* key: of hash_id(); copied. */
+int index_create(struct index **x, const uint64_t key[2]);
+void index_destroy(struct index *x);
+
+/* hash: hash_id(). A hint to the caches; call for a batch, then find. */
+void index_prefetch(const struct index *x, uint64_t hash);
+/* 0 and *blob, or -ENOENT. */
+int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct blob *blob);
+/* Room for one put of a blob with that many extents and granules: -ENOMEM. */
+int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t granules);
+/* Inserts or replaces; cannot fail after index_reserve(). */
+int index_put(struct index *x, uint64_t hash, const struct blob *blob);
+/* 0 or -ENOENT. */
+int index_delete(struct index *x, uint64_t hash, struct blob_id id);
+
+uint64_t index_count(const struct index *x);
+uint64_t index_live_bytes(const struct index *x);
+uint64_t index_ram_bytes(const struct index *x);
+
+/* Partitions, for checkpoints and iteration. A blob's partition depends on its hash alone and
+ * never changes. */
+#define INDEX_PARTITIONS 256u
+static inline uint32_t index_partition_of(uint64_t hash) { return (uint32_t)hash >> 24; }
+uint64_t index_partition_count(const struct index *x, uint32_t partition);
+/* Calls visit for each blob of a partition; stops at non-zero and returns it. No change of the
+ * index inside. */
+int index_partition_visit(const struct index *x, uint32_t partition,
+                          int (*visit)(void *arg, uint64_t hash, const struct blob *blob),
+                          void *arg);
+
+#endif

@@ -1,0 +1,2 @@
+/* manifest.c - being written. */
+typedef int translation_unit_not_empty;

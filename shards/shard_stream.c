@@ -1,0 +1,2 @@
+/* shard_stream.c - being written. */
+typedef int translation_unit_not_empty;

@@ -1,0 +1,2 @@
+/* shard_vacuum.c - being written. */
+typedef int translation_unit_not_empty;

@@ -1,0 +1,2 @@
+/* shard_write.c - being written. */
+typedef int translation_unit_not_empty;
