@@ -185,7 +185,8 @@ enum sr_flags {
                                SR_NO_CHECKSUM. */
 };
 
-/* A request: the caller's memory. Set `opaque` to zero never; the library owns it.
+/* A request: the caller's memory. `opaque` is the library's and
+ * need not be set.
  * Errors in `result`:
  *   -ENOENT no such blob         -EEXIST  see SR_IF_ABSENT      -EINVAL  impossible arguments
  *   -ENOSPC the shard is full    -EBADMSG checksum mismatch     -EROFS   read-only store
@@ -205,7 +206,7 @@ struct sr_request {
   void *user;
   int64_t result;
   uint64_t size_bytes; /* of the blob: set by get, stat */
-  uint64_t opaque[28];
+  uint64_t opaque[21];
 } __attribute__((aligned(64)));
 
 /* ---- Ports ---------------------------------------------------------------------------- */

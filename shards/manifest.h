@@ -1,0 +1,110 @@
+/* manifest.h - a shard's own record of what it holds: the index and the free space in memory,
+ * and on disk the log of every change plus rolling checkpoints of the index.
+ *
+ * Single-threaded, owned by the shard's core. All I/O is asynchronous through the device,
+ * except manifest_recover(). Layout and crash argument: docs/format.md.
+ *
+ * Changes are applied to the index at once and appended to a staging frame in memory. Full
+ * frames are written early ("nothing points at them"); they count after a root (store-wide
+ * flush) or a commit frame (single-shard durable commit) covers them. A frame starts on a
+ * block boundary and carries {magic, uuid hash, shard, incarnation, epoch, position, first
+ * sequence, chain checksum of the previous frame, bytes, checksum}, then entries
+ * {type, length, payload}.
+ *
+ *   put, delete -> staging -> frame write in flight -> written -> flush -> covered
+ */
+#ifndef SHARDS_MANIFEST_H
+#define SHARDS_MANIFEST_H
+
+#include "shards/format.h"
+#include "shards/index.h"
+#include "shards/region.h"
+#include "shards/space.h"
+
+struct manifest;
+
+struct manifest_config {
+  struct region *region;
+  struct device *device; /* NULL: recovery only, for offline tools */
+  uint8_t uuid[16];
+  uint64_t hash_key[2];
+  uint32_t shard, shard_count;
+  uint64_t incarnation; /* of this open: the root's + 1 */
+  struct clock clock;
+  struct logger logger;
+  bool read_only;
+};
+
+/* Loads the checkpoints that the root names, replays the log up to the committed tail (the
+ * root's, or a later commit frame's), rebuilds the free space. Synchronous; many shards may do
+ * it in parallel on their own threads. Changes nothing on disk.
+ * 0; -EBADMSG (why names the place: shard, log position or block); -ENOMEM; -EIO. */
+int manifest_recover(struct manifest **m, const struct manifest_config *config,
+                     const struct root *root, char *why, size_t why_bytes);
+/* Drops everything in memory; no I/O may be in flight (manifest_idle()). */
+void manifest_destroy(struct manifest *m);
+bool manifest_idle(const struct manifest *m);
+
+struct index *manifest_index(struct manifest *m);
+struct space *manifest_space(struct manifest *m);
+
+/* Reserves memory in the index and room in the log for one put (or, with 0, 0, one delete).
+ * Every reservation is consumed by exactly one manifest_put/_delete/_cancel.
+ * -EAGAIN: the log has no room until checkpoints have advanced its head: wait for
+ * a later tick. -ENOMEM. -EIO: writing has stopped after a failed flush. -EROFS. */
+int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules);
+void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules);
+/* The change, visible at once; cannot fail after manifest_reserve(). The replaced blob's extents
+ * go to space_free(). Returns the change's sequence number. The blob's data must have been
+ * written completely (its I/O completed). */
+uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob);
+/* The id must exist (check with index_find()). */
+uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id);
+
+/* Calls done when everything up to the sequence survives any crash: writes the staged frames,
+ * one flush of the region's files, one commit frame (FUA); waiters share it (group commit). */
+struct manifest_waiter {
+  void (*done)(struct manifest_waiter *waiter, int result);
+  struct manifest_waiter *next; /* the manifest's */
+  uint64_t sequence;
+};
+void manifest_commit(struct manifest *m, struct manifest_waiter *waiter);
+
+/* One shard's part of a store-wide flush: closes epoch seal->epoch, writes the frames, then
+ * (flush_files) flushes the region's files; done gets what the next root must say of this shard.
+ * A shard with nothing to flush completes at once with dirty = false and the last root. One
+ * seal at a time. New changes belong to the next epoch from the call on. */
+struct manifest_seal {
+  void (*done)(struct manifest_seal *seal);
+  uint64_t epoch;
+  bool flush_files; /* false: the caller flushes the device for all shards, after done */
+  bool dirty;
+  int result; /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
+  struct root_shard root;
+};
+void manifest_seal(struct manifest *m, struct manifest_seal *seal);
+/* The root of the sealed epoch is durable (result 0): freed space moves on, the log's head
+ * advances. Or it is not (-errno): this shard stops writing. */
+void manifest_root_durable(struct manifest *m, uint64_t epoch, int result);
+
+bool manifest_dirty(const struct manifest *m); /* something completed is not durable */
+/* Background work: writes full frames, runs commits, takes a checkpoint step when the log is
+ * more than half full. True if it did something. */
+bool manifest_tick(struct manifest *m);
+/* Asks for a checkpoint of all partitions; done by ticks; true when none is outstanding. */
+void manifest_checkpoint_all(struct manifest *m);
+bool manifest_checkpoint_done(const struct manifest *m);
+/* How far the region was written once (zeroed ahead); goes into the next root. */
+void manifest_set_zeroed_blocks(struct manifest *m, uint64_t blocks);
+uint64_t manifest_zeroed_blocks(const struct manifest *m);
+/* Stops writing from now on with -EIO (a failed data flush elsewhere). */
+void manifest_stop(struct manifest *m);
+/* The region grew: more blocks at its end. */
+
+struct manifest_stats {
+  uint64_t log_blocks_used, log_blocks, log_frames, checkpoints, commits, commit_waiters;
+  uint64_t checkpoint_blocks; /* space taken by live checkpoints and directories */
+};
+void manifest_stats(const struct manifest *m, struct manifest_stats *stats);
+
+#endif

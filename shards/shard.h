@@ -1,0 +1,97 @@
+/* shard.h - the storage engine of one shard: blobs in a region, under a manifest.
+ *
+ * Single-threaded: no threads, locks or globals. Its owner (a core, or a test) calls
+ * shard_submit(), shard_tick() and device_poll() in any order from one thread.
+ * An op is the caller's memory from shard_submit() until op->done() has begun; done() may be
+ * called from within shard_submit(), shard_tick() or device_poll() and must only note the op
+ * (it must not call back into the shard).
+ *
+ * Order: puts and deletes of one id take effect in the order of submission. */
+#ifndef SHARDS_SHARD_H
+#define SHARDS_SHARD_H
+
+#include "shards/manifest.h"
+
+enum shard_op_kind { /* as enum sr_op where both exist */
+                     OP_GET = 1,
+                     OP_PUT = 2,
+                     OP_DELETE = 3,
+                     OP_STAT = 4,
+                     OP_APPEND = 6, /* work: the stream */
+                     OP_NOP = 7,
+                     OP_STREAM_BEGIN = 8,  /* bytes: size hint; id, flags: as of the put. On
+                                              completion work: stream */
+                     OP_STREAM_COMMIT = 9, /* work: stream; as a put */
+                     OP_STREAM_ABORT = 10,
+                     OP_LIST = 11,       /* buf: struct shard_entry[bytes]; offset: cursor in, size:
+                                            cursor out; result: entries */
+                     OP_VACUUM = 12,     /* buf: struct shard_vacuum_result */
+                     OP_CHECKPOINT = 13, /* completes when a checkpoint of all partitions is written
+                                            (then flush) */
+};
+enum shard_op_flag { /* as enum sr_flags */
+                     OP_DURABLE = 1,
+                     OP_IF_ABSENT = 2,
+                     OP_NO_CHECKSUM = 4,
+                     OP_RESERVE = 8,
+};
+
+struct shard_op {
+  struct io io; /* of the first or only device I/O of the op: no allocation on the short path */
+  struct shard_op *next;
+  void (*done)(struct shard_op *op);
+  struct blob_id id;
+  uint64_t hash; /* hash_id(id) */
+  void *buf;
+  uint64_t offset, bytes;
+  int64_t result;
+  uint64_t size;       /* out: the blob's bytes */
+  void *work;          /* the shard's while in flight; streams */
+  uint64_t block;      /* the shard's */
+  uint32_t checksum;   /* the shard's */
+  uint32_t generation; /* the shard's: of the read */
+  uint8_t kind, flags, state, pad;
+  uint32_t tick; /* the runtime's */
+  void *owner;   /* the runtime's */
+};
+_Static_assert(sizeof(struct shard_op) <= 168, "fits the opaque part of struct sr_request");
+
+struct shard_entry {
+  struct blob_id id;
+  uint64_t bytes;
+};
+struct shard_vacuum_result {
+  uint64_t moved_bytes, released_bytes;
+};
+
+struct shard;
+struct shard_config {
+  struct manifest_config manifest;
+  bool background;    /* zero ahead of the allocator, checkpoint by itself */
+  uint32_t works_max; /* multi-piece operations and bounce buffers in flight; default 64 */
+};
+
+/* Recovers (synchronous). why: as manifest_recover(). */
+int shard_open(struct shard **shard, const struct shard_config *config, const struct root *root,
+               char *why, size_t why_bytes);
+/* Nothing may be in flight: shard_idle(). */
+void shard_close(struct shard *shard);
+bool shard_idle(const struct shard *shard);
+
+/* Prefetches what submit will touch. Call for each op of a batch, then submit each. */
+void shard_prefetch(const struct shard *shard, const struct shard_op *op);
+void shard_submit(struct shard *shard, struct shard_op *op);
+/* Background work and ops that wait for room. True if there is more to do at once. */
+bool shard_tick(struct shard *shard);
+
+struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
+
+struct shard_stats {
+  uint64_t gets, puts, deletes, others, read_bytes, write_bytes, checksum_errors;
+  uint64_t blobs, live_bytes, index_ram_bytes;
+  uint64_t total_blocks, free_blocks, pending_blocks, zeroed_blocks;
+  struct manifest_stats manifest;
+};
+void shard_stats(const struct shard *shard, struct shard_stats *stats);
+
+#endif
