@@ -33,11 +33,26 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+/* The library hides everything by default; what this header declares is public. */
+#pragma GCC visibility push(default)
 
 #define SR_BLOCK_BYTES    4096u
 #define SR_BLOB_BYTES_MAX (UINT64_C(1) << 40)
 #define SR_SHARDS_MAX     1024u
 #define SR_CORES_MAX      256u
+
+/* The value of the SR_*_INIT macros: all default. C++11 has no designated initializers. */
+#ifdef __cplusplus
+#define SR_OPTIONS_INIT_(type)                                                                     \
+  [] {                                                                                             \
+    struct type o = {};                                                                            \
+    o.size = sizeof(o);                                                                            \
+    return o;                                                                                      \
+  }()
+#else
+#define SR_OPTIONS_INIT_(type)                                                                     \
+  { .size = sizeof(struct type) }
+#endif
 
 struct sr_store;
 struct sr_port;
@@ -86,8 +101,7 @@ struct sr_format_options {
   void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* may be NULL */
   void *progress_arg;
 };
-#define SR_FORMAT_OPTIONS_INIT                                                                     \
-  { .size = sizeof(struct sr_format_options) }
+#define SR_FORMAT_OPTIONS_INIT SR_OPTIONS_INIT_(sr_format_options)
 
 /* Creates a store. -EEXIST: there is one and force is not set. -ENOSPC: it does not fit.
  * -EINVAL: an option is out of range. -EBUSY: it is open. A failed format leaves no store. */
@@ -114,8 +128,7 @@ struct sr_open_options {
                               warnings go to stderr. Any core's thread may call it. */
   void *log_arg;
 };
-#define SR_OPEN_OPTIONS_INIT                                                                       \
-  { .size = sizeof(struct sr_open_options) }
+#define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
 /* Opens a store and starts its cores. *store is set only on success.
  *   -ENOENT     nothing there                      -EBUSY   another process has it open
@@ -215,8 +228,7 @@ struct sr_port_options {
   size_t size;
   uint32_t depth; /* requests in flight; default 1024, max 65536 */
 };
-#define SR_PORT_OPTIONS_INIT                                                                       \
-  { .size = sizeof(struct sr_port_options) }
+#define SR_PORT_OPTIONS_INIT SR_OPTIONS_INIT_(sr_port_options)
 
 /* One thread's door to the store. At most 64 are open at a time (-EMFILE). */
 int sr_port_open(struct sr_store *store, const struct sr_port_options *options,
@@ -334,6 +346,7 @@ int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
 
 const char *sr_version(void);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,2 @@
+/* api.c - being written. */
+typedef int translation_unit_not_empty;

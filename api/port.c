@@ -1,0 +1,2 @@
+/* port.c - being written. */
+typedef int translation_unit_not_empty;

@@ -1,0 +1,2 @@
+/* stats.c - being written. */
+typedef int translation_unit_not_empty;
