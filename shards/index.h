@@ -46,9 +46,12 @@ void index_destroy(struct index *x);
 void index_prefetch(const struct index *x, uint64_t hash);
 /* 0 and *blob, or -ENOENT. */
 int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct blob *blob);
-/* Room for one put of a blob with that many extents and granules: -ENOMEM. */
+/* Room for one put of a blob with at most that many extents and granules: 0, or -ENOMEM. A blob of
+ * one extent that is longer than its bytes need takes as much as one of two: reserve for 2. */
 int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t granules);
-/* Inserts or replaces; cannot fail after index_reserve(). */
+/* Inserts or replaces; cannot fail after index_reserve(), else -ENOMEM when there is no room.
+ * granule_count must be what the size, granule_shift and flags say (check); pointers are copied
+ * from. */
 int index_put(struct index *x, uint64_t hash, const struct blob *blob);
 /* 0 or -ENOENT. */
 int index_delete(struct index *x, uint64_t hash, struct blob_id id);
