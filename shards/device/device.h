@@ -84,6 +84,7 @@ _Static_assert(sizeof(struct io) == 48, "struct io is embedded in every request"
 
 struct device_stats {
   uint64_t ios, submits, short_ios, retried_ios, sleeps, in_flight_max;
+  uint64_t flushes, fua_writes; /* submitted */
   char flags[96]; /* ring flags granted; refused ones with a leading '!' */
   bool buffers_registered, files_registered;
 };

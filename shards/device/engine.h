@@ -1,0 +1,92 @@
+/* engine.h - what the engines share. Private to shards/device.
+ *
+ * Everything here belongs to the engine's own thread, except waker_raise(). */
+#ifndef SHARDS_DEVICE_ENGINE_H
+#define SHARDS_DEVICE_ENGINE_H
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "shards/device/device.h"
+
+#define DEVICE_RANGES      16u                 /* of registered memory */
+#define DEVICE_RANGE_BYTES (UINT64_C(1) << 30) /* the kernel's limit for one */
+
+/* ---- A first-in first-out list through io->next ---------------------------------------- */
+
+struct io_list {
+  struct io *head, **end;
+};
+static inline void io_list_init(struct io_list *l) {
+  l->head = NULL;
+  l->end = &l->head;
+}
+static inline void io_list_push(struct io_list *l, struct io *io) {
+  io->next = NULL;
+  *l->end = io;
+  l->end = &io->next;
+}
+static inline struct io *io_list_pop(struct io_list *l) {
+  struct io *io = l->head;
+  if (!io) return NULL;
+  l->head = io->next;
+  if (!l->head) l->end = &l->head;
+  return io;
+}
+/* Moves all of `from` to the end of `to`. */
+static inline void io_list_splice(struct io_list *to, struct io_list *from) {
+  if (!from->head) return;
+  *to->end = from->head;
+  to->end = from->end;
+  io_list_init(from);
+}
+
+/* ---- One step of an io ----------------------------------------------------------------- */
+
+enum io_step {
+  IO_STEP_DONE,     /* io->result is final */
+  IO_STEP_RESUBMIT, /* short: the rest from io->moved on */
+  IO_STEP_RETRY,    /* the same again, after a pause */
+};
+
+/* At the start: proves the caller's side of the contract, which direct I/O does not (the
+ * kernel lets some misaligned requests pass). A flush has nothing left to move. */
+static inline void io_begin(struct io *io) {
+  if (unlikely(io->op == IO_FLUSH)) {
+    io->moved = io->bytes;
+    return;
+  }
+  check(is_aligned((uintptr_t)io->buf | io->offset | io->bytes, BLOCK_BYTES));
+  check(io->bytes - 1 < IO_BYTES_MAX);
+  check(io->op == IO_READ || io->op == IO_WRITE);
+  io->moved = 0;
+}
+
+/* What the kernel's answer `moved_now` (bytes or -errno) means for the io. Whole blocks only
+ * are counted, so that the rest stays aligned; an answer with no whole block in it is the end
+ * of the file: -EIO. */
+enum io_step io_advance(struct io *io, int32_t moved_now);
+
+/* ---- Sleeping without a ring ----------------------------------------------------------- */
+
+struct waker {
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  bool raised;
+};
+int waker_init(struct waker *w);
+void waker_finish(struct waker *w);
+/* Any thread. Ends the wait under way, or the next one. */
+void waker_raise(struct waker *w);
+/* Until raised or the timeout (-1: for ever); lowers it. */
+void waker_wait(struct waker *w, int64_t timeout_ns);
+
+/* ---- Probing --------------------------------------------------------------------------- */
+
+/* 0 if a ring such as the engine needs can be made here, else -errno. */
+int uring_probe(void);
+
+/* NUMA node of the block device major:minor, -1 if unknown. Looks under `sys` ("/sys"). */
+int sysfs_numa_node(const char *sys, unsigned major, unsigned minor);
+
+#endif
