@@ -1,2 +1,108 @@
-/* blocking.c - being written. */
-typedef int translation_unit_not_empty;
+/* blocking.c - calls that submit one op and wait for it. A port's own thread, not a core. */
+#include <errno.h>
+#include <string.h>
+
+#include "api/internal.h"
+
+int64_t run_op(struct sr_port *p, struct shard_op *op) {
+  struct port *port = port_of(p);
+  if (!p) return -EINVAL;
+  if (port->peer.local) return -EDEADLK;
+  if (!port->open) return -ESHUTDOWN;
+  uint32_t core = op->kind == OP_FLUSH ? 0 : core_of_hash(port->store, op->hash);
+  int r = port_run(port, core, op);
+  return r ? r : op->result;
+}
+
+int64_t run_on_shards(struct sr_port *p, struct shard_op *op) {
+  if (!p) return -EINVAL;
+  uint32_t count = port_of(p)->store->shard_count;
+  int64_t r = 0;
+  for (uint32_t s = 0; s < count && r >= 0; s++) {
+    op->hash = hash_of_shard(s, count);
+    r = run_op(p, op);
+  }
+  return r;
+}
+
+static struct shard_op blob_op(struct sr_port *p, uint8_t kind, struct sr_id id) {
+  struct shard_op op = {.kind = kind, .id = {id.hi, id.lo}};
+  if (p) op.hash = hash_of(port_of(p)->store, id);
+  return op;
+}
+
+int sr_put(struct sr_port *p, struct sr_id id, const void *buf, uint64_t bytes, uint32_t flags) {
+  struct shard_op op = blob_op(p, OP_PUT, id);
+  if ((!buf && bytes && !(flags & SR_RESERVE)) ||
+      flags & ~(SR_DURABLE | SR_IF_ABSENT | SR_NO_CHECKSUM | SR_RESERVE))
+    return -EINVAL;
+  op.buf = (void *)(uintptr_t)buf;
+  op.bytes = bytes;
+  op.flags = (uint8_t)flags;
+  return (int)run_op(p, &op);
+}
+
+int64_t sr_get(struct sr_port *p, struct sr_id id, void *buf, uint64_t offset, uint64_t bytes) {
+  struct shard_op op = blob_op(p, OP_GET, id);
+  if (!buf && bytes) return -EINVAL;
+  op.buf = buf;
+  op.offset = offset;
+  op.bytes = bytes;
+  return run_op(p, &op);
+}
+
+int sr_delete(struct sr_port *p, struct sr_id id, uint32_t flags) {
+  struct shard_op op = blob_op(p, OP_DELETE, id);
+  if (flags & ~SR_DURABLE) return -EINVAL;
+  op.flags = (uint8_t)flags;
+  return (int)run_op(p, &op);
+}
+
+int sr_stat(struct sr_port *p, struct sr_id id, uint64_t *size_bytes) {
+  struct shard_op op = blob_op(p, OP_STAT, id);
+  int r = (int)run_op(p, &op);
+  if (!r && size_bytes) *size_bytes = op.size;
+  return r;
+}
+
+int sr_exists(struct sr_port *p, struct sr_id id) {
+  int r = sr_stat(p, id, NULL);
+  return r == -ENOENT ? 0 : r ? r : 1;
+}
+
+int sr_flush(struct sr_port *p) {
+  struct shard_op op = {.kind = OP_FLUSH};
+  return (int)run_op(p, &op);
+}
+
+/* ---- Lists: shard by shard; the cursor is {shard, the shard's own cursor} ------------------- */
+
+_Static_assert(sizeof(struct sr_entry) == sizeof(struct shard_entry) &&
+                   offsetof(struct sr_entry, size_bytes) == offsetof(struct shard_entry, bytes),
+               "entries are filled in place");
+
+int sr_list(struct sr_port *p, struct sr_cursor *cursor, struct sr_entry *entries, uint32_t max) {
+  if (!p || !cursor || !entries || !max) return -EINVAL;
+  uint32_t count = port_of(p)->store->shard_count;
+  while (cursor->opaque[0] < count) {
+    struct shard_op op = {.kind = OP_LIST, .buf = entries, .bytes = max};
+    op.offset = cursor->opaque[1];
+    op.hash = hash_of_shard((uint32_t)cursor->opaque[0], count);
+    int64_t r = run_op(p, &op);
+    if (r < 0) return (int)r;
+    cursor->opaque[1] = op.size;
+    if (r > 0) return (int)r;
+    cursor->opaque[0]++;
+    cursor->opaque[1] = 0;
+  }
+  return 0;
+}
+
+/* ---- Maintenance -------------------------------------------------------------------------------
+ */
+
+int sr_checkpoint(struct sr_port *p) {
+  struct shard_op op = {.kind = OP_CHECKPOINT};
+  int64_t r = run_on_shards(p, &op);
+  return r < 0 ? (int)r : sr_flush(p);
+}

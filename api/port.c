@@ -1,2 +1,106 @@
-/* port.c - being written. */
-typedef int translation_unit_not_empty;
+/* port.c - requests through ports: submit, reap, wait. A port's own thread. */
+#include <errno.h>
+
+#include "api/internal.h"
+
+#define FLAGS_KNOWN (SR_DURABLE | SR_IF_ABSENT | SR_NO_CHECKSUM | SR_RESERVE)
+
+int sr_port_open(struct sr_store *s, const struct sr_port_options *options, struct sr_port **out) {
+  if (!s || !out) return -EINVAL;
+  uint32_t depth = options && options->depth ? options->depth : 1024;
+  if (depth > 65536) return -EINVAL;
+  struct port *port;
+  int r = port_open(&port, store_of(s), depth);
+  if (!r) *out = (struct sr_port *)port;
+  return r;
+}
+
+int sr_port_close(struct sr_port *p) { return port_close(port_of(p)); }
+int sr_port_fd(struct sr_port *p) { return p ? port_of(p)->event_fd : -EINVAL; }
+uint32_t sr_port_in_flight(const struct sr_port *p) { return p ? port_of(p)->in_flight : 0; }
+
+static bool well_formed(const struct sr_request *r, bool local) {
+  if (unlikely(!r || r->op < SR_OP_GET || r->op > SR_OP_NOP || r->flags & ~FLAGS_KNOWN))
+    return false;
+  if (unlikely(local && !r->done)) return false;
+  if (unlikely(!r->buf && r->bytes && !(r->flags & SR_RESERVE)))
+    return r->op != SR_OP_GET && r->op != SR_OP_PUT && r->op != SR_OP_APPEND;
+  return r->op != SR_OP_APPEND || r->stream;
+}
+
+/* Copies what the shard needs into the op; what the caller wrote is read only here. */
+static void fill_op(const struct store *s, const struct sr_request *r, struct shard_op *op) {
+  op->kind = (uint8_t)r->op;
+  op->flags = (uint8_t)r->flags;
+  op->id = (struct blob_id){r->id.hi, r->id.lo};
+  op->hash = hash_id(op->id, s->layout->hash_key);
+  op->buf = r->buf;
+  op->offset = r->offset;
+  op->bytes = r->bytes;
+  op->size = 0;
+}
+
+struct sr_stream; /* api/stream.c */
+void stream_fill_op(const struct sr_stream *stream, struct shard_op *op);
+
+int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint32_t count) {
+  struct port *port = port_of(p);
+  if (unlikely(!p || (!requests && count))) return -EINVAL;
+  if (unlikely(!port->open)) return -ESHUTDOWN;
+  const struct store *s = port->store;
+  bool local = port->peer.local != NULL;
+  uint32_t i = 0;
+  int r = 0;
+  for (; i < count; i++) {
+    struct sr_request *request = requests[i];
+    if (unlikely(!well_formed(request, local))) {
+      r = -EINVAL;
+      break;
+    }
+    struct shard_op *op = op_of(request);
+    fill_op(s, request, op);
+    if (unlikely(op->kind == OP_APPEND)) stream_fill_op(request->stream, op);
+    r = port_add(port, op->kind == OP_FLUSH ? 0 : core_of_hash(s, op->hash), op);
+    if (unlikely(r)) break;
+  }
+  port_send(port);
+  return i ? (int)i : r;
+}
+
+int sr_port_reap(struct sr_port *p, struct sr_request *finished[], uint32_t max) {
+  struct port *port = port_of(p);
+  if (!p || port->peer.local || (!finished && max)) return -EINVAL;
+  if (!port->open) return -ESHUTDOWN;
+  port_drain(port);
+  uint32_t n = 0, stored = 0;
+  /* Only what is here now: a callback that submits again must not hold us for ever. */
+  for (uint32_t left = port->finished.count; left > 0; left--) {
+    struct sr_request *request = request_of(port->finished.head);
+    if (!request->done && stored == max) break;
+    port_take(port);
+    request_finish(request);
+    n++;
+    if (request->done)
+      request->done(request);
+    else
+      finished[stored++] = request;
+  }
+  if (n == 0 && !port->finished.head) port_arm(port);
+  return (int)n;
+}
+
+int sr_port_wait(struct sr_port *p, int64_t timeout_ns) {
+  struct port *port = port_of(p);
+  if (!p || port->peer.local) return -EINVAL;
+  if (!port->open) return -ESHUTDOWN;
+  if (port->in_flight == 0) return -ENODATA;
+  return port_wait(port, timeout_ns);
+}
+
+void local_finished(struct peer *peer, struct shard_op *op) {
+  struct port *port = container_of(peer, struct port, peer);
+  struct sr_request *request = request_of(op);
+  port->in_flight--;
+  request_finish(request);
+  request->done(request);
+}

@@ -45,9 +45,9 @@ extern "C" {
 #ifdef __cplusplus
 #define SR_OPTIONS_INIT_(type)                                                                     \
   [] {                                                                                             \
-    struct type o = {};                                                                            \
-    o.size = sizeof(o);                                                                            \
-    return o;                                                                                      \
+    struct type options_ = {};                                                                     \
+    options_.size = sizeof(options_);                                                              \
+    return options_;                                                                               \
   }()
 #else
 #define SR_OPTIONS_INIT_(type)                                                                     \
@@ -77,7 +77,8 @@ void sr_id_format(struct sr_id id, char text[33]);
  *   or several              "/dev/nvme0n1,/dev/nvme1n1"; name all of them, in any order
  *   fd:N                    an already-open descriptor, wherever a device can stand; it is
  *                           duplicated, so the caller still closes its own
- *   mem:                    memory of this process: gone with sr_store_close() */
+ *   mem:SIZE[:SHARDS]       memory of this process, as in mem:256M:4: made by sr_store_open(),
+ *                           gone with sr_store_close(); sr_format() refuses it */
 
 enum sr_prealloc {
   SR_PREALLOC_DEFAULT = 0, /* reserve the space; zero it ahead of use in the background */
@@ -162,6 +163,12 @@ uint32_t sr_core_of_shard(const struct sr_store *store, uint32_t shard);
  * block. -EAGAIN: the core's mailbox is full. */
 typedef void sr_run_fn(struct sr_port *port, void *arg);
 int sr_store_run(struct sr_store *store, uint32_t shard, sr_run_fn *fn, void *arg);
+
+/* Makes a store larger; it must not be open (-EBUSY). add_bytes: dealt evenly to the packed files
+ * of a directory, or to the given files; block devices are used as far as they reach by now.
+ * add_device: instead, a further device for a store on devices; name it in `where` from then
+ * on. A failure in between leaves a store that opens. */
+int sr_grow(const char *where, uint64_t add_bytes, const char *add_device);
 
 /* ---- Memory --------------------------------------------------------------------------- */
 

@@ -1,2 +1,419 @@
-/* core.c - being written. */
-typedef int translation_unit_not_empty;
+/* core.c - a core's step, its thread, and how ops travel in and out of it. See core.h. */
+#include "runtime/core.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/store.h"
+
+#define PREFETCH_WINDOW 32u
+#define LATENCY_SAMPLE  16u
+#define RETURNED        ((uintptr_t)1) /* tag of a chain that comes back to a core */
+
+/* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
+
+uint32_t latency_bucket(uint64_t ns) {
+  if (ns < 8) return (uint32_t)ns;
+  uint32_t exponent = 63u - (uint32_t)__builtin_clzll(ns);
+  uint32_t bucket = (exponent - 2) * 8 + (uint32_t)((ns >> (exponent - 3)) & 7);
+  return bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1;
+}
+
+uint64_t latency_bucket_end_ns(uint32_t bucket) {
+  if (bucket < 8) return bucket + 1;
+  return (uint64_t)(8 + bucket % 8 + 1) << (bucket / 8 - 1);
+}
+
+/* ---- Out of the core --------------------------------------------------------------------- */
+
+static void time_op(struct core *core, struct shard_op *op) {
+  uint32_t now = (uint32_t)clock_now_ns(&core->store->clock);
+  core->stats.latency_ns[latency_bucket(now - op->tick)]++;
+}
+
+void core_complete(struct core *core, struct shard_op *op) {
+  struct peer *peer = op->owner;
+  if (op->tick) time_op(core, op);
+  if (peer->local == core) {
+    op_chain_add(&core->local_done, op);
+    return;
+  }
+  struct op_chain *chain = &core->returns[peer->number];
+  if (!chain->head) core->touched[core->touched_count++] = (uint16_t)peer->number;
+  op_chain_add(chain, op);
+}
+
+/* The shard's op->done. */
+static void op_done(struct shard_op *op) {
+  struct peer *peer = op->owner;
+  struct store *store =
+      peer->local ? peer->local->store : container_of(peer, struct port, peer)->store;
+  core_complete(&store->cores[op->core], op);
+}
+
+static void wake_peer(const struct peer *peer) {
+  if (peer->local) {
+    peer->local->device->ops->wake(peer->local->device);
+  } else {
+    uint64_t one = 1;
+    ssize_t n = write(peer->event_fd, &one, sizeof one);
+    (void)n; /* EAGAIN: the counter is full, so it is readable already */
+  }
+}
+
+/* Keeps what does not fit into a full mailbox for the next step. */
+static void send_returns(struct core *core) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < core->touched_count; i++) {
+    uint32_t number = core->touched[i];
+    struct op_chain *chain = &core->returns[number];
+    struct peer *peer = chain->head->owner;
+    bool wake = false;
+    uintptr_t batch = (uintptr_t)chain->head | (peer->local ? RETURNED : 0);
+    uint32_t from = peer->local ? PORTS_MAX + core->index : core->index;
+    if (!mailbox_send(peer->inbox, from, (void *)batch, &wake)) {
+      core->touched[kept++] = (uint16_t)number;
+      continue;
+    }
+    *chain = (struct op_chain){0};
+    if (wake) {
+      core->stats.wakes_sent++;
+      wake_peer(peer);
+    }
+  }
+  core->touched_count = kept;
+}
+
+bool core_has_room(const struct core *core, const struct peer *from) {
+  return mailbox_room(&core->inbox, from->number) > 0;
+}
+
+bool core_post(struct core *core, const struct peer *from, struct shard_op *head) {
+  bool wake = false;
+  if (!mailbox_send(&core->inbox, from->number, head, &wake)) return false;
+  if (wake) core->device->ops->wake(core->device);
+  return true;
+}
+
+static void send_outgoing(struct core *core) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < core->outgoing_touched_count; i++) {
+    uint32_t target = core->outgoing_touched[i];
+    if (core_post(&core->store->cores[target], &core->self, core->outgoing[target].head))
+      core->outgoing[target] = (struct op_chain){0};
+    else
+      core->outgoing_touched[kept++] = (uint16_t)target;
+  }
+  core->outgoing_touched_count = kept;
+}
+
+void core_enter(struct core *core, struct shard_op *op) {
+  if (op->core == core->index) {
+    op_chain_add(&core->incoming, op);
+    return;
+  }
+  struct op_chain *chain = &core->outgoing[op->core];
+  if (!chain->head) core->outgoing_touched[core->outgoing_touched_count++] = op->core;
+  op_chain_add(chain, op);
+}
+
+/* ---- Into the core ------------------------------------------------------------------------- */
+
+static void deliver(void *arg, uint32_t peer, void *batch) {
+  struct core *core = arg;
+  bool returned = (uintptr_t)batch & RETURNED;
+  struct op_chain *to = returned ? &core->local_done : &core->incoming;
+  struct shard_op *op = (struct shard_op *)((uintptr_t)batch & ~RETURNED);
+  (void)peer;
+  core->stats.batches_in++;
+  while (op) {
+    struct shard_op *next = op->next;
+    core->stats.hops_in += !returned;
+    op_chain_add(to, op);
+    op = next;
+  }
+}
+
+void core_mark_busy(struct core *core, uint32_t shard) {
+  struct hosted *h = &core->shards[shard];
+  core->busy_count += !h->busy;
+  h->busy = true;
+}
+
+static void count_op(struct core *core, const struct shard_op *op) {
+  switch (op->kind) {
+  case OP_GET:
+    core->stats.gets++;
+    core->stats.read_bytes += op->bytes;
+    break;
+  case OP_PUT:
+    core->stats.puts++;
+    core->stats.write_bytes += op->bytes;
+    break;
+  case OP_DELETE:
+    core->stats.deletes++;
+    break;
+  default:
+    core->stats.others++;
+  }
+}
+
+/* Everything that is not for a shard, and the shard ops that may change something. */
+static void start_rare(struct core *core, struct shard_op *op) {
+  if (op->kind == OP_CALL) {
+    core_call_fn *fn;
+    memcpy(&fn, &op->work, sizeof fn);
+    fn(core, op);
+  } else if (op->kind == OP_FLUSH) {
+    flusher_request(&core->store->flusher, op);
+  } else if (op->kind == OP_NOP) {
+    op->result = 0;
+    core_complete(core, op);
+  } else {
+    uint32_t number = shard_of_hash(op->hash, core->shard_count);
+    core_mark_busy(core, number);
+    shard_submit(core->shards[number].shard, op);
+  }
+}
+
+static void start_op(struct core *core, struct shard_op *op, uint32_t now) {
+  op->done = op_done;
+  op->tick = 0;
+  if (++core->latency_turn % LATENCY_SAMPLE == 0) op->tick = now | 1;
+  count_op(core, op);
+  if (likely(op->kind == OP_GET || op->kind == OP_STAT))
+    shard_submit(core->shards[shard_of_hash(op->hash, core->shard_count)].shard, op);
+  else
+    start_rare(core, op);
+}
+
+/* Two passes over a window: first touch what will be needed, then use it, so that the cache
+ * misses of a batch overlap. */
+static uint32_t start_incoming(struct core *core) {
+  struct shard_op *op = core->incoming.head;
+  uint32_t started = core->incoming.count;
+  if (!op) return 0;
+  core->incoming = (struct op_chain){0};
+  uint32_t now = (uint32_t)clock_now_ns(&core->store->clock);
+  while (op) {
+    struct shard_op *window[PREFETCH_WINDOW];
+    uint32_t n = 0;
+    for (; op && n < PREFETCH_WINDOW; op = op->next) {
+      window[n++] = op;
+      __builtin_prefetch(op->next);
+      if (op->kind < OP_CALL && op->kind != OP_FLUSH && op->kind != OP_NOP)
+        shard_prefetch(core->shards[shard_of_hash(op->hash, core->shard_count)].shard, op);
+    }
+    for (uint32_t i = 0; i < n; i++) start_op(core, window[i], now);
+  }
+  return started;
+}
+
+/* ---- The step ------------------------------------------------------------------------------- */
+
+static void self_finished(struct peer *peer, struct shard_op *op) {
+  (void)op;
+  peer->local->flush_requested = false;
+}
+
+/* A log that cannot advance without a root asks for a flush by itself. */
+static void request_flush(struct core *core) {
+  if (core->flush_requested || atomic_load_explicit(&core->quiet, memory_order_acquire)) return;
+  core->flush_requested = true;
+  core->flush_request = (struct shard_op){.kind = OP_FLUSH, .owner = &core->self};
+  core_enter(core, &core->flush_request);
+}
+
+static bool tick_shards(struct core *core) {
+  bool worked = false;
+  for (uint32_t i = 0; i < core->mine_count; i++) {
+    struct hosted *h = &core->shards[core->mine[i]];
+    if (!h->busy) continue;
+    if (shard_tick(h->shard)) {
+      worked = true;
+    } else if (shard_idle(h->shard)) {
+      h->busy = false;
+      core->busy_count--;
+    }
+    if (manifest_wants_flush(shard_manifest(h->shard))) request_flush(core);
+  }
+  return worked;
+}
+
+/* Before the returns of this step leave: who sees a put completed must see the store dirty. */
+static void publish_dirty(struct core *core) {
+  bool dirty = false;
+  for (uint32_t i = 0; i < core->mine_count && !dirty; i++)
+    dirty = manifest_dirty(shard_manifest(core->shards[core->mine[i]].shard));
+  atomic_store_explicit(&core->dirty, dirty, memory_order_release);
+}
+
+static uint32_t finish_local(struct core *core) {
+  struct shard_op *op = core->local_done.head;
+  uint32_t n = core->local_done.count;
+  core->local_done = (struct op_chain){0};
+  while (op) {
+    struct shard_op *next = op->next;
+    struct peer *peer = op->owner;
+    peer->finished(peer, op);
+    op = next;
+  }
+  return n;
+}
+
+bool core_step(struct core *core) {
+  uint32_t mail = inbox_drain(&core->inbox, deliver, core);
+  uint32_t started = start_incoming(core);
+  bool was_busy = core->busy_count > 0;
+  bool ticked = was_busy && tick_shards(core);
+  uint32_t completed = device_poll(core->device);
+  if (was_busy) publish_dirty(core);
+  uint32_t finished = finish_local(core);
+  if (core->touched_count) send_returns(core);
+  if (core->outgoing_touched_count) send_outgoing(core);
+  core->stats.steps++;
+  bool worked = mail || started || ticked || completed || finished || core->incoming.head ||
+                core->touched_count || core->outgoing_touched_count;
+  core->stats.idle_steps += !worked;
+  return worked;
+}
+
+bool core_idle(const struct core *core) {
+  for (uint32_t i = 0; i < core->mine_count; i++)
+    if (!shard_idle(core->shards[core->mine[i]].shard)) return false;
+  return !core->incoming.head && !core->local_done.head && !core->touched_count &&
+         !core->outgoing_touched_count && !core->flush_requested &&
+         core->device->ops->in_flight(core->device) == 0;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------
+ */
+
+int core_init(struct core *core, struct store *store, uint32_t index) {
+  core->store = store;
+  core->index = index;
+  core->shard_count = store->shard_count;
+  core->shards = calloc(store->shard_count, sizeof *core->shards);
+  core->mine = calloc(store->shard_count, sizeof *core->mine);
+  if (!core->shards || !core->mine) return -ENOMEM;
+  for (uint32_t s = 0; s < store->shard_count; s++)
+    if (store->core_of_shard[s] == index) core->mine[core->mine_count++] = s;
+  core->self = (struct peer){.number = PORTS_MAX + index,
+                             .local = core,
+                             .inbox = &core->inbox,
+                             .event_fd = -1,
+                             .finished = self_finished};
+  int r = inbox_init(&core->inbox, PEERS_MAX);
+  for (uint32_t c = 0; !r && c < store->core_count; c++)
+    if (c != index) r = inbox_add_peer(&core->inbox, PORTS_MAX + c, MAILBOX_SLOTS);
+  return r;
+}
+
+void core_finish(struct core *core) {
+  inbox_finish(&core->inbox);
+  free(core->shards);
+  free(core->mine);
+}
+
+static int create_device(struct core *core) {
+  struct store *store = core->store;
+  struct layout *l = store->layout;
+  struct device_options options = {.queue_depth = store->config.queue_depth,
+                                   .file_count = l->backing_count,
+                                   .clock = store->clock,
+                                   .logger = store->logger};
+  int r = store->engine->create(&core->device, &options);
+  for (uint32_t b = 0; !r && b < l->backing_count; b++)
+    r = core->device->ops->attach(core->device, (uint16_t)b, l->backings[b]);
+  for (uint32_t i = 0; !r && i < STORE_RANGES_MAX; i++)
+    if (store->ranges[i].base) /* refused: works unregistered; the statistics say so */
+      core->device->ops->register_memory(core->device, i, store->ranges[i].base,
+                                         store->ranges[i].bytes);
+  return r;
+}
+
+static int open_shard(struct core *core, uint32_t number) {
+  struct store *store = core->store;
+  struct layout *l = store->layout;
+  struct shard_config config = {.manifest = {.region = &l->regions[number],
+                                             .device = core->device,
+                                             .shard = number,
+                                             .shard_count = store->shard_count,
+                                             .incarnation = l->root->incarnation + 1,
+                                             .clock = store->clock,
+                                             .logger = store->logger,
+                                             .read_only = store->config.read_only},
+                                .background =
+                                    !store->config.no_background && !store->config.read_only};
+  memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);
+  memcpy(config.manifest.hash_key, l->hash_key, sizeof l->hash_key);
+  char why[256] = "";
+  int r = shard_open(&core->shards[number].shard, &config, l->root, why, sizeof why);
+  if (r)
+    log_line(&store->logger, 0, "%s: shard %u: %s%s%s",
+             l->regions[number].segments[0].backing->name, number, why, *why ? ": " : "",
+             strerror(-r));
+  return r;
+}
+
+int core_start(struct core *core) {
+  int r = create_device(core);
+  for (uint32_t i = 0; !r && i < core->mine_count; i++) {
+    r = open_shard(core, core->mine[i]);
+    if (!r) core_mark_busy(core, core->mine[i]);
+  }
+  return r;
+}
+
+void core_stop(struct core *core) {
+  for (uint32_t i = 0; i < core->mine_count; i++)
+    if (core->shards[core->mine[i]].shard) shard_close(core->shards[core->mine[i]].shard);
+  if (core->device) core->device->ops->destroy(core->device);
+  core->device = NULL;
+}
+
+/* If what ended the sleep came soon, polling would have caught it: poll longer next time. */
+static void sleep_until_something(struct core *core) {
+  struct store *store = core->store;
+  uint64_t poll_ns_max = (uint64_t)store->config.poll_us * 1000;
+  if (!inbox_prepare_sleep(&core->inbox)) return;
+  uint64_t before = clock_now_ns(&store->clock);
+  core->stats.sleeps++;
+  core->device->ops->sleep(core->device, -1);
+  inbox_awake(&core->inbox);
+  core->stats.wakes_received += inbox_has_mail(&core->inbox);
+  uint64_t slept = clock_now_ns(&store->clock) - before;
+  if (slept <= poll_ns_max)
+    core->poll_window_ns = min_u64(core->poll_window_ns * 2 + 1000, poll_ns_max);
+  else
+    core->poll_window_ns /= 2;
+}
+
+static void run(struct core *core) {
+  uint64_t idle_since = 0;
+  core->poll_window_ns = (uint64_t)core->store->config.poll_us * 1000;
+  while (!atomic_load_explicit(&core->stop, memory_order_acquire) || !core_idle(core)) {
+    if (core_step(core)) {
+      idle_since = 0;
+      continue;
+    }
+    uint64_t now = clock_now_ns(&core->store->clock);
+    if (!idle_since) idle_since = now;
+    if (now - idle_since < core->poll_window_ns) {
+      __builtin_ia32_pause();
+      continue;
+    }
+    if (!atomic_load_explicit(&core->stop, memory_order_acquire)) sleep_until_something(core);
+    idle_since = 0;
+  }
+}
+
+void *core_thread(void *arg) {
+  struct core *core = arg;
+  int status = store_core_started(core->store, core);
+  if (!status) run(core);
+  core_stop(core);
+  return NULL;
+}

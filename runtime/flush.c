@@ -1,2 +1,226 @@
-/* flush.c - being written. */
-typedef int translation_unit_not_empty;
+/* flush.c - the flush coordinator; states and order in flush.h. */
+#include "runtime/flush.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/store.h"
+
+static void start(struct flusher *f);
+static void core_answered(struct peer *peer, struct shard_op *op);
+static void enter_flushing(struct flusher *f);
+static void enter_rooting(struct flusher *f);
+static void enter_settling(struct flusher *f);
+
+int flusher_init(struct flusher *f, struct store *store) {
+  struct layout *l = store->layout;
+  *f = (struct flusher){.store = store, .root = l->root};
+  f->peer = store->cores[0].self;
+  f->peer.finished = core_answered;
+  f->cores = calloc(store->core_count, sizeof *f->cores);
+  f->shards = calloc(store->shard_count, sizeof *f->shards);
+  f->device_ios = calloc(l->backing_count, sizeof *f->device_ios);
+  f->next = calloc(1, sizeof *f->next);
+  f->root_buf = arena_alloc(store->arena, l->root_slot_blocks << BLOCK_SHIFT, true);
+  if (!f->cores || !f->shards || !f->device_ios || !f->next || !f->root_buf) return -ENOMEM;
+  for (uint32_t i = 0; i < store->core_count; i++) f->cores[i].flusher = f;
+  return 0;
+}
+
+void flusher_finish(struct flusher *f) {
+  if (f->root_buf) arena_free(f->store->arena, f->root_buf);
+  free(f->cores);
+  free(f->shards);
+  free(f->device_ios);
+  free(f->next);
+}
+
+void flusher_request(struct flusher *f, struct shard_op *op) {
+  op_chain_add(&f->waiting, op);
+  if (f->state == FLUSH_IDLE) start(f);
+}
+
+static void finish_served(struct flusher *f) {
+  struct core *core0 = &f->store->cores[0];
+  f->state = FLUSH_IDLE;
+  f->flushes++;
+  f->shared += f->served.count - 1;
+  for (struct shard_op *op = f->served.head; op;) {
+    struct shard_op *next = op->next;
+    op->result = f->result;
+    core_complete(core0, op);
+    op = next;
+  }
+  f->served = (struct op_chain){0};
+  if (f->waiting.count) start(f);
+}
+
+/* ---- Asking all cores ------------------------------------------------------------------- */
+
+static void ask_cores(struct flusher *f, core_call_fn *fn) {
+  f->pending = f->store->core_count;
+  for (uint32_t i = 0; i < f->store->core_count; i++) {
+    struct shard_op *op = &f->cores[i].op;
+    memset(op, 0, sizeof *op);
+    op->kind = OP_CALL;
+    memcpy(&op->work, &fn, sizeof fn); /* a function in a data pointer: POSIX allows it */
+    op->buf = &f->cores[i];
+    op->core = (uint8_t)i;
+    op->owner = &f->peer;
+    core_enter(&f->store->cores[0], op);
+  }
+}
+
+static void core_answered(struct peer *peer, struct shard_op *op) {
+  struct flusher *f = container_of(peer, struct flusher, peer);
+  (void)op;
+  check(f->pending > 0);
+  if (--f->pending > 0) return;
+  if (f->state == FLUSH_SEALING)
+    enter_flushing(f);
+  else
+    finish_served(f);
+}
+
+/* ---- Sealing ------------------------------------------------------------------------------ */
+
+static void shard_sealed(struct manifest_seal *seal) {
+  struct flush_shard *s = container_of(seal, struct flush_shard, seal);
+  struct flush_core *c = s->core;
+  check(c->pending > 0);
+  if (--c->pending == 0) core_complete(&c->flusher->store->cores[c - c->flusher->cores], &c->op);
+}
+
+/* True if no other shard's region lies on any of this region's backings. */
+static bool owns_files(const struct layout *l, const struct region *r) {
+  for (uint32_t i = 0; i < r->segment_count; i++)
+    if (l->shared[r->segments[i].file]) return false;
+  return true;
+}
+
+/* On each core. All its shards' writes are in flight at once, and so are their flushes. */
+static void seal_core(struct core *core, struct shard_op *op) {
+  struct flush_core *c = op->buf;
+  struct flusher *f = c->flusher;
+  c->pending = core->mine_count + 1;
+  for (uint32_t i = 0; i < core->mine_count; i++) {
+    uint32_t number = core->mine[i];
+    struct flush_shard *s = &f->shards[number];
+    s->core = c;
+    s->seal = (struct manifest_seal){.done = shard_sealed, .epoch = f->epoch};
+    s->seal.flush_files = owns_files(f->store->layout, &f->store->layout->regions[number]);
+    core_mark_busy(core, number);
+    manifest_seal(shard_manifest(core->shards[number].shard), &s->seal);
+  }
+  if (--c->pending == 0) core_complete(core, op);
+}
+
+static void start(struct flusher *f) {
+  f->state = FLUSH_SEALING;
+  f->served = f->waiting;
+  f->waiting = (struct op_chain){0};
+  f->epoch = f->root->epoch + 1;
+  f->result = 0;
+  ask_cores(f, seal_core);
+}
+
+/* ---- Flushing devices that several shards share -------------------------------------------- */
+
+static void device_flushed(struct io *io) {
+  struct flusher *f = &((struct core *)io->buf)->store->flusher;
+  if (io->result && !f->result) f->result = io->result;
+  if (--f->pending == 0) enter_rooting(f);
+}
+
+static bool needs_device_flush(const struct flusher *f, uint32_t backing) {
+  const struct layout *l = f->store->layout;
+  for (uint32_t s = 0; s < f->store->shard_count; s++) {
+    if (!f->shards[s].seal.dirty || f->shards[s].seal.flush_files) continue;
+    for (uint32_t i = 0; i < l->regions[s].segment_count; i++)
+      if (l->regions[s].segments[i].file == backing) return true;
+  }
+  return false;
+}
+
+static void enter_flushing(struct flusher *f) {
+  struct core *core0 = &f->store->cores[0];
+  f->state = FLUSH_FLUSHING;
+  f->pending = 1;
+  for (uint32_t b = 0; b < f->store->layout->backing_count; b++) {
+    if (!needs_device_flush(f, b)) continue;
+    f->device_ios[b] =
+        (struct io){.done = device_flushed, .op = IO_FLUSH, .file = (uint16_t)b, .buf = core0};
+    f->pending++;
+    device_submit(core0->device, &f->device_ios[b]);
+  }
+  if (--f->pending == 0) enter_rooting(f);
+}
+
+/* ---- The root ------------------------------------------------------------------------------- */
+
+static void root_written(struct io *io) {
+  struct flusher *f = container_of(io, struct flusher, root_io);
+  f->root_result = io->result;
+  if (io->result && !f->result) f->result = io->result;
+  if (!io->result) *f->root = *f->next;
+  f->force_root = f->force_root && io->result;
+  enter_settling(f);
+}
+
+/* A shard whose seal failed keeps what the last root said of it: it writes no more, and what
+ * it had durable stays. The other shards go on. */
+static bool merge(struct flusher *f) {
+  bool dirty = f->force_root;
+  *f->next = *f->root;
+  f->next->epoch = f->epoch;
+  f->next->incarnation = f->root->incarnation + (f->force_root ? 1 : 0);
+  for (uint32_t s = 0; s < f->store->shard_count; s++) {
+    const struct manifest_seal *seal = &f->shards[s].seal;
+    if (seal->result && !f->result) f->result = seal->result;
+    if (seal->result) continue;
+    f->next->shards[s] = seal->root;
+    dirty |= seal->dirty;
+  }
+  return dirty;
+}
+
+static void enter_rooting(struct flusher *f) {
+  struct layout *l = f->store->layout;
+  struct core *core0 = &f->store->cores[0];
+  bool device_failed = f->result != 0; /* a shared device's flush: nothing of E may be named */
+  f->root_result = f->result;
+  f->state = FLUSH_ROOTING;
+  if (device_failed || !merge(f)) {
+    enter_settling(f);
+    return;
+  }
+  root_encode(f->next, l->uuid, f->root_buf);
+  uint64_t block = l->root_block + root_slot_of_epoch(f->next->epoch) * l->root_slot_blocks;
+  f->root_io = (struct io){.done = root_written,
+                           .buf = f->root_buf,
+                           .offset = block << BLOCK_SHIFT,
+                           .bytes = (uint32_t)(l->root_slot_blocks << BLOCK_SHIFT),
+                           .op = IO_WRITE,
+                           .flags = IO_FUA};
+  device_submit(core0->device, &f->root_io);
+}
+
+/* ---- Settling -------------------------------------------------------------------------------- */
+
+static void settle_core(struct core *core, struct shard_op *op) {
+  struct flush_core *c = op->buf;
+  struct flusher *f = c->flusher;
+  for (uint32_t i = 0; i < core->mine_count; i++) {
+    const struct manifest_seal *seal = &f->shards[core->mine[i]].seal;
+    int result = seal->result ? seal->result : f->root_result;
+    core_mark_busy(core, core->mine[i]);
+    manifest_root_durable(shard_manifest(core->shards[core->mine[i]].shard), f->epoch, result);
+  }
+  core_complete(core, op);
+}
+
+static void enter_settling(struct flusher *f) {
+  f->state = FLUSH_SETTLING;
+  ask_cores(f, settle_core);
+}

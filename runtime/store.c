@@ -1,2 +1,373 @@
-/* store.c - being written. */
-typedef int translation_unit_not_empty;
+/* store.c - opening and closing a store: layout, plan, engine, cores, first root. */
+#include "runtime/store.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Choosing -------------------------------------------------------------------------------- */
+
+static int choose_engine(struct store *store) {
+  const struct store_config *c = &store->config;
+  const char *name = c->engine;
+  char *why = store->why_engine;
+  if (c->engine_ops) {
+    store->engine = c->engine_ops;
+    snprintf(why, sizeof store->why_engine, "given by the embedder");
+    return 0;
+  }
+  if (store->layout->memory && (!name || strcmp(name, "null") != 0)) {
+    store->engine = &device_mem;
+    snprintf(why, sizeof store->why_engine, "the store lies in memory");
+    return 0;
+  }
+  if (!name || strcmp(name, "uring") == 0) {
+    store->engine = device_choose(why, sizeof store->why_engine);
+    store->engine_fallback = store->engine != &device_uring;
+    if (store->engine_fallback && c->must_engine) {
+      log_line(&store->logger, 0, "engine uring was demanded: %s", why);
+      return -EOPNOTSUPP;
+    }
+    if (store->engine_fallback) log_line(&store->logger, 1, "%s", why);
+    return 0;
+  }
+  store->engine = device_by_name(name);
+  if (!store->engine || store->engine == &device_mem) {
+    log_line(&store->logger, 0, "engine \"%s\": known are uring, pool and null", name);
+    return -EINVAL;
+  }
+  snprintf(why, sizeof store->why_engine, "asked for");
+  return 0;
+}
+
+static int choose_cores(struct store *store) {
+  struct layout *l = store->layout;
+  int *nodes = calloc(l->shard_count, sizeof *nodes);
+  store->plan = calloc(1, sizeof *store->plan);
+  if (!nodes || !store->plan) {
+    free(nodes);
+    return -ENOMEM;
+  }
+  for (uint32_t s = 0; s < l->shard_count; s++)
+    nodes[s] = l->regions[s].segments[0].backing->numa_node;
+  struct topology_request request = {.cores = store->config.cores,
+                                     .core_count = store->config.core_count,
+                                     .shard_count = l->shard_count,
+                                     .shard_numa_nodes = nodes};
+  char error[256] = "";
+  int r = topology_choose(&request, store->plan, error, sizeof error);
+  if (r) log_line(&store->logger, 0, "cores: %s", error);
+  free(nodes);
+  store->core_count = store->plan->core_count;
+  store->core_of_shard = store->plan->core_of_shard;
+  return r;
+}
+
+static int check_config(const struct store_config *c, const struct logger *logger) {
+  if (c->queue_depth < 1 || c->queue_depth > 4096) {
+    log_line(logger, 0, "queue depth %u: legal are 1 to 4096", c->queue_depth);
+    return -EINVAL;
+  }
+  if (c->core_count > CORES_MAX) {
+    log_line(logger, 0, "%u cores: at most %u", c->core_count, CORES_MAX);
+    return -EINVAL;
+  }
+  if (c->poll_us > 1000000) {
+    log_line(logger, 0, "polling for %u us: at most 1000000", c->poll_us);
+    return -EINVAL;
+  }
+  return 0;
+}
+
+/* ---- Starting ----------------------------------------------------------------------------------
+ */
+
+/* Each core recovers its shards on its own thread; none runs before all have. */
+int store_core_started(struct store *store, struct core *core) {
+  if (!store->config.no_pin && !store->config.stepped) {
+    int r = topology_pin_self(core->cpu);
+    if (r)
+      log_line(&store->logger, 1, "core %u: not pinned to CPU %u: %s", core->index, core->cpu,
+               strerror(-r));
+  }
+  int status = core_start(core);
+  pthread_mutex_lock(&store->lock);
+  core->status = status;
+  store->started_count++;
+  if (status && !store->open_status) store->open_status = status;
+  pthread_cond_broadcast(&store->started);
+  while (store->started_count < store->core_count) pthread_cond_wait(&store->started, &store->lock);
+  status = store->open_status;
+  pthread_mutex_unlock(&store->lock);
+  return status;
+}
+
+static int make_cores(struct store *store) {
+  store->cores = aligned_alloc(64, round_up(store->core_count * sizeof *store->cores, 64));
+  if (!store->cores) return -ENOMEM;
+  memset(store->cores, 0, store->core_count * sizeof *store->cores);
+  int r = 0;
+  for (uint32_t i = 0; !r && i < store->core_count; i++) {
+    struct core *core = &store->cores[i];
+    r = core_init(core, store, i);
+    core->cpu = store->plan->cores[i].cpu;
+    core->numa_node = store->plan->cores[i].numa_node;
+    memcpy(core->why_cpu, store->plan->cores[i].why, sizeof core->why_cpu);
+    if (!r) r = port_open_local(&core->port, core, store->config.local_finished);
+  }
+  return r;
+}
+
+static void join_cores(struct store *store) {
+  for (uint32_t i = 0; i < store->core_count; i++)
+    if (store->cores[i].thread_started) pthread_join(store->cores[i].thread, NULL);
+}
+
+static int start_stepped(struct store *store) {
+  int r = 0;
+  for (uint32_t i = 0; !r && i < store->core_count; i++) r = core_start(&store->cores[i]);
+  return r;
+}
+
+static int start_threads(struct store *store) {
+  int r = 0;
+  for (uint32_t i = 0; i < store->core_count; i++) {
+    struct core *core = &store->cores[i];
+    r = r ? r : -pthread_create(&core->thread, NULL, core_thread, core);
+    core->thread_started = r == 0;
+    if (core->thread_started) continue;
+    log_line(&store->logger, 0, "core %u: no thread: %s", i, strerror(-r));
+    pthread_mutex_lock(&store->lock); /* those that run must not wait for this one */
+    store->open_status = r;
+    store->started_count++;
+    pthread_cond_broadcast(&store->started);
+    pthread_mutex_unlock(&store->lock);
+  }
+  pthread_mutex_lock(&store->lock);
+  while (store->started_count < store->core_count) pthread_cond_wait(&store->started, &store->lock);
+  r = store->open_status;
+  pthread_mutex_unlock(&store->lock);
+  return r;
+}
+
+static int run_flush(struct store *store) {
+  struct shard_op op = {.kind = OP_FLUSH};
+  int r = port_run(store->control, 0, &op);
+  return r ? r : (int)op.result;
+}
+
+static void destroy(struct store *store) {
+  if (store->cores) {
+    flusher_finish(&store->flusher);
+    for (uint32_t i = 0; i < PORTS_MAX; i++) port_free(store->ports[i]);
+    for (uint32_t i = 0; i < store->core_count; i++) {
+      port_free(store->cores[i].port);
+      core_finish(&store->cores[i]);
+    }
+  }
+  free(store->cores);
+  if (store->arena) arena_destroy(store->arena);
+  layout_close(store->layout);
+  free(store->plan);
+  pthread_mutex_destroy(&store->lock);
+  pthread_cond_destroy(&store->started);
+  free(store);
+}
+
+static void stop_cores(struct store *store) {
+  for (uint32_t i = 0; i < store->core_count; i++) {
+    atomic_store_explicit(&store->cores[i].stop, true, memory_order_release);
+    if (store->cores[i].thread_started) store->cores[i].device->ops->wake(store->cores[i].device);
+  }
+  join_cores(store);
+  if (!store->config.stepped) return;
+  for (uint32_t i = 0; i < store->core_count; i++) {
+    while (!core_idle(&store->cores[i])) store_step(store);
+    core_stop(&store->cores[i]);
+  }
+}
+
+static int start(struct store *store, const char *where) {
+  struct store_config *c = &store->config;
+  int r = check_config(c, &store->logger);
+  if (!r && !store->layout)
+    r = layout_open(&store->layout, where, c->read_only, c->lock_timeout_ms,
+                    c->core_count ? c->core_count : 1, &store->logger);
+  if (!r) r = choose_engine(store);
+  if (!r) r = choose_cores(store);
+  if (!r) store->shard_count = store->layout->shard_count;
+  if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);
+  if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
+  if (!r) r = make_cores(store);
+  if (!r) r = flusher_init(&store->flusher, store);
+  return r;
+}
+
+int store_open(struct store **out, const char *where, const struct store_config *config) {
+  struct store *store = calloc(1, sizeof *store);
+  if (!store) return -ENOMEM;
+  store->config = *config;
+  store->logger = config->logger;
+  store->clock = config->clock ? *config->clock : clock_monotonic;
+  store->layout = config->layout;
+  pthread_mutex_init(&store->lock, NULL);
+  pthread_cond_init(&store->started, NULL);
+  int r = start(store, where);
+  if (!r) r = config->stepped ? start_stepped(store) : start_threads(store);
+  if (r && store->cores) {
+    join_cores(store);
+    for (uint32_t i = 0; config->stepped && i < store->core_count; i++) core_stop(&store->cores[i]);
+  }
+  if (r) {
+    if (config->layout) store->layout = NULL; /* still the caller's */
+    destroy(store);
+    return r;
+  }
+  r = port_open(&store->control, store, 16);
+  /* The first root of this open: what recovery found is now said by a root, and its
+   * incarnation makes all frames behind the recovered tails foreign. */
+  store->flusher.force_root = !config->read_only;
+  if (!r && !config->read_only) r = run_flush(store);
+  if (r) {
+    log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));
+    if (store->control) port_close(store->control);
+    store_close(store, false);
+    return r;
+  }
+  *out = store;
+  return 0;
+}
+
+/* ---- Closing ------------------------------------------------------------------------------------
+ */
+
+static int still_flushing(struct core *core, void *arg) {
+  (void)arg;
+  return core->flush_requested;
+}
+
+static void quiesce(struct store *store) {
+  for (uint32_t i = 0; i < store->core_count; i++)
+    atomic_store_explicit(&store->cores[i].quiet, true, memory_order_release);
+  for (uint32_t i = 0; i < store->core_count; i++)
+    while (store_call(store->control, i, still_flushing, NULL) > 0) {
+    }
+}
+
+int store_close(struct store *store, bool flush) {
+  for (uint32_t i = 0; i < PORTS_MAX; i++)
+    if (store->ports[i] && store->ports[i]->open && store->ports[i] != store->control)
+      return -EBUSY;
+  int r = 0;
+  if (store->control && store->control->open) {
+    quiesce(store);
+    if (flush && !store->config.read_only) r = run_flush(store);
+    port_close(store->control);
+  }
+  stop_cores(store);
+  destroy(store);
+  return r;
+}
+
+/* ---- In between
+ * ----------------------------------------------------------------------------------- */
+
+bool store_dirty(const struct store *store) {
+  for (uint32_t i = 0; i < store->core_count; i++)
+    if (atomic_load_explicit(&store->cores[i].dirty, memory_order_acquire)) return true;
+  return false;
+}
+
+bool store_step(struct store *store) {
+  bool worked = false;
+  for (uint32_t i = 0; i < store->core_count; i++) worked |= core_step(&store->cores[i]);
+  return worked;
+}
+
+struct call {
+  struct shard_op op;
+  store_call_fn *fn;
+  void *arg;
+};
+
+static void run_call(struct core *core, struct shard_op *op) {
+  struct call *call = container_of(op, struct call, op);
+  op->result = call->fn(core, call->arg);
+  core_complete(core, op);
+}
+
+int store_call(struct port *port, uint32_t core, store_call_fn *fn, void *arg) {
+  struct call call = {.op.kind = OP_CALL, .fn = fn, .arg = arg};
+  core_call_fn *run = run_call;
+  memcpy(&call.op.work, &run, sizeof run);
+  int r = port_run(port, core, &call.op);
+  return r ? r : (int)call.op.result;
+}
+
+struct registration {
+  uint32_t index;
+  struct range range;
+};
+
+static int register_on_core(struct core *core, void *arg) {
+  const struct registration *g = arg;
+  const struct device_ops *ops = core->device->ops;
+  if (g->range.base)
+    return ops->register_memory(core->device, g->index, g->range.base, g->range.bytes);
+  ops->unregister_memory(core->device, g->index);
+  return 0;
+}
+
+static int on_all_cores(struct store *store, struct registration *g) {
+  int r = 0;
+  for (uint32_t c = 0; c < store->core_count; c++) {
+    int s = store_call(store->control, c, register_on_core, g);
+    if (s && !r) r = s;
+  }
+  return r;
+}
+
+int store_register(struct store *store, void *base, size_t bytes) {
+  if (!base || !bytes || !is_aligned((uintptr_t)base, BLOCK_BYTES) ||
+      !is_aligned(bytes, BLOCK_BYTES) || bytes > UINT64_C(1) << 30)
+    return -EINVAL;
+  pthread_mutex_lock(&store->lock);
+  uint32_t i = 1;
+  while (i < STORE_RANGES_MAX && store->ranges[i].base) i++;
+  int r = i == STORE_RANGES_MAX ? -ENOSPC : 0;
+  struct registration g = {i, {base, bytes}};
+  if (!r) {
+    r = on_all_cores(store, &g);
+    store->ranges[i] = g.range;
+  }
+  if (r && i < STORE_RANGES_MAX) { /* all or none */
+    g.range.base = NULL;
+    on_all_cores(store, &g);
+    store->ranges[i] = (struct range){0};
+  }
+  pthread_mutex_unlock(&store->lock);
+  return r;
+}
+
+int store_unregister(struct store *store, void *base) {
+  pthread_mutex_lock(&store->lock);
+  uint32_t i = 1;
+  while (i < STORE_RANGES_MAX && (!base || store->ranges[i].base != base)) i++;
+  int r = i == STORE_RANGES_MAX ? -ENOENT : 0;
+  struct registration g = {i, {NULL, 0}};
+  if (!r) r = on_all_cores(store, &g);
+  if (!r) store->ranges[i] = (struct range){0};
+  pthread_mutex_unlock(&store->lock);
+  return r;
+}
+
+int store_post(struct store *store, uint32_t core, struct shard_op *op) {
+  op->core = (uint8_t)core;
+  op->owner = NULL;
+  op->next = NULL;
+  pthread_mutex_lock(&store->lock);
+  bool sent = core_post(&store->cores[core], &store->control->peer, op);
+  pthread_mutex_unlock(&store->lock);
+  return sent ? 0 : -EAGAIN;
+}

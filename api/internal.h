@@ -1,0 +1,45 @@
+/* internal.h - how the public types lie over the runtime's: a struct sr_store is a struct store,
+ * a struct sr_port is a struct port, and the opaque part of a request is its struct shard_op. */
+#ifndef API_INTERNAL_H
+#define API_INTERNAL_H
+
+#include "api/shardring.h"
+#include "runtime/store.h"
+
+static inline struct store *store_of(const struct sr_store *s) { return (struct store *)s; }
+static inline struct port *port_of(const struct sr_port *p) { return (struct port *)p; }
+
+_Static_assert(sizeof(struct sr_request) == 256, "four cache lines");
+_Static_assert(sizeof(((struct sr_request *)0)->opaque) == sizeof(struct shard_op),
+               "an op fits a request");
+static inline struct shard_op *op_of(struct sr_request *r) { return (struct shard_op *)r->opaque; }
+static inline struct sr_request *request_of(struct shard_op *op) {
+  return container_of(op, struct sr_request, opaque);
+}
+
+/* Marks a request as finished: results out of the op. */
+static inline void request_finish(struct sr_request *r) {
+  r->result = op_of(r)->result;
+  r->size_bytes = op_of(r)->size;
+}
+
+/* An op for whatever shard: routing goes by hash alone. */
+static inline uint64_t hash_of_shard(uint32_t shard, uint32_t shard_count) {
+  return div_up((uint64_t)shard << 32, shard_count) << 32;
+}
+static inline uint64_t hash_of(const struct store *s, struct sr_id id) {
+  return hash_id((struct blob_id){id.hi, id.lo}, s->layout->hash_key);
+}
+static inline uint32_t core_of_hash(const struct store *s, uint64_t hash) {
+  return s->core_of_shard[shard_of_hash(hash, s->shard_count)];
+}
+
+/* Runs one op and waits; its result, or why it was not run. Not on a core's own port. */
+int64_t run_op(struct sr_port *port, struct shard_op *op);
+/* ... on every shard in turn, until one fails. */
+int64_t run_on_shards(struct sr_port *port, struct shard_op *op);
+
+/* peer.finished of the cores' own ports. */
+void local_finished(struct peer *peer, struct shard_op *op);
+
+#endif

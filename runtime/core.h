@@ -1,0 +1,138 @@
+/* core.h - one pinned thread's worth of the runtime: a device engine, an inbox, and the shards
+ * that it hosts.
+ *
+ * A core is an object with a step function that never blocks; core_thread() is the loop around
+ * it. Everything here belongs to the core's thread (or to whoever steps it), except
+ * core_post() and core_wake().
+ *
+ * What travels in mailboxes is a chain of struct shard_op, linked by op->next:
+ *   port or core -> core   requests, and calls (OP_CALL: a function to run on the core)
+ *   core -> port or core   the same ops, done
+ * A chain that comes back to a core has the low bit of its pointer set. */
+#ifndef RUNTIME_CORE_H
+#define RUNTIME_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "runtime/mailbox.h"
+#include "shards/shard.h"
+
+struct store;
+struct core;
+struct port;
+
+#define CORES_MAX       256u
+#define PORTS_MAX       64u
+#define PEERS_MAX       (PORTS_MAX + CORES_MAX) /* ports first, then cores */
+#define MAILBOX_SLOTS   256u
+#define LATENCY_BUCKETS 320u
+
+enum core_op_kind {
+  OP_FLUSH = 5, /* the coordinator's, on core 0: flush.h */
+  OP_CALL = 64, /* work: a core_call_fn, which completes the op by core_complete(), at once or
+                   later */
+};
+
+/* Where a finished op goes: op->owner. An application's port has an inbox of its own; whoever
+ * lives on a core (its port, its flush requests, the coordinator) shares the core's inbox
+ * and number, and is called at the end of the core's step. */
+struct peer {
+  uint32_t number;     /* in inboxes: a port's, or PORTS_MAX + core */
+  struct core *local;  /* the core it lives on, or NULL */
+  struct inbox *inbox; /* gets the finished chains */
+  int event_fd;        /* wakes its sleeping thread; a core is woken through its device */
+  void (*finished)(struct peer *peer, struct shard_op *op); /* local only */
+};
+
+typedef void core_call_fn(struct core *core, struct shard_op *op);
+
+struct op_chain {
+  struct shard_op *head, *tail;
+  uint32_t count;
+};
+static inline void op_chain_add(struct op_chain *c, struct shard_op *op) {
+  op->next = NULL;
+  if (c->tail)
+    c->tail->next = op;
+  else
+    c->head = op;
+  c->tail = op;
+  c->count++;
+}
+
+struct hosted {
+  struct shard *shard;
+  bool busy; /* to be ticked */
+};
+
+struct core {
+  struct store *store;
+  uint32_t index, cpu;
+  int numa_node;
+  char why_cpu[64];
+  struct device *device;
+  struct inbox inbox;
+  struct hosted *shards; /* by number in the store; shard == NULL: another core's */
+  uint32_t shard_count;  /* of the store */
+  uint32_t *mine;        /* numbers of the hosted ones */
+  uint32_t mine_count;
+
+  struct op_chain incoming;   /* to be started in the next step */
+  struct op_chain local_done; /* of the core's own port */
+  struct op_chain returns[PEERS_MAX];
+  uint16_t touched[PEERS_MAX]; /* peers with something in returns */
+  uint32_t touched_count;
+  struct op_chain outgoing[CORES_MAX]; /* from the core's own port to other cores */
+  uint16_t outgoing_touched[CORES_MAX];
+  uint32_t outgoing_touched_count;
+  uint32_t busy_count; /* of hosted shards */
+  uint32_t latency_turn;
+  struct peer self;              /* owner of flush_request */
+  struct shard_op flush_request; /* for logs that run full */
+  bool flush_requested;
+  uint64_t poll_window_ns; /* adaptive: how long to poll before sleeping */
+  struct port *port;       /* the core's own */
+
+  _Atomic bool dirty;
+  _Atomic bool quiet; /* the store is closing: no flushes of its own accord */
+  _Atomic bool stop;
+  pthread_t thread;
+  bool thread_started, ready;
+  int status; /* of the start */
+
+  struct {
+    uint64_t gets, puts, deletes, others, read_bytes, write_bytes;
+    uint64_t hops_in, batches_in, steps, idle_steps, sleeps, wakes_sent, wakes_received;
+    uint64_t latency_ns[LATENCY_BUCKETS];
+  } stats;
+};
+
+/* Allocates what needs no thread. */
+int core_init(struct core *core, struct store *store, uint32_t index);
+void core_finish(struct core *core);
+/* On the core's thread: engine, registered memory, recovery of the hosted shards. */
+int core_start(struct core *core);
+/* On the core's thread: once nothing is in flight. */
+void core_stop(struct core *core);
+
+/* One turn. True if there was something to do. Never blocks. */
+bool core_step(struct core *core);
+bool core_idle(const struct core *core);
+/* The thread: start, step until stop, sleep when idle. arg: the core. */
+void *core_thread(void *arg);
+
+/* Puts an op of the core's own port among the ops to be started (this core's, or another's). */
+void core_enter(struct core *core, struct shard_op *op);
+/* op is done: routes it back to its owner. */
+void core_complete(struct core *core, struct shard_op *op);
+/* The shard has background work: tick it. */
+void core_mark_busy(struct core *core, uint32_t shard);
+/* From the thread that is `from`: sends a chain of requests to a core. False: mailbox full. */
+bool core_post(struct core *core, const struct peer *from, struct shard_op *head);
+bool core_has_room(const struct core *core, const struct peer *from);
+
+uint32_t latency_bucket(uint64_t ns);
+uint64_t latency_bucket_end_ns(uint32_t bucket);
+
+#endif

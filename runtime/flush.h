@@ -1,0 +1,54 @@
+/* flush.h - the store-wide flush: merges the shards' manifests into the next root.
+ *
+ * The coordinator lives on core 0 and is a state machine on its thread:
+ *
+ *   idle --request--> sealing    every core seals epoch E in its shards; each shard writes its
+ *                                frames, and flushes its own files if no other shard has them
+ *        --all cores--> flushing the devices that several shards share, one flush each
+ *        --all devices--> rooting root E in its slot, one FUA write
+ *        --durable--> settling   every core tells its shards (freed space moves on)
+ *        --all cores--> idle     the callers complete; those who came meanwhile start anew
+ *
+ * Concurrent callers share a flush: who calls while one runs is served by the next. */
+#ifndef RUNTIME_FLUSH_H
+#define RUNTIME_FLUSH_H
+
+#include "runtime/core.h"
+
+enum flush_state { FLUSH_IDLE, FLUSH_SEALING, FLUSH_FLUSHING, FLUSH_ROOTING, FLUSH_SETTLING };
+
+struct flusher;
+struct flush_core { /* one core's part */
+  struct shard_op op;
+  struct flusher *flusher;
+  uint32_t pending;
+};
+struct flush_shard {
+  struct manifest_seal seal;
+  struct flush_core *core;
+};
+struct flusher {
+  struct peer peer; /* lives on core 0; owns the calls */
+  struct store *store;
+  enum flush_state state;
+  struct op_chain waiting, served;
+  struct flush_core *cores;
+  struct flush_shard *shards;
+  struct io *device_ios; /* [backing_count] */
+  struct io root_io;
+  void *root_buf;    /* one slot, block-aligned, in registered memory if there is some */
+  struct root *root; /* the last durable one */
+  struct root *next;
+  uint32_t pending;
+  uint64_t epoch;  /* of the running flush */
+  bool force_root; /* write a root even if no shard was dirty: at open */
+  int result, root_result;
+  uint64_t flushes, shared; /* read by statistics on core 0 */
+};
+
+int flusher_init(struct flusher *flusher, struct store *store);
+void flusher_finish(struct flusher *flusher);
+/* On core 0: an OP_FLUSH arrived; it completes by core_complete(). */
+void flusher_request(struct flusher *flusher, struct shard_op *op);
+
+#endif

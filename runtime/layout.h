@@ -1,0 +1,53 @@
+/* layout.h - where a store lies: the string that the user gave, its backings, the identities
+ * in them, the regions that they make up, and the newest root. Format and grow write it, open reads
+ * it. Used by the thread that opens; after that it is read-only. */
+#ifndef RUNTIME_LAYOUT_H
+#define RUNTIME_LAYOUT_H
+
+#include "shards/format.h"
+#include "shards/region.h"
+
+#define LAYOUT_BACKINGS_MAX 1100
+
+struct layout {
+  uint32_t backing_count;
+  struct backing *backings[LAYOUT_BACKINGS_MAX]; /* by index in their identities */
+  uint32_t shard_count;
+  struct region *regions; /* [shard_count] */
+  bool *shared;           /* [backing_count]: regions of more than one shard lie on it */
+  uint8_t uuid[16];
+  uint64_t hash_key[2];
+  uint64_t log_blocks;
+  uint64_t root_block, root_slot_blocks;
+  bool read_only;
+  bool memory;       /* mem: */
+  struct root *root; /* the newest valid one */
+};
+
+struct layout_format {
+  uint64_t size_bytes;
+  uint32_t shards;
+  uint32_t prealloc; /* enum sr_prealloc: 0 default, 1 full, 2 sparse */
+  bool force;
+  uint64_t log_bytes;
+  void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+  void *progress_arg;
+};
+
+/* "mem:" with a size, as sr_store_open() takes it. */
+bool layout_is_memory(const char *where);
+
+/* Writes identities and the first root. A failed format leaves no store. */
+int layout_format(const char *where, const struct layout_format *format,
+                  const struct logger *logger);
+/* Opens, locks and checks everything up to the root. Every refusal is logged with its place.
+ * For mem: it formats first; shards: how many if the string does not say. */
+int layout_open(struct layout **layout, const char *where, bool read_only, uint32_t lock_timeout_ms,
+                uint32_t memory_shards, const struct logger *logger);
+/* Adds bytes to every packed file (a directory, dealt evenly), or what a device has grown by, or
+ * a further device. The store must not be open. */
+int layout_grow(const char *where, uint64_t add_bytes, const char *add_device,
+                const struct logger *logger);
+void layout_close(struct layout *layout);
+
+#endif

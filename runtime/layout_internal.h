@@ -1,0 +1,26 @@
+/* layout_internal.h - shared by layout.c (reading) and layout_write.c (writing). */
+#ifndef RUNTIME_LAYOUT_INTERNAL_H
+#define RUNTIME_LAYOUT_INTERNAL_H
+
+#include "runtime/layout.h"
+
+#define LAYOUT_NAME_BYTES  4096
+#define LAYOUT_DEVICES_MAX 64
+
+/* Zeroed, block-aligned; free() it. */
+void *layout_blocks_alloc(uint64_t blocks);
+/* "fd:N" or a path; logs a failure. */
+int layout_open_device(struct backing **b, const char *name, bool read_only,
+                       const struct logger *logger);
+int layout_split(const char *where, char (*names)[LAYOUT_NAME_BYTES], uint32_t max,
+                 const struct logger *logger);
+int layout_lock(struct backing *b, bool exclusive, uint32_t timeout_ms,
+                const struct logger *logger);
+/* The better of the two copies; logs what is wrong with either. */
+int layout_read_identity(struct backing *b, struct identity *id, const struct logger *logger);
+/* Part 0 is "root", part i+1 is "shard-i". */
+void layout_part_path(char *path, size_t bytes, const char *directory, uint32_t index);
+int layout_open_memory(struct layout **l, const char *where, uint32_t shards,
+                       const struct logger *logger);
+
+#endif

@@ -1,0 +1,45 @@
+/* port.h - one thread's door: sends ops to the owning cores, collects them when done.
+ *
+ * A port belongs to one thread at a time. A core's own port (port->peer.local) belongs to the
+ * core's thread and completes through peer.finished at the end of a step. */
+#ifndef RUNTIME_PORT_H
+#define RUNTIME_PORT_H
+
+#include "runtime/core.h"
+
+struct port {
+  struct peer peer;
+  struct store *store;
+  struct inbox inbox; /* peers: cores by index */
+  int event_fd;
+  bool open;
+  uint32_t depth, in_flight;
+  struct op_chain finished; /* drained, not yet taken */
+  struct op_chain *sending; /* [core_count] */
+  uint32_t *sending_touched;
+  uint32_t sending_count;
+};
+
+int port_open(struct port **port, struct store *store, uint32_t depth);
+int port_close(struct port *port);
+void port_free(struct port *port);
+/* The core's own port: finished ops go to `finished` at the end of the core's step. */
+int port_open_local(struct port **port, struct core *core,
+                    void (*finished)(struct peer *peer, struct shard_op *op));
+
+/* Takes one op for a core into the running batch; -EAGAIN: no room there or in the port. The
+ * batch leaves with port_send(), which cannot fail. */
+int port_add(struct port *port, uint32_t core, struct shard_op *op);
+void port_send(struct port *port);
+/* The next finished op, or NULL. */
+struct shard_op *port_take(struct port *port);
+/* Drains the inbox into `finished`; true if there is something. */
+bool port_drain(struct port *port);
+/* 1: something is finished, 0: timeout. Negative timeout: for ever. Steps a stepped store. */
+int port_wait(struct port *port, int64_t timeout_ns);
+/* After a drain that found nothing: from now on a completion makes event_fd readable. */
+void port_arm(struct port *port);
+/* Sends one op to a core and waits for just this one. */
+int port_run(struct port *port, uint32_t core, struct shard_op *op);
+
+#endif

@@ -1,0 +1,81 @@
+/* store.h - a store in use: layout, plan, cores, ports, the flush coordinator. Opened and
+ * closed by one thread; in between, read-only for all but the parts that say otherwise. */
+#ifndef RUNTIME_STORE_H
+#define RUNTIME_STORE_H
+
+#include "runtime/arena.h"
+#include "runtime/core.h"
+#include "runtime/flush.h"
+#include "runtime/layout.h"
+#include "runtime/port.h"
+#include "runtime/topology.h"
+
+#define STORE_RANGES_MAX 16 /* registered memory: the arena and 15 of the caller's */
+
+struct store_config {
+  const char *cores;
+  uint32_t core_count;
+  const char *engine; /* NULL: chosen */
+  bool must_engine, read_only, no_background, no_pin;
+  uint32_t lock_timeout_ms, queue_depth, poll_us;
+  uint64_t arena_bytes;
+  uint64_t seed;
+  struct logger logger;
+  void *embedder; /* the layer above's own */
+  /* For a simulator and tests; NULL and false in real life. */
+  const struct device_ops *engine_ops;
+  struct layout *layout; /* already open; taken over on success */
+  const struct clock *clock;
+  bool stepped; /* no threads: store_step() drives the cores */
+  void (*local_finished)(struct peer *peer, struct shard_op *op); /* ops of the cores' own ports */
+};
+
+struct range {
+  void *base;
+  size_t bytes;
+};
+
+struct store {
+  struct store_config config;
+  struct clock clock;
+  struct logger logger;
+  struct layout *layout;
+  struct topology_plan *plan;
+  const struct device_ops *engine;
+  bool engine_fallback;
+  char why_engine[128];
+  uint32_t shard_count, core_count;
+  uint32_t *core_of_shard;
+  struct core *cores;
+  struct arena *arena;
+  struct flusher flusher;
+  struct port *control; /* of the thread that opens, registers, closes; under lock */
+  pthread_mutex_t lock; /* ports, ranges, control: not on the request path */
+  pthread_cond_t started;
+  uint32_t started_count;
+  struct port *ports[PORTS_MAX]; /* kept until close, reused */
+  struct range ranges[STORE_RANGES_MAX];
+  int open_status;
+};
+
+int store_open(struct store **store, const char *where, const struct store_config *config);
+/* flush: false as after a crash. The result of the last flush; the store is gone. -EBUSY: ports
+ * are open, nothing happened. */
+int store_close(struct store *store, bool flush);
+bool store_dirty(const struct store *store);
+/* From a core's thread: starts the core and reports; 0 when all cores have started. */
+int store_core_started(struct store *store, struct core *core);
+/* Stepped stores: one step of every core. True if any had something to do. */
+bool store_step(struct store *store);
+
+/* Runs fn on a core and waits. The port is the caller's. */
+typedef int store_call_fn(struct core *core, void *arg);
+int store_call(struct port *port, uint32_t core, store_call_fn *fn, void *arg);
+/* Any thread: sends one OP_CALL to a core, which never completes it: the call owns op from then
+ * on. -EAGAIN: the mailbox is full. */
+int store_post(struct store *store, uint32_t core, struct shard_op *op);
+/* Registers memory with all rings. -ENOMEM: some refused; -ENOSPC: no index left; -EINVAL. */
+int store_register(struct store *store, void *base, size_t bytes);
+int store_unregister(struct store *store, void *base);
+
+#endif
