@@ -15,7 +15,8 @@
  *             multiples of 4096 is used as it is; any other is copied once. Memory from
  *             sr_buffer_alloc() or sr_memory_register() is the fastest.
  *   Options   Every options struct begins with its own size (use the SR_*_INIT macros).
- *             Zero means the default. An unknown non-zero tail is -E2BIG.
+ *             Zero means the default, a NULL pointer all defaults. An unknown non-zero tail
+ *             is -E2BIG.
  *   Units     Names end in their unit: _bytes, _ns, _ms, _blocks.
  *   Order     A completed request is visible to every later one. Two puts or deletes of one
  *             id that are submitted to one port take effect in the order of submission;
