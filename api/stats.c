@@ -100,6 +100,8 @@ static int read_core(struct core *core, void *arg) {
                                .batches_in = core->stats.batches_in,
                                .device_submits = d.submits,
                                .device_ios = d.ios,
+                               .device_flushes = d.flushes,
+                               .device_fua_writes = d.fua_writes,
                                .steps = core->stats.steps,
                                .idle_steps = core->stats.idle_steps,
                                .sleeps = core->stats.sleeps,
