@@ -26,6 +26,35 @@ enum io_step io_advance(struct io *io, int32_t moved_now) {
   return IO_STEP_RESUBMIT;
 }
 
+void io_retry_init(struct io_retry *r) {
+  io_list_init(&r->list);
+  r->count = 0;
+  r->at_ns = 0;
+  r->pause_ns = IO_RETRY_NS_MIN;
+}
+
+void io_retry_push(struct io_retry *r, struct io *io, uint64_t now_ns) {
+  if (!r->list.head) {
+    r->at_ns = now_ns + r->pause_ns;
+    r->pause_ns = min_u64(r->pause_ns * 2, IO_RETRY_NS_MAX);
+  }
+  io_list_push(&r->list, io);
+  r->count++;
+}
+
+struct io *io_retry_due(struct io_retry *r, uint64_t now_ns) {
+  if (now_ns < r->at_ns) return NULL;
+  struct io *first = r->list.head;
+  io_list_init(&r->list);
+  r->count = 0;
+  return first;
+}
+
+int64_t io_retry_left_ns(const struct io_retry *r, uint64_t now_ns) {
+  if (!r->list.head) return INT64_MAX;
+  return r->at_ns > now_ns ? (int64_t)(r->at_ns - now_ns) : 0;
+}
+
 int waker_init(struct waker *w) {
   pthread_condattr_t attr;
   w->raised = false;

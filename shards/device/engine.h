@@ -67,6 +67,26 @@ static inline void io_begin(struct io *io) {
  * of the file: -EIO. */
 enum io_step io_advance(struct io *io, int32_t moved_now);
 
+/* ---- Requests that the kernel refused for now (-EAGAIN, -EINTR) -------------------------- */
+
+/* They wait together, until a pause is over that doubles from one refusal to the next: at once
+ * they would be refused again, as often as the core can ask. */
+#define IO_RETRY_NS_MIN UINT64_C(20000)
+#define IO_RETRY_NS_MAX UINT64_C(2000000)
+struct io_retry {
+  struct io_list list;
+  uint32_t count;
+  uint64_t at_ns, pause_ns;
+};
+void io_retry_init(struct io_retry *r);
+void io_retry_push(struct io_retry *r, struct io *io, uint64_t now_ns);
+/* All of them, linked by next, once the pause is over; until then NULL. */
+struct io *io_retry_due(struct io_retry *r, uint64_t now_ns);
+/* Of the pause; INT64_MAX: nothing waits. */
+int64_t io_retry_left_ns(const struct io_retry *r, uint64_t now_ns);
+/* Something got through: the next pause is a short one. */
+static inline void io_retry_progress(struct io_retry *r) { r->pause_ns = IO_RETRY_NS_MIN; }
+
 /* ---- Sleeping without a ring ----------------------------------------------------------- */
 
 struct waker {

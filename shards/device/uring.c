@@ -24,9 +24,6 @@
 
 #include "shards/device/engine.h"
 
-#define RETRY_NS_MIN 20000u
-#define RETRY_NS_MAX 2000000u
-
 struct range {
   uintptr_t base, end; /* empty: base above end */
 };
@@ -47,14 +44,14 @@ struct uring {
   bool taskrun_flag; /* the kernel says in *sq_flags that completions want an enter */
   uint32_t file_count;
   int32_t *files; /* by slot: what goes into sqe->fd; -1: nothing attached */
-  struct io_list waiting, ready, retry;
-  uint32_t waiting_count, ready_count, retry_count;
+  struct io_list waiting, ready;
+  struct io_retry retry;
+  uint32_t waiting_count, ready_count;
   /* The rest. */
   int enter_fd;
   uint32_t enter_flags;
   uint32_t range_count; /* slots in use end here */
   struct range ranges[DEVICE_RANGES];
-  uint64_t retry_at_ns, retry_pause_ns;
   struct io wake_io; /* stands for the armed read of wake_fd; never given to anybody */
   bool wake_armed;
   bool buffers_sparse, warned;
@@ -202,14 +199,8 @@ static __attribute__((noinline)) void collect_odd(struct uring *u, struct io *io
     prep(u, io);
     break;
   case IO_STEP_RETRY:
-    /* At once it would be refused again: a pause that doubles. */
     u->stats.retried_ios++;
-    if (!u->retry.head) {
-      u->retry_at_ns = clock_now_ns(&u->clock) + u->retry_pause_ns;
-      u->retry_pause_ns = min_u64(u->retry_pause_ns * 2, RETRY_NS_MAX);
-    }
-    io_list_push(&u->retry, io);
-    u->retry_count++;
+    io_retry_push(&u->retry, io, clock_now_ns(&u->clock));
     break;
   }
 }
@@ -224,10 +215,12 @@ static void refill(struct uring *u) {
 }
 
 static __attribute__((noinline)) void restart_retries(struct uring *u) {
-  if (clock_now_ns(&u->clock) < u->retry_at_ns) return;
-  struct io *io;
-  while ((io = io_list_pop(&u->retry))) prep(u, io);
-  u->retry_count = 0;
+  struct io *io = io_retry_due(&u->retry, clock_now_ns(&u->clock));
+  while (io) {
+    struct io *next = io->next;
+    prep(u, io);
+    io = next;
+  }
 }
 
 /* Takes all answers out of the completion ring. Callbacks run later: one of them may submit,
@@ -256,14 +249,14 @@ static void collect(struct uring *u) {
   u->ready.end = end;
   u->ready_count += whole;
   u->in_flight -= whole;
-  if (whole) u->retry_pause_ns = RETRY_NS_MIN;
+  if (whole) io_retry_progress(&u->retry);
   __atomic_store_n(u->cq_head, tail, __ATOMIC_RELEASE);
   if (unlikely(u->waiting.head != NULL)) refill(u);
 }
 
 static uint32_t uring_poll(struct device *d) {
   struct uring *u = uring_of(d);
-  if (unlikely(u->retry.head != NULL)) restart_retries(u);
+  if (unlikely(u->retry.count)) restart_retries(u);
   if (enter_needed(u)) enter(u, 0, 0);
   collect(u);
   uint32_t count = u->ready_count;
@@ -318,15 +311,14 @@ static void disarm_unsent_wake(struct uring *u) {
 static void uring_sleep(struct device *d, int64_t timeout_ns) {
   struct uring *u = uring_of(d);
   u->stats.sleeps++;
-  if (u->retry.head) restart_retries(u);
+  if (u->retry.count) restart_retries(u);
   collect(u);
   bool woken = __atomic_exchange_n(&u->wake_pending, 0, __ATOMIC_SEQ_CST);
   bool armed_before = u->wake_armed;
   if (!woken && !u->ready.head) arm_wake(u);
-  if (u->retry.head) { /* they are not in the kernel: nothing else would end the sleep */
-    uint64_t now = clock_now_ns(&u->clock);
-    uint64_t left = u->retry_at_ns > now ? u->retry_at_ns - now : 0;
-    if (timeout_ns < 0 || left < (uint64_t)timeout_ns) timeout_ns = (int64_t)left;
+  if (u->retry.count) { /* they are not in the kernel: nothing else would end the sleep */
+    int64_t left = io_retry_left_ns(&u->retry, clock_now_ns(&u->clock));
+    if (timeout_ns < 0 || left < timeout_ns) timeout_ns = left;
   }
   if (woken || u->ready.head || !u->wake_armed) {
     if (unsent(u)) enter(u, 0, 0);
@@ -492,15 +484,14 @@ static int uring_create(struct device **d, const struct device_options *options)
   u->device.ops = &device_uring;
   u->logger = options->logger;
   u->clock = options->clock.now_ns ? options->clock : clock_monotonic;
-  u->retry_pause_ns = RETRY_NS_MIN;
   u->file_count = options->file_count;
   io_list_init(&u->waiting);
   io_list_init(&u->ready);
-  io_list_init(&u->retry);
+  io_retry_init(&u->retry);
   u->hit = empty_range;
   u->wake_io.bytes = 1; /* a read of wake_fd moves 8: always an odd answer */
   for (uint32_t i = 0; i < DEVICE_RANGES; i++) u->ranges[i] = empty_range;
-  /* Blocking on purpose: the ring would fail a read of a non-blocking descriptor at once
+  /* Not EFD_NONBLOCK: some kernels answer the read of such a descriptor at once with -EAGAIN
    * instead of waiting for it. */
   u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->files = malloc(u->file_count * sizeof *u->files);
@@ -523,9 +514,8 @@ static void drain(struct uring *u) {
   io_list_init(&u->waiting);
   if (u->wake_armed) uring_wake(&u->device);
   while (u->in_flight || u->wake_armed) {
-    u->in_flight -= u->retry_count;
-    u->retry_count = 0;
-    io_list_init(&u->retry);
+    u->in_flight -= u->retry.count;
+    io_retry_init(&u->retry);
     if (u->in_flight || u->wake_armed) enter(u, 1, -1);
     collect(u);
   }
