@@ -49,8 +49,11 @@ struct shard_op {
   void *work;          /* the shard's while in flight; streams */
   uint64_t block;      /* the shard's */
   uint32_t checksum;   /* the shard's */
-  uint32_t generation; /* the shard's: of the read */
-  uint8_t kind, flags, state, pad;
+  uint16_t generation; /* the shard's: of the read */
+  uint8_t pad;         /* the shard's: shift of the read's granules */
+  uint8_t unused;
+  uint8_t kind, flags, state;
+  uint8_t core;  /* the runtime's: index of the core that serves it */
   uint32_t tick; /* the runtime's */
   void *owner;   /* the runtime's */
 };
