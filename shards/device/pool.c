@@ -45,10 +45,10 @@ static inline struct pool *pool_of(struct device *d) {
 /* ---- The threads ------------------------------------------------------------------------ */
 
 static ssize_t move_once(const struct io *io, int fd) {
+  if (io->op == IO_FLUSH) return fdatasync(fd);
   char *at = (char *)io->buf + io->moved;
   off_t offset = (off_t)(io->offset + io->moved);
   size_t bytes = io->bytes - io->moved;
-  if (io->op == IO_FLUSH) return fdatasync(fd);
   if (io->op == IO_READ) return pread(fd, at, bytes, offset);
   if (!(io->flags & IO_FUA)) return pwrite(fd, at, bytes, offset);
   struct iovec iov = {at, bytes};

@@ -223,8 +223,9 @@ static void reading_past_the_end_is_an_error(void **state) {
   SKIP_WITHOUT_ENGINE(state);
   if (engine->no_data) return; /* it looks at no file */
   submit(0, IO_READ, 0, FILE_BYTES, rig.buffers, BLOCK_BYTES);
-  submit(1, IO_READ, 0, FILE_BYTES - BLOCK_BYTES, rig.buffers, 2 * BLOCK_BYTES); /* half there */
-  submit(2, IO_READ, 0, FILE_BYTES - BLOCK_BYTES, rig.buffers, BLOCK_BYTES);
+  submit(1, IO_READ, 0, FILE_BYTES - BLOCK_BYTES, rig.buffers + BLOCK_BYTES,
+         2 * BLOCK_BYTES); /* half there */
+  submit(2, IO_READ, 0, FILE_BYTES - BLOCK_BYTES, rig.buffers + 3 * BLOCK_BYTES, BLOCK_BYTES);
   run_until(3);
   assert_int_equal(rig.ios[0].result, -EIO);
   assert_int_equal(rig.ios[1].result, -EIO);
@@ -302,7 +303,8 @@ static void a_completion_ends_the_sleep(void **state) {
   }
   /* A full ring sleeps as well. */
   rig.done_count = 0;
-  for (uint32_t i = 0; i < 4 * DEPTH; i++) submit(i, IO_READ, 0, 0, rig.buffers, BLOCK_BYTES);
+  for (uint32_t i = 0; i < 4 * DEPTH; i++)
+    submit(i, IO_READ, 0, 0, rig.buffers + i * BLOCK_BYTES, BLOCK_BYTES);
   engine->ops->sleep(rig.device, -1);
   run_until(4 * DEPTH);
 }
