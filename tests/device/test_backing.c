@@ -40,6 +40,7 @@ static void opens_direct_and_close_on_exec(void **state) {
   struct backing *b = open_file(true, false);
   assert_int_equal(!!(fcntl(b->fd, F_GETFL) & O_DIRECT), direct);
   assert_true(fcntl(b->fd, F_GETFD) & FD_CLOEXEC);
+  assert_true(fcntl(b->fd, F_GETFL) & O_NOATIME); /* the file is ours */
   struct stat st;
   assert_int_equal(fstat(b->fd, &st), 0);
   assert_int_equal(b->device_id, st.st_dev);
