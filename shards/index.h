@@ -1,12 +1,12 @@
 /* index.h - a shard's index: blob id to place, size and checksums, all in memory.
  *
  * Single writer, the owning core. Partitioned by hash so that a checkpoint can write, and a
- * growth can move, one part at a time; every partition carries a version that is odd while
- * it changes, so that readers on other threads can be added without a change of layout.
- * 40 bytes of RAM for a blob of one extent and one granule, all included (32-byte entries in
- * open-addressing tables at high load); 4 more for each further granule.
- * Nothing is allocated by find; put may grow a partition or the detail slab
- * (index_reserve() does it ahead, so that the put that follows cannot fail). */
+ * growth can move, one part at a time (a few partitions share a table); every table carries a
+ * version that is odd while it changes, so that readers on other threads can be added without a
+ * change of layout. 40 bytes of RAM for a blob of one extent and one granule, all included (32-byte
+ * entries in open-addressing tables at high load); 4 more for each further granule. Nothing is
+ * allocated by find; put may grow a partition or the detail slab (index_reserve() does it ahead, so
+ * that the put that follows cannot fail). */
 #ifndef SHARDS_INDEX_H
 #define SHARDS_INDEX_H
 
@@ -49,6 +49,10 @@ int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct b
 /* Room for one put of a blob with at most that many extents and granules: 0, or -ENOMEM. A blob of
  * one extent that is longer than its bytes need takes as much as one of two: reserve for 2. */
 int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t granules);
+/* For loading: room at once for about so many blobs in a partition. Loading in the order of
+ * index_partition_visit() needs it: blobs in order crowd together in a table that is too small, and
+ * each put then moves many. Only a hint: index_reserve() is needed all the same. 0, or -ENOMEM. */
+int index_reserve_partition(struct index *x, uint32_t partition, uint64_t count);
 /* Inserts or replaces; cannot fail after index_reserve(), else -ENOMEM when there is no room.
  * granule_count must be what the size, granule_shift and flags say (check); pointers are copied
  * from. */

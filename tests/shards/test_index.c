@@ -347,6 +347,40 @@ static void test_visit_stops(void **state) {
   index_destroy(x);
 }
 
+static int put_into(void *arg, uint64_t hash, const struct blob *b) {
+  (void)hash;
+  put(arg, b);
+  return 0;
+}
+/* A copy made in the order of visit, as recovery does it, is the same index in as much RAM. */
+static void test_loading_in_order(void **state) {
+  (void)state;
+  enum { COUNT = 200000 };
+  struct index *x, *copy;
+  struct extent extent = {.block = 1, .blocks = 1};
+  uint32_t sum = 5;
+  struct blob found;
+  assert_int_equal(index_create(&x, key), 0);
+  assert_int_equal(index_create(&copy, key), 0);
+  for (uint64_t i = 1; i <= COUNT; i++) {
+    struct blob b = small_blob(i, &extent, &sum);
+    put(x, &b);
+  }
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    assert_int_equal(index_reserve_partition(copy, p, index_partition_count(x, p)), 0);
+    assert_int_equal(index_partition_visit(x, p, put_into, copy), 0);
+    assert_int_equal(index_partition_count(copy, p), index_partition_count(x, p));
+  }
+  assert_int_equal(index_count(copy), COUNT);
+  for (uint64_t i = 1; i <= COUNT; i++) {
+    struct blob b = small_blob(i, &extent, &sum);
+    assert_int_equal(index_find(copy, hash_of(b.id), b.id, &found), 0);
+  }
+  assert_true(index_ram_bytes(copy) <= 40 * COUNT);
+  index_destroy(x);
+  index_destroy(copy);
+}
+
 static void test_granules(void **state) {
   (void)state;
   const uint64_t mib = 1 << 20, gib = 1 << 30;
@@ -365,15 +399,11 @@ static void test_granules(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random_operations),
-      cmocka_unit_test(test_ram_for_a_small_blob),
-      cmocka_unit_test(test_ram_for_more_granules),
-      cmocka_unit_test(test_blobs_without_details),
-      cmocka_unit_test(test_largest_blob),
-      cmocka_unit_test(test_put_needs_room),
-      cmocka_unit_test(test_equal_hashes),
-      cmocka_unit_test(test_visit_stops),
-      cmocka_unit_test(test_granules),
+      cmocka_unit_test(test_random_operations),     cmocka_unit_test(test_ram_for_a_small_blob),
+      cmocka_unit_test(test_ram_for_more_granules), cmocka_unit_test(test_blobs_without_details),
+      cmocka_unit_test(test_largest_blob),          cmocka_unit_test(test_put_needs_room),
+      cmocka_unit_test(test_equal_hashes),          cmocka_unit_test(test_visit_stops),
+      cmocka_unit_test(test_loading_in_order),      cmocka_unit_test(test_granules),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
