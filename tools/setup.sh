@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # setup.sh - the set-up that tools/quickstart and tests/run share: packages, then a configured
 # build directory. Sourced by bash from the repository root; changes nothing that is in place.
 
