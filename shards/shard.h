@@ -23,9 +23,10 @@ enum shard_op_kind { /* as enum sr_op where both exist */
                                               completion work: stream */
                      OP_STREAM_COMMIT = 9, /* work: stream; as a put */
                      OP_STREAM_ABORT = 10,
-                     OP_LIST = 11,       /* buf: struct shard_entry[bytes]; offset: cursor in, size:
-                                            cursor out; result: entries */
-                     OP_VACUUM = 12,     /* buf: struct shard_vacuum_result */
+                     OP_LIST = 11, /* buf: struct shard_entry[bytes]; offset: cursor in, size:
+                                      cursor out; result: entries */
+                     OP_VACUUM =
+                         12, /* buf: struct shard_vacuum_result: moved_bytes; see shard_punch() */
                      OP_CHECKPOINT = 13, /* completes when a checkpoint of all partitions is written
                                             (then flush) */
 };
@@ -86,6 +87,15 @@ void shard_prefetch(const struct shard *shard, const struct shard_op *op);
 void shard_submit(struct shard *shard, struct shard_op *op);
 /* Background work and ops that wait for room. True if there is more to do at once. */
 bool shard_tick(struct shard *shard);
+
+/* Vacuum in three steps, by the runtime: OP_VACUUM moves blobs down; then a store-wide flush
+ * (seal, root, manifest_root_durable), which makes the places that they left free; then, with no
+ * seal of this shard outstanding, shard_punch() gives free runs of 1 MiB and more back to the file
+ * system. What no durable root can name any more is all that is punched. A second round may move
+ * more, into the room that the first one made. Synchronous: the core stands still meanwhile.
+ * Adds to result->released_bytes. 0, -EROFS, or the error of the backing (-EOPNOTSUPP: it cannot);
+ * regions on block devices are left alone. */
+int shard_punch(struct shard *shard, struct shard_vacuum_result *result);
 
 struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
 

@@ -1,2 +1,261 @@
-/* shard_read.c - being written. */
-typedef int translation_unit_not_empty;
+/* shard_read.c - get and stat. Owned by the shard's thread.
+ *
+ * Short path: one device I/O in the op itself, straight into the caller's buffer, whole
+ * granules; nothing is allocated. Everything else goes through a work: pieces of whole blocks,
+ * consumed in order of position, so that one running checksum verifies granules larger than any
+ * piece; parts that the caller did not ask for, or whose place in the buffer is misaligned, pass
+ * through bounce memory.
+ *
+ * Readers hold a generation of the space from index lookup to completion: what they read is not
+ * reused. The index may change meanwhile, so checksums and extents are copied first. */
+#include "shards/shard_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- Short path ----------------------------------------------------------------------- */
+
+/* Names the granule if the index still has what was read; cold. */
+__attribute__((cold, noinline)) static void report_short(struct shard *s, struct shard_op *op) {
+  struct blob b;
+  uint64_t granule = op->offset >> op->pad, count = div_up((uint64_t)op->result, 1u << op->pad);
+  if (count > 1 && index_find(s->index, op->hash, op->id, &b) == 0 && b.granule_shift == op->pad &&
+      granule + count <= b.granule_count) {
+    for (uint64_t i = 0; i < count; i++) {
+      uint64_t at = i << op->pad, n = min_u64(1u << op->pad, (uint64_t)op->result - at);
+      if (crc32c(0, (char *)op->buf + at, n) == b.checksums[granule + i]) continue;
+      granule += i;
+      op->block += at >> BLOCK_SHIFT;
+      break;
+    }
+  }
+  shard_checksum_error(s, op->id, granule, op->block, "get");
+}
+
+/* Several granules in one I/O: the op keeps the checksum of their checksums. */
+static uint32_t sums_of(const char *buf, uint64_t bytes, uint8_t shift) {
+  uint32_t all = 0;
+  for (uint64_t at = 0; at < bytes; at += UINT64_C(1) << shift) {
+    uint32_t one = crc32c(0, buf + at, min_u64(UINT64_C(1) << shift, bytes - at));
+    all = crc32c(all, &one, sizeof one);
+  }
+  return all;
+}
+
+static void short_done(struct io *io) {
+  struct shard_op *op = container_of(io, struct shard_op, io);
+  struct shard *s = op->work;
+  int64_t result = op->result;
+  space_read_end(s->space, op->generation);
+  if (unlikely(io->result != 0)) {
+    result = io->result;
+  } else if (op->pad) {
+    uint32_t crc = (uint64_t)result <= UINT64_C(1) << op->pad
+                       ? crc32c(0, op->buf, (size_t)result)
+                       : sums_of(op->buf, (uint64_t)result, op->pad);
+    if (unlikely(crc != op->checksum)) {
+      report_short(s, op);
+      result = -EBADMSG;
+    }
+  }
+  op_complete(s, op, result);
+}
+
+/* Where a blob's block lies: the extent that holds it, and how far in. */
+static const struct extent *find_extent(const struct blob *b, uint64_t block, uint64_t *in) {
+  const struct extent *e = b->extents;
+  while (block >= e->blocks) block -= e++->blocks;
+  *in = block;
+  return e;
+}
+
+/* Tries the short path: false if the range needs more than one I/O or a bounce. */
+static inline bool get_short(struct shard *s, struct shard_op *op, const struct blob *b,
+                             uint64_t bytes) {
+  bool verify = b->granule_count != 0 && !(op->flags & OP_NO_CHECKSUM);
+  uint64_t io_bytes = round_up(bytes, BLOCK_BYTES), end = op->offset + bytes;
+  uint64_t mask = verify ? (UINT64_C(1) << b->granule_shift) - 1 : BLOCK_BYTES - 1, in, block;
+  bool fits = ((((uintptr_t)op->buf & (BLOCK_BYTES - 1)) | (op->offset & mask)) == 0) &
+              ((((end & mask) == 0) | (end == b->bytes)) & (io_bytes <= op->bytes)) &
+              (io_bytes <= IO_BYTES_MAX);
+  if (unlikely(!fits)) return false;
+  const struct extent *e = find_extent(b, op->offset >> BLOCK_SHIFT, &in);
+  block = e->block + in;
+  if (unlikely(e->blocks - in < io_bytes >> BLOCK_SHIFT)) return false;
+  if (unlikely(region_map(s->region, block, io_bytes >> BLOCK_SHIFT, &op->io) < io_bytes >>
+               BLOCK_SHIFT))
+    return false;
+  op->pad = 0;
+  if (verify) {
+    const uint32_t *sums = b->checksums + (op->offset >> b->granule_shift);
+    op->pad = b->granule_shift;
+    op->checksum = bytes <= mask + 1
+                       ? *sums
+                       : crc32c(0, sums, sizeof *sums * ((bytes + mask) >> b->granule_shift));
+  }
+  op->work = s;
+  op->block = block;
+  op->result = (int64_t)bytes;
+  op->generation = space_read_begin(s->space);
+  op->io.done = short_done;
+  op->io.buf = op->buf;
+  op->io.bytes = (uint32_t)io_bytes;
+  op->io.op = IO_READ;
+  op->io.flags = 0;
+  device_submit(s->device, &op->io);
+  return true;
+}
+
+void get_submit(struct shard *s, struct shard_op *op) {
+  struct blob b;
+  s->gets++;
+  if (unlikely((!op->buf && op->bytes) || op->offset + op->bytes < op->offset)) {
+    op_complete(s, op, -EINVAL);
+    return;
+  }
+  if (unlikely(index_find(s->index, op->hash, op->id, &b) != 0)) {
+    op_complete(s, op, -ENOENT);
+    return;
+  }
+  op->size = b.bytes;
+  if (unlikely(op->offset >= b.bytes || op->bytes == 0)) {
+    op_complete(s, op, 0);
+    return;
+  }
+  uint64_t bytes = min_u64(op->bytes, b.bytes - op->offset);
+  s->read_bytes += bytes;
+  if (unlikely(!get_short(s, op, &b, bytes))) shard_run(s, op);
+}
+
+/* ---- Pieces --------------------------------------------------------------------------- */
+
+/* The next piece: straight into the buffer as far as whole blocks fit there, else bounced. */
+static uint32_t get_plan(struct work *w, struct piece *p, uint32_t bytes_max) {
+  const struct shard_op *op = w->op;
+  uint64_t start = op->offset, stop = start + (uint64_t)op->result, bytes = bytes_max;
+  uint64_t whole = round_up(stop, BLOCK_BYTES), next = round_up(start, BLOCK_BYTES);
+  uintptr_t at = (uintptr_t)op->buf + (w->pos - start);
+  /* What lies behind the range within its last block may be written only if the buffer holds it. */
+  if (whole > start + op->bytes) whole = round_down(stop, BLOCK_BYTES);
+  p->io.op = IO_READ;
+  if (w->pos >= start && w->pos < whole && is_aligned(at, BLOCK_BYTES)) {
+    p->io.buf = (void *)at;
+    return (uint32_t)min_u64(bytes, whole - w->pos);
+  }
+  p->bounced = true;
+  p->io.buf = p->bounce;
+  bytes = min_u64(bytes, BOUNCE_BYTES);
+  if (w->pos < start && is_aligned((uintptr_t)op->buf + (next - start), BLOCK_BYTES))
+    bytes = min_u64(bytes, next - w->pos);
+  return (uint32_t)bytes;
+}
+
+/* Copies the part of a bounced piece that the caller asked for. */
+static void deliver(const struct shard_op *op, const struct piece *p) {
+  uint64_t stop = op->offset + (uint64_t)op->result;
+  uint64_t from = max_u64(p->pos, op->offset), to = min_u64(p->pos + p->io.bytes, stop);
+  if (from >= to) return;
+  memcpy((char *)op->buf + (from - op->offset), (char *)p->io.buf + (from - p->pos), to - from);
+}
+
+static uint64_t block_of(const struct work *w, uint64_t block) {
+  const struct extent *e = w->extents;
+  while (block >= e->blocks) block -= e++->blocks;
+  return e->block + block;
+}
+
+static void consume(struct work *w, struct piece *p) {
+  uint64_t data = min_u64(p->pos + p->io.bytes, w->blob_bytes) - p->pos;
+  bool last = p->pos + p->io.bytes >= w->blob_bytes;
+  if (!sums_check(w->feed, p->io.buf, data) || (last && !sums_check_end(w->feed))) {
+    uint64_t granule = w->feed->count;
+    shard_checksum_error(w->shard, w->op->id, granule + w->first_granule,
+                         block_of(w, granule << (w->feed->shift - BLOCK_SHIFT)), "get");
+    w->error = -EBADMSG;
+  } else if (p->bounced) {
+    deliver(w->op, p);
+  }
+}
+
+static void get_piece_done(struct piece *p) {
+  struct work *w = p->work;
+  p->done = true;
+  if (p->io.result && !w->error) w->error = p->io.result;
+  while ((p = work_pieces_pop(w))) {
+    if (!w->error) consume(w, p);
+    piece_free(p);
+  }
+  work_drive(w);
+}
+
+static uint32_t get_plan_ordered(struct work *w, struct piece *p, uint32_t bytes_max) {
+  work_pieces_add(w, p);
+  return get_plan(w, p, bytes_max);
+}
+
+static void get_finish(struct work *w) {
+  struct shard *s = w->shard;
+  struct shard_op *op = w->op;
+  int64_t result = w->error ? w->error : op->result;
+  space_read_end(s->space, w->generation);
+  work_free(w);
+  op_complete(s, op, result);
+  shard_pump(s);
+}
+
+/* ---- Start ------------------------------------------------------------------------------ */
+
+/* The extents that hold the blob's blocks [first, end): copied if to is not NULL; their number,
+ * and how far into the first one the range begins. */
+static uint32_t copy_extents(const struct blob *b, uint64_t first, uint64_t end, struct extent *to,
+                             uint64_t *in) {
+  const struct extent *e = find_extent(b, first, in);
+  uint64_t covered = first - *in;
+  uint32_t n = 0;
+  for (; covered < end; e++, n++) {
+    if (to) to[n] = *e;
+    covered += e->blocks;
+  }
+  return n;
+}
+
+enum start get_start(struct shard *s, struct shard_op *op) {
+  struct blob b;
+  uint64_t in;
+  int r = index_find(s->index, op->hash, op->id, &b);
+  if (r != 0 || op->offset >= b.bytes) { /* replaced while it waited */
+    if (r == 0) op->size = b.bytes;
+    op_complete(s, op, r);
+    return STARTED;
+  }
+  uint64_t bytes = min_u64(op->bytes, b.bytes - op->offset);
+  bool verify = b.granule_count != 0 && !(op->flags & OP_NO_CHECKSUM);
+  uint64_t unit = verify ? UINT64_C(1) << b.granule_shift : BLOCK_BYTES;
+  uint64_t pos = round_down(op->offset, unit);
+  uint64_t end = min_u64(round_up(op->offset + bytes, unit), round_up(b.bytes, BLOCK_BYTES));
+  uint64_t granules = verify ? div_up(end - pos, unit) : 0;
+  uint32_t extents = copy_extents(&b, pos >> BLOCK_SHIFT, end >> BLOCK_SHIFT, NULL, &in);
+  bool detail = granules > WORK_SUMS || extents > WORK_EXTENTS;
+  struct work *w = work_take(s, detail);
+  if (!w) return detail ? WAIT_DETAIL : WAIT_WORK;
+  op->size = b.bytes;
+  op->result = (int64_t)bytes;
+  w->op = op;
+  w->plan = get_plan_ordered;
+  w->piece_done = get_piece_done;
+  w->finish = get_finish;
+  w->pos = pos;
+  w->end = end;
+  w->blob_bytes = b.bytes;
+  w->first_granule = verify ? (uint32_t)(pos >> b.granule_shift) : 0;
+  struct extent *to = detail ? w->detail->extents : w->inline_extents;
+  w->extent_count = copy_extents(&b, pos >> BLOCK_SHIFT, end >> BLOCK_SHIFT, to, &in);
+  /* The first extent as if it began at the range: block_of() counts from pos. */
+  to[0].block += in;
+  to[0].blocks -= in;
+  w->sums.shift = verify ? b.granule_shift : 0;
+  if (verify) memcpy(w->sums.at, b.checksums + w->first_granule, granules * sizeof *w->sums.at);
+  w->generation = space_read_begin(s->space);
+  work_drive(w);
+  return STARTED;
+}
