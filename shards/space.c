@@ -28,6 +28,10 @@ struct space_sets {
 struct space {
   struct space_sets sets;
   uint64_t cursor; /* where the last allocation ended */
+  /* Since blocks last became free, so many were refused as so many extents: asking for as much
+   * again need not look. refused_max is 0 if there is nothing to remember. */
+  uint64_t refused_blocks;
+  uint32_t refused_max;
   uint32_t generation;
   uint64_t readers[2]; /* by generation */
 };
@@ -70,6 +74,7 @@ int space_grow(struct space *s, uint64_t blocks) {
   for (int i = 0; i < PENDING_SETS; i++) block_set_take(&larger.pending[i], &s->sets.pending[i]);
   finish_sets(&s->sets);
   s->sets = larger;
+  s->refused_max = 0;
   return 0;
 }
 
@@ -82,17 +87,19 @@ int space_claim(struct space *s, uint64_t block, uint64_t blocks) {
 
 void space_unclaim(struct space *s, uint64_t block, uint64_t blocks) {
   check(block_set_remove(&s->sets.used, block, blocks) == blocks);
+  s->refused_max = 0;
 }
 
 /* Where to look for free blocks: [at, end), then once more from 0 to wrap. */
 struct search {
   const struct block_set *used;
   uint64_t at, end, wrap;
-  bool big; /* only runs that hold an empty word */
+  uint64_t min; /* shorter runs are of no use; above 64 some of them are seen all the same */
+  bool big;     /* only runs that hold an empty word */
 };
 
 static struct search search_from(const struct space *s, uint64_t below, bool big) {
-  struct search search = {.used = &s->sets.used, .end = s->sets.used.bits, .big = big};
+  struct search search = {.used = &s->sets.used, .end = s->sets.used.bits, .min = 1, .big = big};
   if (below)
     search.end = min_u64(below, s->sets.used.bits);
   else
@@ -103,8 +110,9 @@ static struct search search_from(const struct space *s, uint64_t below, bool big
 /* The next free run, as long as it is; false at the end. */
 static bool next_run(struct search *search, struct extent *run) {
   for (;;) {
-    uint64_t start = search->big ? block_set_next_empty(search->used, search->at)
-                                 : block_set_next_clear(search->used, search->at);
+    uint64_t start =
+        search->big ? block_set_next_empty(search->used, search->at)
+                    : block_set_next_clear_run(search->used, search->at, min_u64(search->min, 64));
     if (start < search->end) {
       run->block = start;
       run->blocks = block_set_clear_run(search->used, start, search->end - start);
@@ -184,6 +192,7 @@ static int gather(const struct space *s, uint64_t blocks, struct extent *heap, u
       continue;
     }
     sum += run.blocks;
+    if (count == max) search.min = heap[0].blocks + 1;
   }
   return sum < blocks ? -ENOSPC : (int)trim_and_sort(heap, count, sum - blocks);
 }
@@ -195,10 +204,8 @@ static bool cursor_splits_run(const struct space *s) {
          !block_set_test(&s->sets.used, s->cursor);
 }
 
-int space_alloc(struct space *s, uint64_t blocks, struct extent *extents, uint32_t max,
+static int find(struct space *s, uint64_t blocks, struct extent *extents, uint32_t max,
                 uint64_t below) {
-  if (blocks > s->sets.used.bits - s->sets.used.count || max == 0) return -ENOSPC;
-  if (blocks == 0) return 0;
   int count = -ENOSPC;
   if (find_one(s, blocks, below, &extents[0])) count = 1;
   if (count < 0 && blocks >= BIG_RUN) count = gather(s, blocks, extents, max, below, true);
@@ -206,6 +213,19 @@ int space_alloc(struct space *s, uint64_t blocks, struct extent *extents, uint32
   if (count < 0 && !below && cursor_splits_run(s)) {
     s->cursor = 0;
     count = gather(s, blocks, extents, max, below, false);
+  }
+  return count;
+}
+
+int space_alloc(struct space *s, uint64_t blocks, struct extent *extents, uint32_t max,
+                uint64_t below) {
+  if (blocks > s->sets.used.bits - s->sets.used.count || max == 0) return -ENOSPC;
+  if (blocks == 0) return 0;
+  if (!below && blocks >= s->refused_blocks && max <= s->refused_max) return -ENOSPC;
+  int count = find(s, blocks, extents, max, below);
+  if (count < 0 && !below) {
+    s->refused_blocks = blocks;
+    s->refused_max = max;
   }
   for (int i = 0; i < count; i++)
     check(block_set_add(&s->sets.used, extents[i].block, extents[i].blocks) == extents[i].blocks);
@@ -234,6 +254,7 @@ static void advance(struct space *s) {
     if (grace->count > 0) {
       if (s->readers[s->generation ^ 1] > 0) return;
       block_set_subtract(&s->sets.used, grace);
+      s->refused_max = 0;
     }
     if (ready->count == 0) return;
     check(s->readers[s->generation ^ 1] == 0);

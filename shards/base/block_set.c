@@ -186,6 +186,27 @@ uint64_t block_set_next_empty(const struct block_set *set, uint64_t from) {
   return at < set->bits ? at : BLOCK_SET_NONE;
 }
 
+uint64_t block_set_next_clear_run(const struct block_set *set, uint64_t from, uint64_t min) {
+  check(min >= 1 && min <= 64);
+  while ((from = block_set_next_clear(set, from)) != BLOCK_SET_NONE) {
+    uint64_t i = from >> 6, clear = ~set->any[0][i] & (ALL_ONES << (from & 63)), starts = clear;
+    /* after each step a bit of starts says that `have` clear ones begin there */
+    for (uint64_t have = 1; have < min;) {
+      uint64_t more = min_u64(have, min - have);
+      starts &= starts >> more;
+      have += more;
+    }
+    uint64_t start = i * 64 + 64;
+    if (starts)
+      start = i * 64 + (uint64_t)__builtin_ctzll(starts);
+    else if (clear >> 63) /* not all ones, or there would be starts: goes on in the next word? */
+      start -= (uint64_t)__builtin_clzll(~clear);
+    if (start < i * 64 + 64 && block_set_clear_run(set, start, min) == min) return start;
+    from = i * 64 + 64;
+  }
+  return BLOCK_SET_NONE;
+}
+
 uint64_t block_set_clear_run(const struct block_set *set, uint64_t from, uint64_t max) {
   if (from >= set->bits) return 0;
   uint64_t end = min_u64(block_set_next(set, from), set->bits);

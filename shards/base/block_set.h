@@ -51,6 +51,9 @@ uint64_t block_set_next_clear(const struct block_set *set, uint64_t from);
 /* Where the first run of non-members at or after from begins that holds 64 aligned ones: each run
  * of 127 or more does. Or BLOCK_SET_NONE. The run may be cut at `from`. */
 uint64_t block_set_next_empty(const struct block_set *set, uint64_t from);
+/* Where the first run of at least min (1 to 64) non-members begins, at or after from. Skips words
+ * that members fill by the summaries, others at a nanosecond or two each. */
+uint64_t block_set_next_clear_run(const struct block_set *set, uint64_t from, uint64_t min);
 /* How many non-members follow each other from `from` on, at most max. */
 uint64_t block_set_clear_run(const struct block_set *set, uint64_t from, uint64_t max);
 /* Highest member + 1; 0 if there is none. */

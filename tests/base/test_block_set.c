@@ -27,6 +27,16 @@ static void compare_at(const struct block_set *set, const uint8_t *model, uint64
   assert_int_equal(block_set_clear_run(set, at, 5), min_u64(end - at, 5));
 }
 
+static void compare_run(const struct block_set *set, const uint8_t *model, uint64_t from,
+                        uint64_t min) {
+  uint64_t at = from, start = BLOCK_SET_NONE, run = 0;
+  for (; at < BITS && start == BLOCK_SET_NONE; at++) {
+    run = model[at] ? 0 : run + 1;
+    if (run == min) start = at + 1 - min;
+  }
+  assert_int_equal(block_set_next_clear_run(set, from, min), start);
+}
+
 static void compare_end(const struct block_set *set, const uint8_t *model) {
   uint64_t end = BITS;
   while (end > 0 && !model[end - 1]) end--;
@@ -70,8 +80,27 @@ static void test_against_model(void **state) {
     compare_at(&set, model, first);
     compare_empty(&set, model, random_below(&r, BITS));
     compare_empty(&set, model, 0);
+    compare_run(&set, model, random_below(&r, BITS), 1 + random_below(&r, 64));
     compare_end(&set, model);
   }
+  free(model);
+  block_set_finish(&set);
+}
+
+/* Members here and there: runs of all lengths, at all places in a word. */
+static void test_runs_of_all_lengths(void **state) {
+  (void)state;
+  struct block_set set;
+  uint8_t *model = calloc(BITS, 1);
+  struct random r = {11};
+  assert_int_equal(block_set_init(&set, BITS, true), 0);
+  for (uint64_t at = 0; at < BITS; at += 1 + random_below(&r, 1 + at / 600)) {
+    block_set_add(&set, at, 1);
+    model[at] = 1;
+  }
+  for (int i = 0; i < 3000; i++)
+    compare_run(&set, model, random_below(&r, BITS), 1 + random_below(&r, 64));
+  for (uint64_t min = 1; min <= 64; min++) compare_run(&set, model, 0, min);
   free(model);
   block_set_finish(&set);
 }
@@ -154,6 +183,7 @@ static void test_subtract(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_against_model),
+      cmocka_unit_test(test_runs_of_all_lengths),
       cmocka_unit_test(test_all_full_and_all_empty),
       cmocka_unit_test(test_take_and_subtract),
       cmocka_unit_test(test_subtract),

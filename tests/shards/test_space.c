@@ -301,6 +301,21 @@ static void test_next_fit_and_below(void **state) {
   space_destroy(s);
 }
 
+/* A free run that holds the cursor counts as one extent, not as two. */
+static void test_run_across_the_cursor(void **state) {
+  (void)state;
+  struct space *s;
+  struct extent e[2];
+  assert_int_equal(space_create(&s, 1000), 0);
+  assert_int_equal(space_alloc(s, 400, e, 1, 0), 1);
+  space_cancel(s, e, 1);
+  assert_int_equal(space_claim(s, 900, 100), 0);
+  assert_int_equal(space_alloc(s, 901, e, 2, 0), -ENOSPC);
+  assert_int_equal(space_alloc(s, 900, e, 1, 0), 1);
+  assert_int_equal(e[0].block, 0);
+  space_destroy(s);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_random_life),
@@ -308,6 +323,7 @@ int main(void) {
       cmocka_unit_test(test_claims_and_growth),
       cmocka_unit_test(test_fragments_down_to_single_blocks),
       cmocka_unit_test(test_next_fit_and_below),
+      cmocka_unit_test(test_run_across_the_cursor),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
