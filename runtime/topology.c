@@ -296,14 +296,13 @@ static void take_from(struct topology_plan *plan, struct machine *machine, struc
                       uint32_t rank, bool nodes_known) {
   struct cpu *cpu = machine->cpus;
   while (cpu->taken || cpu->rank != rank || cpu->node != node->number) cpu++;
-  const char *thread = rank ? ", another hardware thread" : "";
+  const char *kind = rank ? "another hardware thread" : "physical core";
   if (node->shards)
-    add_core(plan, machine, cpu, "node %d: devices of %u shards%s", node->number, node->shards,
-             thread);
+    add_core(plan, machine, cpu, "%s, near %u shards' devices", kind, node->shards);
   else if (nodes_known)
-    add_core(plan, machine, cpu, "node %d: no room near devices%s", node->number, thread);
+    add_core(plan, machine, cpu, "%s, no room nearer the devices", kind);
   else
-    add_core(plan, machine, cpu, "node %d: devices elsewhere or unknown%s", node->number, thread);
+    add_core(plan, machine, cpu, "%s, devices' node unknown", kind);
 }
 
 static void take_best(struct topology_plan *plan, struct machine *machine, uint32_t count) {
