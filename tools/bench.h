@@ -1,0 +1,198 @@
+/* bench.h - shard-bench's parts and what they share.
+ *
+ *   bench_main.c     the command line, and the order of things
+ *   bench_options.c  what may be asked for
+ *   bench_store.c    makes, opens and fills the store
+ *   bench_load.c     the load itself: on the owning cores, or in client threads
+ *   bench_run.c      runs loads, alternates them with the raw loop (--control)
+ *   bench_env.c      what machine, device and engine it was
+ *   bench_report.c   the table and the JSON
+ */
+#ifndef TOOLS_BENCH_H
+#define TOOLS_BENCH_H
+
+#include "api/shardring.h"
+#include "tools/latency.h"
+#include "tools/raw_loop.h"
+
+#include <semaphore.h>
+
+enum bench_rw {
+  RW_RANDREAD,
+  RW_READ,
+  RW_RANDWRITE,
+  RW_PUT,
+  RW_GET,
+  RW_DELETE,
+  RW_FLUSH,
+  RW_OPEN,
+};
+enum bench_where { WHERE_CORE, WHERE_CLIENT };
+enum bench_device { DEVICE_URING, DEVICE_POOL, DEVICE_MEM, DEVICE_NULL };
+enum bench_engine { ENGINE_STORE, ENGINE_RAW };
+enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
+
+struct bench_options {
+  const char *store, *cores, *output;
+  int rw, where, device, engine, prealloc, format;
+  bool create, force, control, verify, gtod_reduce, help, version;
+  bool size_given, blob_size_given, blobs_given, batch_given, where_given, device_given;
+  uint64_t size_bytes, shards, block_bytes, blob_bytes, blobs, iodepth, batch, numjobs, seed;
+  uint64_t sample; /* one request in so many is timed; 0: none */
+  double runtime_s;
+  char where_text[4096]; /* the store, completed */
+};
+
+/* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */
+int bench_options_parse(struct bench_options *o, int argc, char **argv);
+const char *bench_rw_name(int rw);
+bool bench_is_read(int rw);
+bool bench_is_write(int rw);
+/* Bytes that one request moves. */
+uint64_t bench_request_bytes(const struct bench_options *o);
+/* Blobs hold no data of ours: nothing can be verified, checksums are off. */
+bool bench_is_hollow(const struct bench_options *o);
+
+/* ---- The store (bench_store.c) ---------------------------------------------------------- */
+
+struct bench {
+  struct bench_options o;
+  struct sr_store *store;
+  struct sr_port *port; /* of the main thread */
+  uint32_t cores, shards;
+  uint32_t core_shard[SR_CORES_MAX]; /* a shard of each core, SR_SHARDS_MAX if it has none */
+  uint64_t populated;                /* blobs written by this run */
+  double populate_s;
+  struct sr_store_stats at_open;
+};
+
+int bench_create(const struct bench_options *o);
+int bench_open(struct bench *b);
+int bench_populate(struct bench *b);
+int bench_close(struct bench *b);
+/* "what: error", and a remedy where there is one; returns the error. */
+int bench_fail(const char *what, int error);
+uint64_t bench_now_ns(void);
+
+/* ---- Blobs: their names and contents are functions of a number ---------------------------- */
+
+struct sr_id bench_id(uint64_t number, uint64_t seed);
+/* The bytes of blob `number` at [offset, offset + bytes). Fill: all of them. Stamp: only what
+ * differs from blob to blob, into a buffer that was filled for the same offset before. */
+void bench_fill(void *buf, uint64_t number, uint64_t seed, uint64_t offset, uint64_t bytes);
+void bench_stamp(void *buf, uint64_t number, uint64_t seed, uint64_t offset, uint64_t bytes);
+bool bench_matches(const void *buf, uint64_t number, uint64_t seed, uint64_t offset,
+                   uint64_t bytes);
+
+/* ---- The load (bench_load.c) ---------------------------------------------------------------- */
+
+struct load;
+struct load_work {
+  struct sr_request request;
+  struct load *load;
+  uint64_t number, start_ns;
+};
+
+/* A load belongs to the thread that runs it, a core's or a client's; the main thread reads
+ * it when it has finished. */
+struct load {
+  struct bench *bench;
+  struct sr_port *port;
+  sem_t *finished; /* posted once for each run */
+  int rw;
+  uint32_t depth, batch;
+  uint64_t request_bytes, blob_bytes, blob_blocks, block_bytes, seed;
+  bool verify;
+
+  struct load_work *works;
+  char *memory;
+  struct sr_request **pending; /* [depth] the first `prepared` of them are filled in */
+  uint32_t pending_count, prepared, in_flight;
+  struct sr_request **full; /* [depth] refused for want of space until the next flush */
+  uint32_t full_count;
+  struct load_work flush;
+  bool flushing, stopping, done, on_core;
+  uint64_t puts_since_flush;
+
+  const uint32_t *numbers; /* of this load's blobs; NULL: first, first + 1, ... */
+  uint64_t first, count;
+  uint64_t random, cursor, left; /* left: requests until the end, UINT64_MAX: by time */
+  uint64_t sample, sample_left;
+
+  uint64_t duration_ns, start_ns, deadline_ns;
+  uint64_t ops, bytes, elapsed_ns, flushes, errors;
+  int first_error;
+  bool mismatch;
+  struct latency latency;
+};
+
+struct load_config {
+  int rw;
+  uint32_t depth, batch;
+  uint64_t request_bytes; /* of reads; a put moves the whole blob */
+  const uint32_t *numbers;
+  uint64_t first, count;
+  uint64_t left; /* 0: by time */
+  uint64_t sample, seed;
+  sem_t *finished;
+};
+int load_init(struct load *l, struct bench *b, const struct load_config *config);
+void load_finish(struct load *l);
+/* Starts the load on a core; load->finished is posted when nothing is in flight any more. */
+int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns);
+/* Runs it on the calling thread, through the port. step (may be NULL) is called now and then. */
+void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
+                   void (*step)(void *arg, const struct load *l), void *arg);
+
+/* ---- Runs (bench_run.c) -----------------------------------------------------------------------
+ */
+
+#define BENCH_PAIRS_MAX 4096
+
+struct bench_result {
+  const char *direction; /* "read", "write", "trim" or "sync" */
+  uint64_t ops, bytes, errors, flushes, elapsed_ns;
+  double iops, bytes_per_s;
+  uint64_t cpu_ns_cores, cpu_ns_process;
+  int error; /* of the first request that failed */
+  bool mismatch;
+  struct latency latency;
+
+  uint32_t pairs;
+  double ratio[BENCH_PAIRS_MAX], raw_iops[BENCH_PAIRS_MAX], own_iops[BENCH_PAIRS_MAX];
+  char raw_flags[128], raw_note[256];
+};
+int bench_run_store(struct bench *b, struct bench_result *result);
+int bench_run_raw(struct bench *b, struct bench_result *result);
+int bench_run_open(struct bench *b, struct bench_result *result);
+
+/* ---- Files for the raw loop (bench_files.c) -----------------------------------------------------
+ */
+
+struct bench_files {
+  char *paths[RAW_LOOP_FILES_MAX];
+  uint32_t count;
+  int scratch_fd; /* -1: the store's own files */
+  uint64_t skip_bytes, span_bytes;
+};
+/* For reads the store's own files (for a directory the packed files), for writes a scratch file
+ * beside them. b->store may be NULL. 0, or an error after a message. */
+int bench_files_find(struct bench_files *f, struct bench *b);
+void bench_files_free(struct bench_files *f);
+
+/* ---- Environment and reports
+ * ---------------------------------------------------------------------- */
+
+struct bench_environment {
+  char kernel[128], cpu_model[128], device[64], scheduler[32], write_cache[32], fua[8];
+  char engine[16], why_engine[128], ring_flags[96], file_system[32];
+  uint32_t cpus;
+  bool buffers_registered, files_registered, fallback;
+  uint64_t io_workers, device_submits, device_ios;
+};
+void bench_environment_fill(struct bench_environment *e, struct bench *b);
+
+int bench_report(const struct bench *b, const struct bench_result *result,
+                 const struct bench_environment *e);
+
+#endif

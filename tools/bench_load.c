@@ -1,0 +1,321 @@
+/* bench_load.c - the load: `depth` requests that are submitted again in batches as they finish.
+ *
+ * A load runs on one thread: on a core, driven by the callbacks of the core's own port, or on
+ * a client's thread, driven by sr_port_reap(). The code is the same: a request's callback
+ * accounts for it and puts it into `pending`; when a batch is there it is aimed anew and
+ * submitted. As depth >= batch, a batch is always there before the last request has finished.
+ *
+ *   pending -> (aim, submit) in flight -> load_done -> pending
+ *                                             \-> full -> (after a flush) pending, prepared
+ *
+ * Nothing is allocated while a load runs. */
+#include "tools/bench.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t bench_now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t pick(struct load *l, uint64_t count) {
+  uint64_t x = l->random;
+  x ^= x << 13;
+  x ^= x >> 7;
+  x ^= x << 17;
+  l->random = x;
+  return (uint64_t)(((__uint128_t)x * count) >> 64);
+}
+
+static inline uint64_t number_at(const struct load *l, uint64_t place) {
+  return l->numbers ? l->numbers[place] : l->first + place;
+}
+
+/* ---- One request ------------------------------------------------------------------------ */
+
+static void aim_read(struct load *l, struct load_work *w) {
+  uint64_t place, block = 0;
+  if (l->rw == RW_READ) {
+    place = l->cursor / l->blob_blocks % l->count;
+    block = l->cursor++ % l->blob_blocks;
+  } else {
+    place = pick(l, l->count);
+    if (l->blob_blocks > 1) block = pick(l, l->blob_blocks);
+  }
+  w->number = number_at(l, place);
+  w->request.id = bench_id(w->number, l->seed);
+  w->request.offset = block * l->block_bytes;
+}
+
+static void aim_change(struct load *l, struct load_work *w) {
+  uint64_t place = l->rw == RW_RANDWRITE ? pick(l, l->count) : l->cursor++ % l->count;
+  w->number = number_at(l, place);
+  w->request.id = bench_id(w->number, l->seed);
+  if (l->rw != RW_DELETE && w->request.buf && !(w->request.flags & SR_RESERVE))
+    bench_stamp(w->request.buf, w->number, l->seed, 0, l->blob_bytes);
+}
+
+static inline void prepare(struct load *l, struct load_work *w) {
+  if (l->rw == RW_RANDREAD || l->rw == RW_READ || l->rw == RW_GET)
+    aim_read(l, w);
+  else
+    aim_change(l, w);
+  w->start_ns = 0;
+  if (l->sample && --l->sample_left == 0) {
+    l->sample_left = l->sample;
+    w->start_ns = bench_now_ns();
+  }
+}
+
+static void note_error(struct load *l, int error) {
+  l->errors++;
+  if (l->first_error == 0) l->first_error = error;
+  l->stopping = true;
+}
+
+static inline void account(struct load *l, struct load_work *w) {
+  const struct sr_request *r = &w->request;
+  int64_t want = r->op == SR_OP_GET ? (int64_t)r->bytes : 0;
+  if (__builtin_expect(r->result != want, 0)) {
+    note_error(l, r->result < 0 ? (int)r->result : -EIO);
+    return;
+  }
+  l->ops++;
+  if (w->start_ns) latency_add(&l->latency, bench_now_ns() - w->start_ns);
+  if (l->verify && r->op == SR_OP_GET &&
+      !bench_matches(r->buf, w->number, l->seed, r->offset, r->bytes)) {
+    l->mismatch = true;
+    note_error(l, -EBADMSG);
+  }
+}
+
+/* ---- Submission --------------------------------------------------------------------------- */
+
+static void finish(struct load *l) {
+  if (l->done) return;
+  l->done = true;
+  l->elapsed_ns = bench_now_ns() - l->start_ns;
+  sem_post(l->finished);
+}
+
+static bool time_is_up(struct load *l) {
+  if (l->stopping || l->left == 0) return true;
+  return l->left == UINT64_MAX && bench_now_ns() >= l->deadline_ns;
+}
+
+/* Aims those that are not aimed yet. What is left over when the end has come is dropped. */
+static void prepare_pending(struct load *l) {
+  while (l->prepared < l->pending_count && l->left > 0) {
+    prepare(l, (struct load_work *)l->pending[l->prepared++]);
+    if (l->left != UINT64_MAX) l->left--;
+  }
+  l->pending_count = l->prepared;
+}
+
+static void submit_pending(struct load *l) {
+  if (l->stopping || (l->prepared == 0 && time_is_up(l))) l->pending_count = l->prepared = 0;
+  prepare_pending(l);
+  uint32_t n = l->pending_count;
+  if (n > 0) {
+    l->in_flight += n; /* before: a callback may come early */
+    l->pending_count = l->prepared = 0;
+    int r = sr_port_submit(l->port, l->pending, n);
+    uint32_t accepted = r > 0 ? (uint32_t)r : 0;
+    l->in_flight -= n - accepted;
+    if (r < 0 && r != -EAGAIN) note_error(l, r);
+    if (accepted < n && !l->stopping) {
+      memmove(l->pending, l->pending + accepted, (n - accepted) * sizeof(*l->pending));
+      l->pending_count = l->prepared = n - accepted;
+    }
+  }
+  /* On a core nobody would come back to what was refused. */
+  if (l->in_flight == 0 && l->pending_count > 0 && l->on_core) {
+    note_error(l, -EAGAIN);
+    l->pending_count = l->prepared = 0;
+  }
+  if (l->in_flight == 0 && l->pending_count == 0) finish(l);
+}
+
+/* ---- A full store ---------------------------------------------------------------------------- */
+
+static void flush_done(struct sr_request *request) {
+  struct load *l = ((struct load_work *)request)->load;
+  l->in_flight--;
+  l->flushing = false;
+  l->flushes++;
+  if (request->result < 0) note_error(l, (int)request->result);
+  if (l->puts_since_flush == 0) note_error(l, -ENOSPC); /* the flush before made no room */
+  l->puts_since_flush = 0;
+  for (uint32_t i = 0; i < l->full_count; i++) {
+    l->pending[l->pending_count++] = l->pending[l->prepared];
+    l->pending[l->prepared++] = l->full[i];
+  }
+  l->full_count = 0;
+  submit_pending(l);
+}
+
+/* Space that was freed can be used after a flush: overwriting for long needs one now and then. */
+static void wait_for_room(struct load *l, struct load_work *w) {
+  struct sr_request *flush = &l->flush.request;
+  l->full[l->full_count++] = &w->request;
+  if (l->flushing) return;
+  int r = sr_port_submit(l->port, &flush, 1);
+  if (r == 1) {
+    l->flushing = true;
+    l->in_flight++;
+  } else {
+    note_error(l, r < 0 ? r : -EIO);
+  }
+}
+
+static void load_done(struct sr_request *request) {
+  struct load_work *w = (struct load_work *)request;
+  struct load *l = w->load;
+  l->in_flight--;
+  if (request->result == -ENOSPC && request->op == SR_OP_PUT && !l->stopping) {
+    wait_for_room(l, w);
+  } else {
+    account(l, w);
+    if (request->op == SR_OP_PUT) l->puts_since_flush++;
+    l->pending[l->pending_count++] = request;
+  }
+  if (l->pending_count >= l->batch || l->in_flight == 0) submit_pending(l);
+}
+
+/* ---- Start and run ------------------------------------------------------------------------------
+ */
+
+static void start(struct load *l, struct sr_port *port) {
+  l->port = port;
+  l->stopping = l->done = l->flushing = l->mismatch = false;
+  l->pending_count = l->prepared = l->in_flight = l->full_count = 0;
+  l->ops = l->bytes = l->errors = l->flushes = 0;
+  l->first_error = 0;
+  l->puts_since_flush = 1; /* what was freed before us is worth a flush */
+  l->start_ns = bench_now_ns();
+  l->deadline_ns = l->start_ns + l->duration_ns;
+  if (l->count == 0) finish(l);
+  for (uint32_t i = 0; i < l->depth && !l->done; i++) {
+    l->pending[l->pending_count++] = &l->works[i].request;
+    if (l->pending_count >= l->batch || i + 1 == l->depth) submit_pending(l);
+  }
+}
+
+static void start_on_core(struct sr_port *port, void *arg) { start(arg, port); }
+
+int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns) {
+  int r;
+  l->duration_ns = duration_ns;
+  l->on_core = true;
+  while ((r = sr_store_run(l->bench->store, shard, start_on_core, l)) == -EAGAIN) sched_yield();
+  return r;
+}
+
+/* Polls for a moment before it sleeps: a wake costs more than a request. */
+static void wait_some(struct load *l, uint32_t *idle) {
+  if (l->in_flight == 0)
+    submit_pending(l); /* what was refused with -EAGAIN */
+  else if (++*idle < 4000)
+    __builtin_ia32_pause();
+  else
+    sr_port_wait(l->port, 10000000);
+}
+
+void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
+                   void (*step)(void *arg, const struct load *l), void *arg) {
+  struct sr_request *finished[64];
+  uint32_t idle = 0, turns = 0;
+  l->duration_ns = duration_ns;
+  l->on_core = false;
+  start(l, port);
+  while (!l->done) {
+    int n = sr_port_reap(port, finished, 64);
+    if (n > 0)
+      idle = 0;
+    else
+      wait_some(l, &idle);
+    if (step && ++turns % 64 == 0) step(arg, l);
+  }
+}
+
+/* ---- Life
+ * ------------------------------------------------------------------------------------------ */
+
+static uint32_t op_of(int rw) {
+  if (bench_is_read(rw)) return SR_OP_GET;
+  return rw == RW_DELETE ? SR_OP_DELETE : SR_OP_PUT;
+}
+
+static uint32_t flags_of(const struct bench_options *o, int rw) {
+  if (!bench_is_hollow(o)) return 0;
+  if (bench_is_read(rw)) return SR_NO_CHECKSUM;
+  if (rw == RW_DELETE) return 0;
+  /* Puts into the null engine are the measured thing: only filling the store reserves. */
+  return o->prealloc == PREALLOC_UNWRITTEN || !bench_is_write(o->rw) ? SR_RESERVE : SR_NO_CHECKSUM;
+}
+
+static void set_up_works(struct load *l, uint64_t stride) {
+  const struct bench_options *o = &l->bench->o;
+  for (uint32_t i = 0; i < l->depth; i++) {
+    struct load_work *w = &l->works[i];
+    w->load = l;
+    w->request.op = op_of(l->rw);
+    w->request.flags = flags_of(o, l->rw);
+    w->request.done = load_done;
+    w->request.bytes = l->request_bytes;
+    w->request.buf = stride ? l->memory + i * stride : NULL;
+    if (w->request.op == SR_OP_PUT && stride)
+      bench_fill(w->request.buf, 0, l->seed, 0, l->blob_bytes);
+  }
+  l->flush.load = l;
+  l->flush.request.op = SR_OP_FLUSH;
+  l->flush.request.done = flush_done;
+}
+
+int load_init(struct load *l, struct bench *b, const struct load_config *c) {
+  uint64_t stride = (c->request_bytes + SR_BLOCK_BYTES - 1) / SR_BLOCK_BYTES * SR_BLOCK_BYTES;
+  *l = (struct load){
+      .bench = b,
+      .finished = c->finished,
+      .rw = c->rw,
+      .depth = c->depth,
+      .batch = c->batch,
+      .request_bytes = c->request_bytes,
+      .blob_bytes = b->o.blob_bytes,
+      .block_bytes = c->request_bytes,
+      .seed = b->o.seed,
+      .verify = b->o.verify,
+      .numbers = c->numbers,
+      .first = c->first,
+      .count = c->count,
+      .left = c->left ? c->left : UINT64_MAX,
+      .sample = c->sample,
+      .sample_left = c->sample,
+      .random = (c->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1,
+  };
+  l->blob_blocks = bench_is_read(c->rw) ? l->blob_bytes / c->request_bytes : 1;
+  if (posix_memalign((void **)&l->works, 64, c->depth * sizeof(*l->works))) l->works = NULL;
+  l->pending = calloc(c->depth, sizeof(*l->pending));
+  l->full = calloc(c->depth, sizeof(*l->full));
+  if (stride) l->memory = sr_buffer_alloc(b->store, c->depth * stride, true);
+  if (!l->works || !l->pending || !l->full || (stride && !l->memory)) {
+    load_finish(l);
+    return -ENOMEM;
+  }
+  memset(l->works, 0, c->depth * sizeof(*l->works));
+  set_up_works(l, stride);
+  return 0;
+}
+
+void load_finish(struct load *l) {
+  if (l->memory) sr_buffer_free(l->bench->store, l->memory);
+  free(l->works);
+  free(l->pending);
+  free(l->full);
+  *l = (struct load){0};
+}

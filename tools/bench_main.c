@@ -1,0 +1,78 @@
+/* bench_main.c - shard-bench: what a store does in a second. The order of things:
+ * options, format, open, fill, run, report, close. */
+#include "tools/args.h"
+#include "tools/bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The raw loop needs no store, only files; a store that is there is looked at and closed, as a
+ * directory tells nothing about where blobs lie. */
+static int prepare_raw(struct bench *b) {
+  if (bench_is_write(b->o.rw) && !b->o.create) return 0;
+  int r = bench_open(b);
+  return r < 0 ? r : bench_populate(b);
+}
+
+static int prepare(struct bench *b) {
+  int r = b->o.create ? bench_create(&b->o) : 0;
+  if (r < 0) return r;
+  if (b->o.engine == ENGINE_RAW) return prepare_raw(b);
+  r = bench_open(b);
+  return r < 0 ? r : bench_populate(b);
+}
+
+static int run(struct bench *b, struct bench_result *result) {
+  if (b->o.engine == ENGINE_RAW) return bench_run_raw(b, result);
+  if (b->o.rw == RW_OPEN) return bench_run_open(b, result);
+  return bench_run_store(b, result);
+}
+
+/* Reads back what the run has put: of --verify with writes. */
+static int verify_writes(struct bench *b, struct bench_result *result) {
+  struct bench_result *again = calloc(1, sizeof(*again));
+  struct bench read = *b;
+  if (!again) return -ENOMEM;
+  read.o.rw = RW_GET;
+  read.o.control = false;
+  read.o.blobs = b->o.rw == RW_PUT && result->ops < b->o.blobs ? result->ops : b->o.blobs;
+  read.o.where = WHERE_CLIENT;
+  read.o.runtime_s = b->o.runtime_s < 1 ? b->o.runtime_s : 1;
+  int r = read.o.blobs ? bench_run_store(&read, again) : 0;
+  result->errors += again->errors;
+  if (result->error == 0) result->error = again->error;
+  result->mismatch |= again->mismatch;
+  free(again);
+  return r;
+}
+
+static int say_error(const struct bench_result *result) {
+  if (result->mismatch) return bench_fail("a blob does not hold what was written to it", -EBADMSG);
+  return result->error < 0 ? bench_fail("request", result->error) : 0;
+}
+
+int main(int argc, char **argv) {
+  static struct bench b;
+  static struct bench_result result;
+  struct bench_environment environment;
+  int r = bench_options_parse(&b.o, argc, argv);
+  if (r != 0) return r < 0 ? ARGS_USAGE : 0;
+  r = prepare(&b);
+  bool ran = r == 0;
+  if (ran) r = run(&b, &result);
+  if (r == 0 && b.o.verify && bench_is_write(b.o.rw)) r = verify_writes(&b, &result);
+  if (ran) bench_environment_fill(&environment, &b);
+  if (ran && result.ops > 0) {
+    int reported = bench_report(&b, &result, &environment);
+    if (r == 0) r = reported;
+  }
+  if (ran && say_error(&result) < 0) r = -EIO;
+  if (b.store) {
+    int closed = bench_close(&b);
+    if (r == 0) r = closed;
+  }
+  return r == -EINVAL && !ran ? ARGS_USAGE : r < 0 ? 1 : 0;
+}

@@ -1,0 +1,193 @@
+/* bench_options.c - what may be asked of shard-bench: option names as fio's where fio has them. */
+#include "tools/args.h"
+#include "tools/bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOOL       "shard-bench"
+#define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open"
+
+#define KIB UINT64_C(1024)
+#define MIB (KIB << 10)
+#define GIB (KIB << 20)
+#define TIB (KIB << 30)
+
+const char *bench_rw_name(int rw) {
+  static const char *const names[] = {"randread", "read",   "randwrite", "put",
+                                      "get",      "delete", "flush",     "open"};
+  return names[rw];
+}
+bool bench_is_read(int rw) { return rw == RW_RANDREAD || rw == RW_READ || rw == RW_GET; }
+bool bench_is_write(int rw) { return rw == RW_RANDWRITE || rw == RW_PUT; }
+
+uint64_t bench_request_bytes(const struct bench_options *o) {
+  if (o->rw == RW_DELETE) return 0;
+  return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
+}
+
+bool bench_is_hollow(const struct bench_options *o) {
+  return o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL;
+}
+
+static void help(const struct arg *table) {
+  puts("shard-bench --store=WHERE [options]: what a Shardring store does in a second.\n"
+       "\n"
+       "Fills the store with blobs if they are not there yet, runs one kind of request on it, and\n"
+       "prints a table or JSON in fio's shape. WHERE is a directory, devices, or mem:.\n"
+       "Blobs that a run writes carry contents that --verify can check in any later run with\n"
+       "the same --seed.\n");
+  args_help(table);
+  puts("\nExit status: 0 all went well, 1 something failed, 2 the command line is wrong.\n"
+       "\nThe software's own cost, against a bare io_uring loop on the same file:\n"
+       "  shard-bench --store=DIR --create --size=4g --shards=1 --cores=1 --prealloc=unwritten \\\n"
+       "    --rw=randread --where=core --iodepth=128 --batch=32 --control");
+}
+
+static int refuse(const char *message) {
+  fprintf(stderr, "%s: %s\n", TOOL, message);
+  return -EINVAL;
+}
+
+static int refuse_size(const char *option, uint64_t value, const char *legal) {
+  fprintf(stderr, "%s: --%s=%llu: not a legal value here; legal: %s\n", TOOL, option,
+          (unsigned long long)value, legal);
+  return -EINVAL;
+}
+
+/* mem: takes its size and shards in the name itself. */
+static int complete_store(struct bench_options *o) {
+  if (!o->store && o->device == DEVICE_MEM) o->store = "mem:";
+  if (!o->store) return refuse("--store is missing; legal: a directory, devices, or mem:");
+  bool memory = strncmp(o->store, "mem:", 4) == 0;
+  if (o->device == DEVICE_MEM && !memory)
+    return refuse("--device=mem keeps nothing on disk: use it with --store=mem: (or none)");
+  if (memory && o->device_given && o->device != DEVICE_MEM)
+    return refuse("--store=mem: works with --device=mem only");
+  if (memory) o->device = DEVICE_MEM;
+  if (!memory || o->store[4]) {
+    if (snprintf(o->where_text, sizeof(o->where_text), "%s", o->store) >=
+        (int)sizeof(o->where_text))
+      return refuse("--store is too long; legal: up to 4095 characters");
+    return 0;
+  }
+  if (!o->size_given) o->size_bytes = 256 * MIB;
+  snprintf(o->where_text, sizeof(o->where_text), "mem:%llu", (unsigned long long)o->size_bytes);
+  size_t n = strlen(o->where_text);
+  if (o->shards) snprintf(o->where_text + n, sizeof(o->where_text) - n, ":%u", (unsigned)o->shards);
+  return 0;
+}
+
+static int check_sizes(struct bench_options *o) {
+  if (!o->blob_size_given) o->blob_bytes = o->block_bytes;
+  if (!o->batch_given && o->batch > o->iodepth) o->batch = o->iodepth;
+  if (o->batch > o->iodepth) return refuse_size("batch", o->batch, "1 up to --iodepth");
+  if (o->block_bytes > o->blob_bytes && (o->rw == RW_RANDREAD || o->rw == RW_READ))
+    return refuse_size("bs", o->block_bytes, "at most --blob-size");
+  if (bench_request_bytes(o) * o->iodepth * o->numjobs > 8 * GIB)
+    return refuse("--iodepth requests of that size need more than 8 GiB of buffers; use fewer or "
+                  "smaller ones");
+  if (o->create && !o->size_given && !o->store) return refuse("--create needs --size");
+  return 0;
+}
+
+static int check_combinations(struct bench_options *o) {
+  bool threads_only = o->rw == RW_FLUSH || o->rw == RW_OPEN;
+  if (threads_only && o->where_given && o->where == WHERE_CORE)
+    return refuse("--where=core is not for --rw=flush and --rw=open: they block; use "
+                  "--where=client");
+  if (threads_only) o->where = WHERE_CLIENT;
+  if (o->where == WHERE_CORE && o->numjobs != 1)
+    return refuse("--numjobs is for --where=client; --where=core runs one load on each core");
+  bool raw_like = o->control || o->engine == ENGINE_RAW;
+  if (raw_like && !bench_is_read(o->rw) && !bench_is_write(o->rw))
+    return refuse("the raw loop reads or writes: --control and --engine=raw go with "
+                  "--rw=randread, read, get, randwrite or put");
+  if (raw_like && o->device == DEVICE_MEM)
+    return refuse("a store in memory has no file for the raw loop (--control, --engine=raw)");
+  if (raw_like && bench_request_bytes(o) % 512 != 0)
+    return refuse_size("blob-size", o->blob_bytes, "a multiple of 512 for the raw loop");
+  if (o->control && o->engine == ENGINE_RAW)
+    return refuse("--control compares the store with the raw loop: leave --engine=raw away");
+  if (o->verify && bench_is_hollow(o))
+    return refuse("--verify needs data: it does not go with --prealloc=unwritten or "
+                  "--device=null");
+  if (o->verify && !bench_is_read(o->rw) && !bench_is_write(o->rw))
+    return refuse("--verify goes with --rw=randread, read, get, randwrite or put");
+  if (o->prealloc == PREALLOC_UNWRITTEN && bench_is_write(o->rw))
+    return refuse("--prealloc=unwritten is for reads: writing ends it");
+  return 0;
+}
+
+int bench_options_parse(struct bench_options *o, int argc, char **argv) {
+  *o = (struct bench_options){
+      .block_bytes = 4096,
+      .iodepth = 128,
+      .batch = 32,
+      .numjobs = 1,
+      .seed = 1,
+      .sample = 64,
+      .runtime_s = 5,
+  };
+  const struct arg table[] = {
+      {"store", ARG_TEXT, &o->store, .help = "where the store lies: a directory, devices, mem:"},
+      {"create", ARG_FLAG, &o->create, .help = "format it first (with --size and --shards)"},
+      {"force", ARG_FLAG, &o->force, .help = "with --create: overwrite an older store"},
+      {"size", ARG_SIZE, &o->size_bytes, 16 * MIB, 1024 * TIB, 4096,
+       .help = "of the store, with --create", .given = &o->size_given},
+      {"shards", ARG_NUMBER, &o->shards, 1, SR_SHARDS_MAX,
+       .help = "with --create; default: one per physical core"},
+      {"cores", ARG_TEXT, &o->cores, .help = "how many (2), or which CPUs (0-3,8 or 5,)"},
+      {"rw", ARG_CHOICE, &o->rw, .choices = RW_CHOICES,
+       .help = "read, get: in order / whole blobs; put: whole new blobs; randwrite: whole blobs "
+               "again"},
+      {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k"},
+      {"blob-size", ARG_SIZE, &o->blob_bytes, 1, GIB, 1, .help = "bytes of a blob; default --bs",
+       .given = &o->blob_size_given},
+      {"blobs", ARG_NUMBER, &o->blobs, 1, UINT32_MAX, 1,
+       .help = "how many; default: what fills half of the store", .given = &o->blobs_given},
+      {"iodepth", ARG_NUMBER, &o->iodepth, 1, RAW_LOOP_DEPTH_MAX, 1,
+       .help = "requests in flight for each core or job; default 128"},
+      {"batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
+       .help = "submitted together; default 32", .given = &o->batch_given},
+      {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client"},
+      {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
+      {"where", ARG_CHOICE, &o->where, .choices = "core|client",
+       .help = "the load runs on the owning cores (default), or in threads with ports",
+       .given = &o->where_given},
+      {"device", ARG_CHOICE, &o->device, .choices = "uring|pool|mem|null",
+       .help = "engine of the store; default uring", .given = &o->device_given},
+      {"engine", ARG_CHOICE, &o->engine, .choices = "store|raw",
+       .help = "raw: a bare io_uring loop on the same file instead of the store"},
+      {"prealloc", ARG_CHOICE, &o->prealloc, .choices = "default|full|sparse|unwritten",
+       .help = "unwritten: blobs are reserved, not written; reads do no device I/O"},
+      {"control", ARG_FLAG, &o->control,
+       .help = "alternate with the raw loop on the same CPU and print the ratio"},
+      {"verify", ARG_FLAG, &o->verify, .help = "compare what is read with what was written"},
+      {"lat-sample", ARG_NUMBER, &o->sample, 1, 1000000, 1,
+       .help = "time one request in N; default 64"},
+      {"gtod_reduce", ARG_FLAG, &o->gtod_reduce, .help = "time no request at all"},
+      {"seed", ARG_NUMBER, &o->seed, 0, UINT64_MAX, 1, .help = "of ids, contents, offsets"},
+      {"output-format", ARG_CHOICE, &o->format, .choices = "normal|json", .help = ""},
+      {"output", ARG_TEXT, &o->output, .help = "write the report to this file"},
+      {"version", ARG_FLAG, &o->version, .help = ""},
+      {"help", ARG_FLAG, &o->help, .help = ""},
+      {NULL, 0, NULL, .help = NULL},
+  };
+  const char *word;
+  int words = args_parse(TOOL, table, argc, argv, &word, 1);
+  if (words < 0) return words;
+  if (o->help) return help(table), 1;
+  if (o->version) return printf("%s %s\n", TOOL, sr_version()), 1;
+  if (words > 0) {
+    fprintf(stderr, "%s: what is \"%s\"? Options begin with two dashes; see %s --help\n", TOOL,
+            word, TOOL);
+    return -EINVAL;
+  }
+  if (o->gtod_reduce) o->sample = 0;
+  int r = complete_store(o);
+  if (r == 0) r = check_sizes(o);
+  return r < 0 ? r : check_combinations(o);
+}

@@ -1,0 +1,292 @@
+/* bench_report.c - the report: a table for people, JSON in fio's shape for programs. */
+#include "tools/args.h"
+#include "tools/bench.h"
+#include "tools/json.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const double percents[] = {1, 5, 10, 50, 90, 95, 99, 99.5, 99.9, 99.99};
+#define PERCENTS (sizeof(percents) / sizeof(percents[0]))
+
+struct spread {
+  double median, min, max;
+};
+
+static int compare(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+static struct spread spread_of(const double *values, uint32_t count) {
+  static double sorted[BENCH_PAIRS_MAX];
+  if (count == 0) return (struct spread){0};
+  memcpy(sorted, values, count * sizeof(*values));
+  qsort(sorted, count, sizeof(*sorted), compare);
+  double high = sorted[count / 2], low = sorted[(count - 1) / 2];
+  return (struct spread){(low + high) / 2, sorted[0], sorted[count - 1]};
+}
+
+static const char *checksums(const struct bench_options *o) {
+  if (o->engine == ENGINE_RAW) return "none";
+  return bench_is_hollow(o) ? "off" : "on";
+}
+
+static double per_op(uint64_t cpu_ns, uint64_t ops) {
+  return ops ? (double)cpu_ns / (double)ops : 0;
+}
+
+/* ---- JSON ------------------------------------------------------------------------------- */
+
+static void add_latency(struct js *side, const char *key, const struct latency *l, bool full) {
+  struct js *n = js_add(side, key, js_object());
+  js_count(n, "min", l->min_ns);
+  js_count(n, "max", l->max_ns);
+  js_real(n, "mean", latency_mean_ns(l));
+  js_real(n, "stddev", latency_stddev_ns(l));
+  js_count(n, "N", l->count);
+  if (!full || l->count == 0) return;
+  struct js *p = js_add(n, "percentile", js_object());
+  for (size_t i = 0; i < PERCENTS; i++) {
+    char name[16];
+    snprintf(name, sizeof(name), "%f", percents[i]);
+    js_count(p, name, latency_percentile_ns(l, percents[i]));
+  }
+}
+
+static void add_side(struct js *job, const char *name, const struct bench_result *r) {
+  static const struct latency none;
+  bool mine = strcmp(name, r->direction) == 0;
+  struct js *side = js_add(job, name, js_object());
+  js_count(side, "io_bytes", mine ? r->bytes : 0);
+  js_count(side, "io_kbytes", mine ? r->bytes >> 10 : 0);
+  js_count(side, "bw_bytes", mine ? (uint64_t)r->bytes_per_s : 0);
+  js_count(side, "bw", mine ? (uint64_t)(r->bytes_per_s / 1024) : 0);
+  js_real(side, "iops", mine ? r->iops : 0);
+  js_count(side, "runtime", mine ? r->elapsed_ns / 1000000 : 0);
+  js_count(side, "total_ios", mine ? r->ops : 0);
+  add_latency(side, "clat_ns", mine ? &r->latency : &none, true);
+  add_latency(side, "lat_ns", mine ? &r->latency : &none, false);
+}
+
+static void add_word(struct js *to, const char *key, const char *choices, int index) {
+  char word[32];
+  js_text(to, key, args_choice(choices, index, word, sizeof(word)));
+}
+
+static void add_options(struct js *to, const struct bench_options *o) {
+  js_text(to, "store", o->where_text);
+  js_text(to, "rw", bench_rw_name(o->rw));
+  js_count(to, "bs", o->block_bytes);
+  js_count(to, "blob-size", o->blob_bytes);
+  js_count(to, "blobs", o->blobs);
+  js_count(to, "iodepth", o->iodepth);
+  js_count(to, "batch", o->batch);
+  js_count(to, "numjobs", o->numjobs);
+  js_real(to, "runtime", o->runtime_s);
+  add_word(to, "where", "core|client", o->where);
+  add_word(to, "device", "uring|pool|mem|null", o->device);
+  add_word(to, "engine", "store|raw", o->engine);
+  add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
+  js_count(to, "lat-sample", o->sample);
+  js_count(to, "seed", o->seed);
+  js_bool(to, "verify", o->verify);
+}
+
+static void add_job(struct js *root, const struct bench_options *o, const struct bench_result *r) {
+  struct js *job = js_add(js_add(root, "jobs", js_array()), NULL, js_object());
+  js_text(job, "jobname", bench_rw_name(o->rw));
+  js_count(job, "error", (uint64_t)-r->error);
+  js_count(job, "total_err", r->errors);
+  js_count(job, "flushes_for_room", r->flushes);
+  js_count(job, "elapsed", r->elapsed_ns / 1000000000);
+  add_options(js_add(job, "job options", js_object()), o);
+  add_side(job, "read", r);
+  add_side(job, "write", r);
+  if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", r);
+  if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", r);
+}
+
+static void add_spread(struct js *to, const char *key, const double *values, uint32_t count) {
+  struct spread s = spread_of(values, count);
+  struct js *n = js_add(to, key, js_object());
+  js_real(n, "median", s.median);
+  js_real(n, "min", s.min);
+  js_real(n, "max", s.max);
+  js_count(n, "pairs", count);
+}
+
+static void add_control(struct js *root, const struct bench_result *r) {
+  if (r->pairs == 0) return;
+  struct js *c = js_add(root, "control", js_object());
+  add_spread(c, "ratio", r->ratio, r->pairs);
+  add_spread(c, "store_iops", r->own_iops, r->pairs);
+  add_spread(c, "raw_iops", r->raw_iops, r->pairs);
+  js_text(c, "raw_flags", r->raw_flags);
+  js_text(c, "raw_files", r->raw_note);
+}
+
+static void add_environment(struct js *root, const struct bench *b,
+                            const struct bench_environment *e) {
+  struct js *n = js_add(root, "environment", js_object());
+  js_text(n, "kernel", e->kernel);
+  js_text(n, "cpu_model", e->cpu_model);
+  js_count(n, "cpus", e->cpus);
+  js_text(n, "device", e->device);
+  js_text(n, "file_system", e->file_system);
+  js_text(n, "scheduler", e->scheduler);
+  js_text(n, "write_cache", e->write_cache);
+  js_text(n, "fua", e->fua);
+  js_text(n, "engine", e->engine);
+  js_text(n, "why_engine", e->why_engine);
+  js_text(n, "ring_flags", e->ring_flags);
+  js_bool(n, "buffers_registered", e->buffers_registered);
+  js_bool(n, "files_registered", e->files_registered);
+  js_count(n, "io_workers", e->io_workers);
+  js_count(n, "device_submits", e->device_submits);
+  js_count(n, "device_ios", e->device_ios);
+  js_count(n, "shards", b->shards);
+  js_count(n, "cores", b->cores);
+  js_text(n, "checksums", checksums(&b->o));
+}
+
+static int write_json(FILE *out, const struct bench *b, const struct bench_result *r,
+                      const struct bench_environment *e) {
+  struct js *root = js_object();
+  char version[64];
+  snprintf(version, sizeof(version), "shard-bench %s", sr_version());
+  js_text(root, "version", version);
+  js_count(root, "timestamp", (uint64_t)time(NULL));
+  add_job(root, &b->o, r);
+  js_real(root, "cpu_ns_per_op", per_op(r->cpu_ns_process, r->ops));
+  js_real(root, "cpu_ns_per_op_cores", per_op(r->cpu_ns_cores, r->ops));
+  add_control(root, r);
+  add_environment(root, b, e);
+  int rc = js_write(root, out);
+  js_free(root);
+  return rc;
+}
+
+/* ---- The table ------------------------------------------------------------------------------ */
+
+static const char *human_bytes(double v, char *buf, size_t bytes) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int u = 0;
+  while (u < 4 && v >= 1024) v /= 1024, u++;
+  snprintf(buf, bytes, v >= 100 || u == 0 ? "%.0f %s" : "%.1f %s", v, units[u]);
+  return buf;
+}
+
+static const char *human_count(double v, char *buf, size_t bytes) {
+  if (v >= 1e6)
+    snprintf(buf, bytes, "%.3f million", v / 1e6);
+  else if (v >= 1e4)
+    snprintf(buf, bytes, "%.1f thousand", v / 1e3);
+  else
+    snprintf(buf, bytes, v >= 100 ? "%.0f" : "%.1f", v);
+  return buf;
+}
+
+static const char *human_ns(double v, char *buf, size_t bytes) {
+  if (v >= 1e9)
+    snprintf(buf, bytes, "%.2f s", v / 1e9);
+  else if (v >= 1e6)
+    snprintf(buf, bytes, "%.2f ms", v / 1e6);
+  else if (v >= 1e3)
+    snprintf(buf, bytes, "%.1f us", v / 1e3);
+  else
+    snprintf(buf, bytes, "%.0f ns", v);
+  return buf;
+}
+
+static void print_latency(FILE *out, const struct bench_options *o, const struct latency *l) {
+  char a[32], b[32], c[32], d[32], e[32];
+  if (l->count == 0) return;
+  fprintf(
+      out, "  %-14s mean %s, 50 %% %s, 99 %% %s, 99.9 %% %s, most %s\n", "latency",
+      human_ns(latency_mean_ns(l), a, 32), human_ns((double)latency_percentile_ns(l, 50), b, 32),
+      human_ns((double)latency_percentile_ns(l, 99), c, 32),
+      human_ns((double)latency_percentile_ns(l, 99.9), d, 32), human_ns((double)l->max_ns, e, 32));
+  bool every = o->rw == RW_FLUSH || o->rw == RW_OPEN || o->sample == 1;
+  if (every)
+    fprintf(out, "  %-14s every request was timed (%llu)\n", "", (unsigned long long)l->count);
+  else
+    fprintf(out, "  %-14s of one request in %llu (%llu timed)\n", "", (unsigned long long)o->sample,
+            (unsigned long long)l->count);
+}
+
+static void print_control(FILE *out, const struct bench_result *r) {
+  char a[32], b[32];
+  struct spread ratio = spread_of(r->ratio, r->pairs);
+  if (r->pairs == 0) return;
+  fprintf(out, "  %-14s %.3f of the raw loop (median of %u pairs; %.3f to %.3f)\n", "ratio",
+          ratio.median, r->pairs, ratio.min, ratio.max);
+  fprintf(out, "  %-14s store %s/s, raw %s/s (medians); raw: %s\n", "",
+          human_count(spread_of(r->own_iops, r->pairs).median, a, 32),
+          human_count(spread_of(r->raw_iops, r->pairs).median, b, 32), r->raw_note);
+}
+
+static void print_head(FILE *out, const struct bench *b, const struct bench_environment *e) {
+  const struct bench_options *o = &b->o;
+  char size[32], blob[32];
+  fprintf(out, "%s  %s requests", bench_rw_name(o->rw),
+          human_bytes((double)bench_request_bytes(o), size, 32));
+  if (o->engine == ENGINE_RAW)
+    fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
+            (unsigned long long)o->batch);
+  else
+    fprintf(out, ", %llu blobs of %s, %u shard%s on %u core%s, depth %llu, batch %llu, %s\n",
+            (unsigned long long)o->blobs, human_bytes((double)o->blob_bytes, blob, 32), b->shards,
+            b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
+            (unsigned long long)o->iodepth, (unsigned long long)o->batch,
+            o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
+  fprintf(out, "  %-14s %s%s%s%s\n", "store", o->where_text, e->device[0] ? " on " : "", e->device,
+          e->fallback ? " (another engine than asked for)" : "");
+  if (e->engine[0]) fprintf(out, "  %-14s %s (%s)\n", "engine", e->engine, e->why_engine);
+  if (o->prealloc == PREALLOC_UNWRITTEN)
+    fprintf(out, "  %-14s reserved, not written: reads do no device I/O; checksums off\n", "blobs");
+  else if (o->device == DEVICE_NULL)
+    fprintf(out, "  %-14s the null engine moves no data; checksums off\n", "blobs");
+}
+
+static void print_table(FILE *out, const struct bench *b, const struct bench_result *r,
+                        const struct bench_environment *e) {
+  const struct bench_options *o = &b->o;
+  char x[32], y[32];
+  print_head(out, b, e);
+  fprintf(out, "  %-14s %s/s", "rate", human_count(r->iops, x, 32));
+  if (r->bytes) fprintf(out, ", %s/s", human_bytes(r->bytes_per_s, y, 32));
+  fprintf(out, " (%llu in %.2f s)\n", (unsigned long long)r->ops, (double)r->elapsed_ns / 1e9);
+  print_latency(out, o, &r->latency);
+  fprintf(out, "  %-14s %s an operation in all", "processor",
+          human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));
+  if (r->cpu_ns_cores)
+    fprintf(out, ", %s of them on the cores", human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
+  fputc('\n', out);
+  print_control(out, r);
+  if (r->flushes)
+    fprintf(out, "  %-14s %llu, to make room for overwriting\n", "flushes",
+            (unsigned long long)r->flushes);
+  if (b->populated)
+    fprintf(out, "  %-14s %llu blobs were put beforehand, in %.2f s\n", "filled",
+            (unsigned long long)b->populated, b->populate_s);
+  fprintf(out, "  %-14s %llu%s\n", "errors", (unsigned long long)r->errors,
+          o->verify && !r->errors ? ", all data as written" : "");
+}
+
+int bench_report(const struct bench *b, const struct bench_result *result,
+                 const struct bench_environment *e) {
+  FILE *out = b->o.output ? fopen(b->o.output, "we") : stdout;
+  if (!out) return bench_fail(b->o.output, -errno);
+  int r = 0;
+  if (b->o.format == 1)
+    r = write_json(out, b, result, e);
+  else
+    print_table(out, b, result, e);
+  if (fflush(out) == EOF && r == 0) r = -errno;
+  if (out != stdout && fclose(out) == EOF && r == 0) r = -errno;
+  return r < 0 ? bench_fail(b->o.output ? b->o.output : "output", r) : 0;
+}

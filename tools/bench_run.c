@@ -1,0 +1,492 @@
+/* bench_run.c - runs loads side by side, and in turn with the raw loop (--control).
+ *
+ * The raw loop runs on the core's own thread, so on the same CPU: with nothing in flight the core
+ * is made to run a slice of it in between, and for that long it does nothing else. Which of the
+ * two comes first changes with every pair, so that neither profits from a drift. */
+#include "tools/bench.h"
+#include "tools/progress.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#define SLICE_NS   UINT64_C(250000000)
+#define PAIRS_MIN  8
+#define LOADS_MAX  SR_CORES_MAX
+#define FLUSH_PUTS 8 /* puts before each flush of --rw=flush */
+
+struct crew {
+  struct bench *b;
+  struct load *loads;
+  uint32_t count;
+  uint32_t shard[LOADS_MAX]; /* where=core: a shard of the load's core */
+  uint32_t *numbers;         /* where=core: ids by core */
+  sem_t finished;
+  struct sr_port *ports[LOADS_MAX]; /* where=client */
+  uint64_t duration_ns;
+};
+
+static uint64_t thread_cpu_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t process_cpu_ns(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * 1000000000u +
+         ((uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec) * 1000u;
+}
+
+/* ---- Calls on a core ---------------------------------------------------------------------- */
+
+struct core_call {
+  sem_t done;
+  uint64_t cpu_ns;
+  struct raw_loop *raw;
+  uint64_t duration_ns;
+  struct raw_loop_result result;
+  int error;
+};
+
+static void read_cpu(struct sr_port *port, void *arg) {
+  struct core_call *c = arg;
+  (void)port;
+  c->cpu_ns = thread_cpu_ns();
+  sem_post(&c->done);
+}
+
+static void run_raw(struct sr_port *port, void *arg) {
+  struct core_call *c = arg;
+  (void)port;
+  c->error = raw_loop_run(c->raw, c->duration_ns, &c->result);
+  sem_post(&c->done);
+}
+
+static void wait_sem(sem_t *s) {
+  while (sem_wait(s) < 0 && errno == EINTR) continue;
+}
+
+static int post(struct bench *b, uint32_t shard, sr_run_fn *fn, struct core_call *c) {
+  int r;
+  sem_init(&c->done, 0, 0);
+  while ((r = sr_store_run(b->store, shard, fn, c)) == -EAGAIN) sched_yield();
+  return r;
+}
+
+static uint64_t cores_cpu_ns(struct bench *b) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < b->cores; i++) {
+    struct core_call c = {0};
+    if (b->core_shard[i] == SR_SHARDS_MAX || post(b, b->core_shard[i], read_cpu, &c) < 0) continue;
+    wait_sem(&c.done);
+    sum += c.cpu_ns;
+  }
+  return sum;
+}
+
+/* ---- The crew: one load for each core or job --------------------------------------------------
+ */
+
+/* Sorts the numbers of all blobs by the core that owns them. */
+static int sort_numbers(struct crew *c, uint64_t *start) {
+  struct bench *b = c->b;
+  uint64_t at[SR_CORES_MAX + 1] = {0};
+  c->numbers = malloc((b->o.blobs + 1) * sizeof(*c->numbers));
+  if (!c->numbers) return -ENOMEM;
+  for (int pass = 0; pass < 2; pass++) {
+    for (uint64_t n = 0; n < b->o.blobs; n++) {
+      uint32_t shard = sr_shard_of(b->store, bench_id(n, b->o.seed));
+      uint32_t core = sr_core_of_shard(b->store, shard);
+      if (pass == 0)
+        at[core + 1]++;
+      else
+        c->numbers[at[core]++] = (uint32_t)n;
+    }
+    if (pass == 1) break;
+    for (uint32_t i = 0; i < b->cores; i++) at[i + 1] += at[i];
+    memcpy(start, at, (b->cores + 1) * sizeof(*at));
+  }
+  return 0;
+}
+
+static struct load_config base_config(struct crew *c) {
+  const struct bench_options *o = &c->b->o;
+  return (struct load_config){
+      .rw = o->rw,
+      .depth = (uint32_t)o->iodepth,
+      .batch = (uint32_t)o->batch,
+      .request_bytes = bench_request_bytes(o),
+      .sample = o->sample,
+      .finished = &c->finished,
+  };
+}
+
+static int add_load(struct crew *c, const struct load_config *config) {
+  struct load_config own = *config;
+  own.seed = c->b->o.seed + c->count * UINT64_C(0x9e3779b9);
+  if (own.rw == RW_DELETE) own.left = own.count;
+  int r = load_init(&c->loads[c->count], c->b, &own);
+  if (r == 0) c->count++;
+  return r;
+}
+
+static int gather_on_cores(struct crew *c) {
+  struct bench *b = c->b;
+  uint64_t start[SR_CORES_MAX + 1];
+  int r = sort_numbers(c, start);
+  for (uint32_t i = 0; r == 0 && i < b->cores; i++) {
+    struct load_config config = base_config(c);
+    config.count = start[i + 1] - start[i];
+    /* With one core every blob is its own: no table to look up. */
+    config.numbers = b->cores > 1 ? c->numbers + start[i] : NULL;
+    if (b->core_shard[i] == SR_SHARDS_MAX || config.count == 0) continue;
+    c->shard[c->count] = b->core_shard[i];
+    r = add_load(c, &config);
+  }
+  return r;
+}
+
+static int gather_clients(struct crew *c) {
+  const struct bench_options *o = &c->b->o;
+  struct sr_port_options p = SR_PORT_OPTIONS_INIT;
+  int r = 0;
+  p.depth = (uint32_t)(o->iodepth + 8 > 1024 ? o->iodepth + 8 : 1024);
+  for (uint64_t i = 0; r == 0 && i < o->numjobs; i++) {
+    struct load_config config = base_config(c);
+    bool all = o->rw == RW_RANDREAD || o->rw == RW_GET || o->blobs < o->numjobs;
+    config.first = all ? 0 : o->blobs * i / o->numjobs;
+    config.count = all ? o->blobs : o->blobs * (i + 1) / o->numjobs - config.first;
+    r = sr_port_open(c->b->store, &p, &c->ports[i]);
+    if (r == 0) r = add_load(c, &config);
+  }
+  return r;
+}
+
+static void crew_finish(struct crew *c) {
+  for (uint32_t i = 0; i < c->count; i++) load_finish(&c->loads[i]);
+  for (uint32_t i = 0; i < LOADS_MAX; i++) sr_port_close(c->ports[i]);
+  free(c->loads);
+  free(c->numbers);
+  sem_destroy(&c->finished);
+  free(c);
+}
+
+static int crew_gather(struct crew **crew, struct bench *b) {
+  struct crew *c = calloc(1, sizeof(*c));
+  if (!c) return -ENOMEM;
+  c->b = b;
+  sem_init(&c->finished, 0, 0);
+  c->loads = calloc(LOADS_MAX, sizeof(*c->loads));
+  int r = c->loads ? 0 : -ENOMEM;
+  if (r == 0) r = b->o.where == WHERE_CORE ? gather_on_cores(c) : gather_clients(c);
+  if (r < 0) {
+    crew_finish(c);
+    return bench_fail("load", r);
+  }
+  *crew = c;
+  return 0;
+}
+
+/* ---- A slice of the load ------------------------------------------------------------------------
+ */
+
+/* A few puts, then the flush, which alone is timed. */
+static void run_flushes(struct load *l, struct sr_port *port) {
+  uint32_t puts = l->depth < FLUSH_PUTS ? l->depth : FLUSH_PUTS;
+  char *buf = calloc(1, l->blob_bytes);
+  uint64_t first = bench_now_ns(), end = first + l->duration_ns, put = 0;
+  int r = buf ? 0 : -ENOMEM;
+  l->ops = l->errors = 0;
+  do {
+    for (uint32_t i = 0; r == 0 && i < puts; i++) {
+      uint64_t number = l->first + put++ % l->count;
+      bench_fill(buf, number, l->seed, 0, l->blob_bytes);
+      r = sr_put(port, bench_id(number, l->seed), buf, l->blob_bytes, 0);
+    }
+    uint64_t start = bench_now_ns();
+    if (r == 0) r = sr_flush(port);
+    if (r == 0) latency_add(&l->latency, bench_now_ns() - start);
+    if (r == 0) l->ops++;
+  } while (r == 0 && bench_now_ns() < end);
+  l->first_error = r;
+  l->errors = r < 0;
+  l->elapsed_ns = bench_now_ns() - first;
+  free(buf);
+  sem_post(l->finished);
+}
+
+struct client {
+  struct crew *crew;
+  uint32_t index;
+};
+static void *client_main(void *arg) {
+  struct client *c = arg;
+  struct load *l = &c->crew->loads[c->index];
+  l->duration_ns = c->crew->duration_ns;
+  if (l->rw == RW_FLUSH)
+    run_flushes(l, c->crew->ports[c->index]);
+  else
+    load_run_here(l, c->crew->ports[c->index], c->crew->duration_ns, NULL, NULL);
+  return NULL;
+}
+
+/* Waits for `count` posts; draws the bar meanwhile. */
+static void wait_loads(struct crew *c, uint32_t count, struct progress *p) {
+  uint64_t start = bench_now_ns();
+  while (count > 0) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 100000000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    if (sem_timedwait(&c->finished, &until) == 0) count--;
+    if (p) progress_step(p, bench_now_ns() - start, c->duration_ns);
+  }
+}
+
+static int run_clients(struct crew *c, struct progress *p) {
+  pthread_t threads[LOADS_MAX];
+  struct client clients[LOADS_MAX];
+  uint32_t started = 0;
+  int r = 0;
+  for (; r == 0 && started < c->count; started += r == 0) {
+    clients[started] = (struct client){c, started};
+    r = -pthread_create(&threads[started], NULL, client_main, &clients[started]);
+  }
+  wait_loads(c, started, p);
+  for (uint32_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+  return r;
+}
+
+static int run_on_cores(struct crew *c, struct progress *p) {
+  uint32_t started = 0;
+  int r = 0;
+  for (; r == 0 && started < c->count; started += r == 0)
+    r = load_start_on_core(&c->loads[started], c->shard[started], c->duration_ns);
+  wait_loads(c, started, p);
+  return r;
+}
+
+/* Adds what one slice did to the result; *iops: of this slice. */
+static void add_up(struct crew *c, struct bench_result *res, double *iops) {
+  uint64_t longest = 0;
+  *iops = 0;
+  for (uint32_t i = 0; i < c->count; i++) {
+    struct load *l = &c->loads[i];
+    res->ops += l->ops;
+    res->bytes += l->ops * l->request_bytes;
+    res->errors += l->errors;
+    res->flushes += l->flushes;
+    if (res->error == 0) res->error = l->first_error;
+    if (l->mismatch) res->mismatch = true;
+    if (l->elapsed_ns > 0) *iops += (double)l->ops * 1e9 / (double)l->elapsed_ns;
+    if (l->elapsed_ns > longest) longest = l->elapsed_ns;
+  }
+  res->elapsed_ns += longest;
+}
+
+static int run_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
+                     struct progress *p) {
+  c->duration_ns = duration_ns;
+  uint64_t cores = cores_cpu_ns(c->b), process = process_cpu_ns();
+  int r = c->b->o.where == WHERE_CORE ? run_on_cores(c, p) : run_clients(c, p);
+  res->cpu_ns_process += process_cpu_ns() - process;
+  res->cpu_ns_cores += cores_cpu_ns(c->b) - cores;
+  add_up(c, res, iops);
+  if (r < 0) return bench_fail("load", r);
+  return res->error;
+}
+
+/* ---- The raw loop -------------------------------------------------------------------------------
+ */
+
+static int make_raw(struct raw_loop **raw, const struct bench *b, const struct bench_files *f,
+                    uint32_t index) {
+  char why[512];
+  const struct raw_loop_options o = {
+      .paths = (const char *const *)f->paths,
+      .path_count = f->count,
+      .skip_bytes = f->skip_bytes,
+      .span_bytes = f->span_bytes,
+      .block_bytes = (uint32_t)bench_request_bytes(&b->o),
+      .depth = (uint32_t)b->o.iodepth,
+      .batch = (uint32_t)b->o.batch,
+      .write = bench_is_write(b->o.rw),
+      .sequential = b->o.rw == RW_READ || b->o.rw == RW_PUT,
+      .seed = b->o.seed + index,
+  };
+  int r = raw_loop_create(raw, &o, why, sizeof(why));
+  if (r < 0) fprintf(stderr, "shard-bench: raw loop: %s\n", why);
+  return r;
+}
+
+static void say_raw(struct bench_result *res, const struct raw_loop *raw,
+                    const struct bench_files *f) {
+  snprintf(res->raw_flags, sizeof(res->raw_flags), "%s", raw_loop_flags(raw));
+  snprintf(res->raw_note, sizeof(res->raw_note), "%u file%s%s, from %llu MiB on%s", f->count,
+           f->count == 1 ? "" : "s",
+           f->scratch_fd >= 0 ? " (scratch, written beforehand)" : " of the store",
+           (unsigned long long)(f->skip_bytes >> 20), f->span_bytes ? ", as far as blobs lie" : "");
+}
+
+/* One slice on the cores that the load uses, all at once. */
+static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *shards, uint32_t count,
+                     double *iops) {
+  struct core_call calls[LOADS_MAX];
+  uint32_t posted = 0;
+  int r = 0;
+  memset(calls, 0, count * sizeof(*calls));
+  for (; r == 0 && posted < count; posted += r == 0) {
+    calls[posted].raw = raws[posted];
+    calls[posted].duration_ns = SLICE_NS;
+    r = post(c->b, shards[posted], run_raw, &calls[posted]);
+  }
+  *iops = 0;
+  for (uint32_t i = 0; i < posted; i++) {
+    wait_sem(&calls[i].done);
+    if (r == 0) r = calls[i].error;
+    if (calls[i].result.elapsed_ns)
+      *iops += (double)calls[i].result.ops * 1e9 / (double)calls[i].result.elapsed_ns;
+  }
+  return r < 0 ? bench_fail("raw loop", r) : 0;
+}
+
+static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop **raws,
+                     const uint32_t *shards, uint32_t count) {
+  struct progress p;
+  double wanted = c->b->o.runtime_s * 1e9 / (2.0 * (double)SLICE_NS);
+  uint32_t pairs = wanted > BENCH_PAIRS_MAX ? BENCH_PAIRS_MAX : (uint32_t)wanted;
+  int r = 0;
+  if (pairs < PAIRS_MIN) pairs = PAIRS_MIN;
+  progress_begin(&p, "pairs");
+  for (uint32_t i = 0; r == 0 && i < pairs; i++) {
+    double own = 0, raw = 0;
+    if (i % 2) r = raw_slice(c, raws, shards, count, &raw);
+    if (r == 0) r = run_slice(c, res, SLICE_NS, &own, NULL);
+    if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw);
+    progress_step(&p, i + 1, pairs);
+    if (r < 0) break;
+    res->own_iops[i] = own;
+    res->raw_iops[i] = raw;
+    res->ratio[i] = raw > 0 ? own / raw : 0;
+    res->pairs = i + 1;
+  }
+  progress_end(&p);
+  return r;
+}
+
+static int run_control(struct crew *c, struct bench_result *res) {
+  struct bench_files files;
+  struct raw_loop *raws[LOADS_MAX] = {0};
+  uint32_t shards[LOADS_MAX], count = 0;
+  int r = bench_files_find(&files, c->b);
+  for (uint32_t i = 0; r == 0 && i < c->b->cores; i++) {
+    if (c->b->core_shard[i] == SR_SHARDS_MAX) continue;
+    shards[count] = c->b->core_shard[i];
+    r = make_raw(&raws[count], c->b, &files, i);
+    if (r == 0) count++;
+  }
+  if (r == 0) r = run_pairs(c, res, raws, shards, count);
+  if (count > 0) say_raw(res, raws[0], &files);
+  for (uint32_t i = 0; i < count; i++) raw_loop_destroy(raws[i]);
+  bench_files_free(&files);
+  return r;
+}
+
+static const char *direction(int rw) {
+  if (bench_is_read(rw)) return "read";
+  return rw == RW_DELETE ? "trim" : rw == RW_FLUSH || rw == RW_OPEN ? "sync" : "write";
+}
+
+static void rates(struct bench_result *res) {
+  double s = (double)res->elapsed_ns / 1e9;
+  res->iops = s > 0 ? (double)res->ops / s : 0;
+  res->bytes_per_s = s > 0 ? (double)res->bytes / s : 0;
+}
+
+int bench_run_store(struct bench *b, struct bench_result *res) {
+  struct crew *c = NULL;
+  double iops;
+  res->direction = direction(b->o.rw);
+  int r = crew_gather(&c, b);
+  if (r < 0) return r;
+  if (b->o.control) {
+    r = run_control(c, res);
+  } else {
+    struct progress p;
+    progress_begin(&p, bench_rw_name(b->o.rw));
+    r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
+    progress_end(&p);
+  }
+  for (uint32_t i = 0; i < c->count; i++) latency_merge(&res->latency, &c->loads[i].latency);
+  crew_finish(c);
+  rates(res);
+  return r;
+}
+
+/* ---- --engine=raw and --rw=open
+ * ------------------------------------------------------------------ */
+
+int bench_run_raw(struct bench *b, struct bench_result *res) {
+  struct bench_files files;
+  struct raw_loop *raw = NULL;
+  struct raw_loop_result slice;
+  struct progress p;
+  res->direction = direction(b->o.rw);
+  int r = bench_files_find(&files, b);
+  if (r == 0) r = make_raw(&raw, b, &files, 0);
+  progress_begin(&p, "raw");
+  for (uint64_t left = (uint64_t)(b->o.runtime_s * 1e9), all = left; r == 0 && left > 0;) {
+    uint64_t ns = left < SLICE_NS ? left : SLICE_NS, process = process_cpu_ns();
+    r = raw_loop_run(raw, ns, &slice);
+    if (r < 0) bench_fail("raw loop", r);
+    res->ops += slice.ops;
+    res->bytes += slice.bytes;
+    res->elapsed_ns += slice.elapsed_ns;
+    res->cpu_ns_cores += slice.cpu_ns;
+    res->cpu_ns_process += process_cpu_ns() - process;
+    left -= ns;
+    progress_step(&p, all - left, all);
+  }
+  progress_end(&p);
+  res->error = r;
+  if (raw) say_raw(res, raw, &files);
+  raw_loop_destroy(raw);
+  bench_files_free(&files);
+  rates(res);
+  return r;
+}
+
+/* Opens and closes; the opening is timed. */
+int bench_run_open(struct bench *b, struct bench_result *res) {
+  struct progress p;
+  uint64_t start = bench_now_ns(), end = start + (uint64_t)(b->o.runtime_s * 1e9);
+  uint64_t process = process_cpu_ns();
+  int r = 0;
+  res->direction = direction(b->o.rw);
+  progress_begin(&p, "open");
+  do {
+    r = bench_close(b);
+    uint64_t begin = bench_now_ns();
+    if (r == 0) r = bench_open(b);
+    if (r < 0) break;
+    uint64_t now = bench_now_ns();
+    latency_add(&res->latency, now - begin);
+    res->elapsed_ns += now - begin;
+    res->ops++;
+    progress_step(&p, now - start, end - start);
+  } while (bench_now_ns() < end);
+  progress_end(&p);
+  res->cpu_ns_process = process_cpu_ns() - process;
+  res->error = r;
+  res->errors = r < 0;
+  rates(res);
+  return r;
+}
