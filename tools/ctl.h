@@ -1,0 +1,62 @@
+/* ctl.h - shard-ctl's parts and what they share. One thread.
+ *
+ *   ctl_main.c    the command line
+ *   ctl_store.c   format, info, stats, flush, vacuum, grow
+ *   ctl_blob.c    ls, put, get, rm, stat
+ *   ctl_check.c   check
+ */
+#ifndef TOOLS_CTL_H
+#define TOOLS_CTL_H
+
+#include "api/shardring.h"
+#include "tools/json.h"
+
+struct ctl_options {
+  const char *store;    /* WHERE */
+  const char *words[2]; /* what follows: the id, the file */
+  int word_count;
+  bool json, force, durable, if_absent, no_checksum, help, offset_given, bytes_given;
+  int prealloc;
+  uint64_t size_bytes, shards, log_bytes, offset, bytes, add_bytes;
+  const char *add_device, *cores;
+};
+
+/* Exit status of a command. */
+enum { CTL_OK = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
+
+struct ctl_command {
+  const char *name, *words, *help;
+  int words_min, words_max; /* after WHERE */
+  int (*run)(const struct ctl_options *o);
+};
+
+int ctl_format(const struct ctl_options *o);
+int ctl_info(const struct ctl_options *o);
+int ctl_stats(const struct ctl_options *o);
+int ctl_flush(const struct ctl_options *o);
+int ctl_vacuum(const struct ctl_options *o);
+int ctl_grow(const struct ctl_options *o);
+int ctl_ls(const struct ctl_options *o);
+int ctl_put(const struct ctl_options *o);
+int ctl_get(const struct ctl_options *o);
+int ctl_rm(const struct ctl_options *o);
+int ctl_stat(const struct ctl_options *o);
+int ctl_check(const struct ctl_options *o);
+
+struct ctl_session {
+  struct sr_store *store;
+  struct sr_port *port;
+};
+/* Opens the store and a port. CTL_OK, or CTL_FAILED after a message. */
+int ctl_open(struct ctl_session *s, const struct ctl_options *o, bool read_only);
+/* Closes (which flushes a writable store); the worse of status and its own. */
+int ctl_close(struct ctl_session *s, int status);
+/* "shard-ctl: what: error: remedy" on stderr; CTL_FAILED. */
+int ctl_fail(const char *what, int64_t error);
+/* The id in words[0]; CTL_USAGE after a message. */
+int ctl_id(const struct ctl_options *o, struct sr_id *id);
+/* Writes the tree to stdout and frees it. */
+int ctl_print_json(struct js *root);
+const char *ctl_human_bytes(uint64_t bytes, char text[32]);
+
+#endif

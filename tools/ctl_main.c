@@ -1,0 +1,192 @@
+/* ctl_main.c - shard-ctl: looks after a store from the command line.
+ *
+ * shard-ctl COMMAND WHERE [WORDS] [--options]; --store=WHERE may stand for WHERE. */
+#include "tools/args.h"
+#include "tools/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOOL "shard-ctl"
+
+static const struct ctl_command commands[] = {
+    {"format", "", "make a store (--size, --shards, --prealloc, --log-size, --force)", 0, 0,
+     ctl_format},
+    {"info", "", "what the store is and how full", 0, 0, ctl_info},
+    {"ls", "", "list all blobs: id and bytes", 0, 0, ctl_ls},
+    {"put", "ID [FILE]", "store a file, or stdin, as a blob (--durable, --if-absent)", 1, 2,
+     ctl_put},
+    {"get", "ID [FILE]", "read a blob into a file, or stdout (--offset, --bytes)", 1, 2, ctl_get},
+    {"rm", "ID", "delete a blob", 1, 1, ctl_rm},
+    {"stat", "ID", "size of a blob", 1, 1, ctl_stat},
+    {"check", "", "read everything, verify every checksum; a line for each finding", 0, 0,
+     ctl_check},
+    {"vacuum", "", "move blobs down and give space back to the file system", 0, 0, ctl_vacuum},
+    {"stats", "", "counters of the store and its cores", 0, 0, ctl_stats},
+    {"flush", "", "open, flush, close", 0, 0, ctl_flush},
+    {"grow", "", "make the store larger (--add-size or --add-device)", 0, 0, ctl_grow},
+};
+#define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
+
+static const char *remedy(int error) {
+  switch (error) {
+  case EEXIST:
+    return "add --force to overwrite it, or take another place";
+  case EBUSY:
+    return "another process has it open: close that one first";
+  case EMEDIUMTYPE:
+    return "not a store, or parts of different stores";
+  case ENOTSUP:
+    return "a newer or unknown format: use a newer shard-ctl";
+  case EBADMSG:
+    return "damaged; what can be read can be copied with get";
+  case EACCES:
+    return "no permission: run as the owner";
+  case EROFS:
+    return "only reading is possible";
+  case ENOSPC:
+    return "full: delete something and flush, or grow the store";
+  case EINVAL:
+    return "an option or argument is out of range (a shard has at least 16 MiB)";
+  case ENOSYS:
+    return "not in this build";
+  default:
+    return NULL;
+  }
+}
+
+int ctl_fail(const char *what, int64_t error) {
+  int e = error < 0 ? (int)-error : (int)error;
+  const char *text = remedy(e);
+  fprintf(stderr, "%s: %s: %s%s%s\n", TOOL, what, strerror(e), text ? ": " : "", text ? text : "");
+  return CTL_FAILED;
+}
+
+int ctl_open(struct ctl_session *s, const struct ctl_options *o, bool read_only) {
+  struct sr_open_options open = SR_OPEN_OPTIONS_INIT;
+  *s = (struct ctl_session){0};
+  open.read_only = read_only;
+  open.no_background = true; /* a command is over before it would pay */
+  open.core_count = 1;
+  int r = sr_store_open(o->store, &open, &s->store);
+  if (r < 0) return ctl_fail(o->store, r);
+  r = sr_port_open(s->store, NULL, &s->port);
+  return r < 0 ? ctl_close(s, ctl_fail(o->store, r)) : CTL_OK;
+}
+
+int ctl_close(struct ctl_session *s, int status) {
+  sr_port_close(s->port);
+  int r = sr_store_close(s->store);
+  *s = (struct ctl_session){0};
+  if (r < 0) {
+    int failed = ctl_fail("close", r);
+    return status == CTL_OK ? failed : status;
+  }
+  return status;
+}
+
+int ctl_id(const struct ctl_options *o, struct sr_id *id) {
+  if (sr_id_parse(o->words[0], id) == 0) return CTL_OK;
+  fprintf(stderr, "%s: \"%s\" is no id; legal: 1 to 32 hexadecimal digits\n", TOOL, o->words[0]);
+  return CTL_USAGE;
+}
+
+int ctl_print_json(struct js *root) {
+  int r = js_write(root, stdout);
+  js_free(root);
+  return r < 0 ? ctl_fail("output", r) : CTL_OK;
+}
+
+const char *ctl_human_bytes(uint64_t bytes, char text[32]) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double v = (double)bytes;
+  int u = 0;
+  while (u < 5 && v >= 1024) v /= 1024, u++;
+  snprintf(text, 32, u == 0 || v >= 100 ? "%.0f %s" : "%.1f %s", v, units[u]);
+  return text;
+}
+
+static void help(const struct arg *table) {
+  puts("shard-ctl COMMAND WHERE [options]: looks after a Shardring store.\n"
+       "WHERE is a directory, or devices joined by commas; --store=WHERE means the same.\n");
+  for (size_t i = 0; i < COMMAND_COUNT; i++) {
+    char left[64];
+    snprintf(left, sizeof(left), "%s WHERE%s%s", commands[i].name, *commands[i].words ? " " : "",
+             commands[i].words);
+    printf("  %-22s  %s\n", left, commands[i].help);
+  }
+  puts("");
+  args_help(table);
+  puts("\nExit status: 0 done, 1 failed or something was found, 2 the command line is wrong.");
+}
+
+static const struct ctl_command *find_command(const char *name) {
+  for (size_t i = 0; i < COMMAND_COUNT; i++)
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  fprintf(stderr, "%s: unknown command \"%s\"; there are:", TOOL, name);
+  for (size_t i = 0; i < COMMAND_COUNT; i++) fprintf(stderr, " %s", commands[i].name);
+  fprintf(stderr, " (see %s --help)\n", TOOL);
+  return NULL;
+}
+
+/* words[0] is the command. Takes WHERE out unless --store has given it. */
+static int run(struct ctl_options *o, const char **words, int count) {
+  const struct ctl_command *c = find_command(words[0]);
+  int at = 1;
+  if (!c) return CTL_USAGE;
+  if (!o->store && at < count) o->store = words[at++];
+  if (!o->store) {
+    fprintf(stderr, "%s: %s needs the place of a store: %s %s WHERE%s%s\n", TOOL, c->name, TOOL,
+            c->name, *c->words ? " " : "", c->words);
+    return CTL_USAGE;
+  }
+  o->word_count = count - at;
+  if (o->word_count < c->words_min || o->word_count > c->words_max) {
+    fprintf(stderr, "%s: too %s words; it is: %s %s WHERE%s%s\n", TOOL,
+            o->word_count < c->words_min ? "few" : "many", TOOL, c->name, *c->words ? " " : "",
+            c->words);
+    return CTL_USAGE;
+  }
+  for (int i = 0; i < o->word_count; i++) o->words[i] = words[at + i];
+  return c->run(o);
+}
+
+int main(int argc, char **argv) {
+  struct ctl_options o = {.bytes = UINT64_MAX};
+  bool version = false;
+  const uint64_t mib = 1048576, most = UINT64_C(1) << 50;
+  const struct arg table[] = {
+      {"store", ARG_TEXT, &o.store, .help = "where the store lies"},
+      {"json", ARG_FLAG, &o.json, .help = "write JSON to stdout"},
+      {"size", ARG_SIZE, &o.size_bytes, 16 * mib, most, 4096, .help = "format: bytes of the store"},
+      {"shards", ARG_NUMBER, &o.shards, 1, SR_SHARDS_MAX, .help = "format; default: one a core"},
+      {"prealloc", ARG_CHOICE, &o.prealloc, .choices = "default|full|sparse", .help = "format"},
+      {"log-size", ARG_SIZE, &o.log_bytes, mib, 1024 * mib, 4096,
+       .help = "format: manifest log of one shard"},
+      {"force", ARG_FLAG, &o.force, .help = "format: overwrite an older store"},
+      {"offset", ARG_SIZE, &o.offset, 0, SR_BLOB_BYTES_MAX, .help = "get: begin here",
+       .given = &o.offset_given},
+      {"bytes", ARG_SIZE, &o.bytes, 0, SR_BLOB_BYTES_MAX, .help = "get: so many; default: all",
+       .given = &o.bytes_given},
+      {"durable", ARG_FLAG, &o.durable, .help = "put, rm: survives any crash on its own"},
+      {"if-absent", ARG_FLAG, &o.if_absent, .help = "put: refuse if the id exists"},
+      {"no-checksum", ARG_FLAG, &o.no_checksum, .help = "put: store none; get: do not verify"},
+      {"add-size", ARG_SIZE, &o.add_bytes, 4096, most, 4096, .help = "grow: so many bytes more"},
+      {"add-device", ARG_TEXT, &o.add_device, .help = "grow: a further device or file"},
+      {"version", ARG_FLAG, &version, .help = ""},
+      {"help", ARG_FLAG, &o.help, .help = ""},
+      {NULL, 0, NULL, .help = NULL},
+  };
+  const char *words[4];
+  int count = args_parse(TOOL, table, argc, argv, words, 4);
+  if (count < 0) return CTL_USAGE;
+  if (version) return printf("%s %s\n", TOOL, sr_version()), CTL_OK;
+  if (o.help) return help(table), CTL_OK;
+  if (count == 0) {
+    fprintf(stderr, "%s: what shall be done? See %s --help\n", TOOL, TOOL);
+    return CTL_USAGE;
+  }
+  return run(&o, words, count);
+}
