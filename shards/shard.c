@@ -209,7 +209,7 @@ bool shard_tick(struct shard *s) {
   bool more = manifest_tick(s->manifest);
   if (s->waiting[WAIT_ROOM].first) {
     more |= room_tick(s);
-  } else if (s->config.background) {
+  } else if (s->config.background && !s->vacuum.ops.first) {
     more |= zeroer_tick(&s->zeroer);
   }
   more |= vacuum_tick(s);

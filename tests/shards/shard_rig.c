@@ -65,6 +65,24 @@ static uint32_t device_count(const struct device *d) {
 static const struct device_ops rig_device_ops = {
     .name = "rig", .submit = device_take, .poll = device_complete, .in_flight = device_count};
 
+static int backing_read(struct backing *b, void *buf, uint64_t bytes, uint64_t offset) {
+  struct rig *r = container_of(b, struct rig, disguise);
+  memcpy(buf, (char *)r->backing->memory + offset, bytes);
+  return 0;
+}
+static int backing_write(struct backing *b, const void *buf, uint64_t bytes, uint64_t offset) {
+  struct rig *r = container_of(b, struct rig, disguise);
+  memcpy((char *)r->backing->memory + offset, buf, bytes);
+  return 0;
+}
+static int backing_punch(struct backing *b, uint64_t bytes, uint64_t offset) {
+  struct rig *r = container_of(b, struct rig, disguise);
+  memset((char *)r->backing->memory + offset, 0xee, bytes); /* whoever still needs it will notice */
+  return 0;
+}
+static const struct backing_ops rig_backing_ops = {
+    .read = backing_read, .write = backing_write, .punch = backing_punch};
+
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void note_line(void *arg, int level, const char *text) {
@@ -82,17 +100,18 @@ static void lay_out(struct rig *r, uint64_t blocks) {
   r->region.segment_count = 2;
   /* The second half lies first in the backing. */
   r->region.segments[0] = (struct segment){
-      .backing = r->backing, .first_block = blocks - cut, .blocks = cut, .region_block = 0};
+      .backing = &r->disguise, .first_block = blocks - cut, .blocks = cut, .region_block = 0};
   r->region.segments[1] = (struct segment){
-      .backing = r->backing, .first_block = 0, .blocks = blocks - cut, .region_block = cut};
+      .backing = &r->disguise, .first_block = 0, .blocks = blocks - cut, .region_block = cut};
 }
 
-void rig_open_config(struct rig *r, uint64_t region_bytes, uint64_t seed, uint32_t works_max) {
-  char why[256] = "";
+static void prepare(struct rig *r, uint64_t region_bytes, uint64_t seed) {
   memset(r, 0, sizeof *r);
   r->random.state = seed;
   r->device.random.state = seed ^ 77;
   assert_int_equal(backing_open_memory(&r->backing, region_bytes), 0);
+  r->disguise = *r->backing;
+  r->disguise.ops = &rig_backing_ops;
   r->device.device.ops = &rig_device_ops;
   r->device.backing = r->backing;
   lay_out(r, region_bytes >> BLOCK_SHIFT);
@@ -106,9 +125,32 @@ void rig_open_config(struct rig *r, uint64_t region_bytes, uint64_t seed, uint32
                    .incarnation = 1,
                    .clock = clock_monotonic,
                    .logger = {.line = note_line, .arg = r}},
-      .works_max = works_max,
   };
+}
+static void open_shard(struct rig *r) {
+  char why[256] = "";
   assert_int_equal(shard_open(&r->shard, &r->config, &r->root, why, sizeof why), 0);
+}
+
+void rig_open_config(struct rig *r, uint64_t region_bytes, uint64_t seed, uint32_t works_max) {
+  prepare(r, region_bytes, seed);
+  r->config.works_max = works_max;
+  open_shard(r);
+}
+void rig_open_background(struct rig *r, uint64_t region_bytes, uint64_t seed, bool block_device) {
+  prepare(r, region_bytes, seed);
+  r->config.background = true;
+  r->disguise.memory = NULL;
+  r->disguise.is_block_device = block_device;
+  for (uint64_t block = r->region.log_blocks; block < r->region.blocks; block++)
+    memset(rig_block(r, block), 0xff, BLOCK_BYTES);
+  open_shard(r);
+}
+void rig_open_read_only(struct rig *r, uint64_t region_bytes, uint64_t seed) {
+  prepare(r, region_bytes, seed);
+  r->config.background = true;
+  r->config.manifest.read_only = true;
+  open_shard(r);
 }
 void rig_open(struct rig *r, uint64_t region_bytes, uint64_t seed) {
   rig_open_config(r, region_bytes, seed, 0);

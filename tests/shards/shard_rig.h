@@ -34,6 +34,7 @@ struct rig {
   struct rig_device device;
   struct region region;
   struct backing *backing;
+  struct backing disguise; /* what the region sees: a file or a block device */
   struct root root;
   struct shard_config config;
   struct shard *shard;
@@ -46,6 +47,9 @@ struct rig {
 void rig_open(struct rig *r, uint64_t region_bytes, uint64_t seed);
 /* Two segments, so that transfers are cut. */
 void rig_open_config(struct rig *r, uint64_t region_bytes, uint64_t seed, uint32_t works_max);
+/* With background work, on what looks like a file or a block device that holds 0xff. */
+void rig_open_background(struct rig *r, uint64_t region_bytes, uint64_t seed, bool block_device);
+void rig_open_read_only(struct rig *r, uint64_t region_bytes, uint64_t seed);
 void rig_close(struct rig *r);
 
 /* An op of the rig's shard, not submitted. */

@@ -486,6 +486,26 @@ static void test_large_get_streams(void **state) {
   free(buf);
 }
 
+static void test_read_only(void **state) {
+  (void)state;
+  char buf[100];
+  struct shard_vacuum_result result;
+  static const uint8_t kinds[] = {OP_PUT,    OP_DELETE,     OP_STREAM_BEGIN,
+                                  OP_APPEND, OP_CHECKPOINT, OP_VACUUM};
+  rig_open_read_only(&rig, 64 * MIB, 1);
+  for (size_t i = 0; i < array_size(kinds); i++) {
+    struct shard_op *op = rig_op(&rig, kinds[i], 1);
+    op->buf = &result;
+    op->bytes = sizeof result;
+    assert_int_equal(rig_run(&rig, op), -EROFS);
+  }
+  assert_int_equal(shard_punch(rig.shard, &result), -EROFS);
+  assert_int_equal(rig_get(&rig, 1, buf, 0, 100), -ENOENT);
+  for (int i = 0; i < 10; i++) rig_step(&rig);
+  assert_int_equal(rig.device.writes, 0);
+  rig_close(&rig);
+}
+
 int main(void) {
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_setup, rig_teardown)
   const struct CMUnitTest tests[] = {
@@ -503,6 +523,7 @@ int main(void) {
       WITH_RIG(test_many_extents),
       WITH_RIG(test_reader_holds_what_it_reads),
       WITH_RIG(test_large_get_streams),
+      cmocka_unit_test(test_read_only),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
