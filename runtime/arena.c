@@ -208,7 +208,7 @@ static void *alloc_outside(struct arena *arena, uint64_t bytes) {
 }
 
 void *arena_alloc(struct arena *arena, size_t bytes, bool zeroed) {
-  if (bytes > SIZE_MAX - BLOCK_BYTES) return NULL;
+  if (bytes > ARENA_BYTES_MAX) return NULL;
   uint64_t length = max_u64(bytes_to_blocks(bytes), 1);
   void *buffer = NULL;
   pthread_mutex_lock(&arena->lock);

@@ -48,7 +48,7 @@ int arena_create(uint64_t bytes, int numa_node, struct arena **arena);
 void arena_destroy(struct arena *arena);
 
 /* Whole blocks, at least one, 4096-aligned. zeroed: all of them are 0, else undefined. NULL:
- * out of memory. The caller owns them until arena_free(). */
+ * out of memory, or more than ARENA_BYTES_MAX. The caller owns them until arena_free(). */
 void *arena_alloc(struct arena *arena, size_t bytes, bool zeroed);
 /* buffer: from this arena's arena_alloc(), inside the mapping or not; NULL is fine. What is no
  * buffer of the mapping, or not any more, ends the process. */
