@@ -1,2 +1,478 @@
-/* checkpoint.c - being written. */
-typedef int translation_unit_not_empty;
+/* checkpoint.c - rolling checkpoints: one run of index partitions at a time is written to the data
+ * area, so that the log's head moves on in small steps. Owned by the shard's thread.
+ *
+ *   tick: snapshot of partitions [first, first + count) into a buffer -> space -> write ->
+ *   of_partition[] names it -> the next seal writes a directory of all live checkpoints ->
+ *   its root names the directory, and the log's head with it
+ *
+ * What an older directory names is freed in the epoch whose root names the newer one: it can be
+ * reused only when that root is durable. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shards/base/crc32c.h"
+#include "shards/manifest_internal.h"
+
+#define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
+#define RESERVE_BLOCKS 96u
+
+/* ---- On disk
+ * ---------------------------------------------------------------------------------------- */
+
+#define CHECKPOINT_MAGIC 0x50434853u /* "SHCP" */
+#define DIRECTORY_MAGIC  0x44434853u /* "SHCD" */
+
+struct disk_checkpoint { /* entries follow */
+  uint32_t magic, shard;
+  uint64_t store, sequence;
+  uint32_t first, count;
+};
+_Static_assert(sizeof(struct disk_checkpoint) == 32, "on disk");
+
+struct disk_directory { /* entries follow */
+  uint32_t magic, shard;
+  uint64_t store;
+  uint32_t count, reserved;
+};
+_Static_assert(sizeof(struct disk_directory) == 24, "on disk");
+
+struct disk_directory_entry { /* extents follow */
+  uint32_t first, count;
+  uint64_t sequence, position, bytes;
+  uint32_t checksum, extent_count;
+};
+_Static_assert(sizeof(struct disk_directory_entry) == 40, "on disk");
+
+#define DIRECTORY_BYTES_MAX                                                                        \
+  round_up(sizeof(struct disk_directory) +                                                         \
+               INDEX_PARTITIONS * (sizeof(struct disk_directory_entry) +                           \
+                                   CHECKPOINT_EXTENTS * sizeof(struct extent)),                    \
+           BLOCK_BYTES)
+
+/* ---- Writing into extents
+ * ----------------------------------------------------------------------------- */
+
+static void writer_next(struct extent_writer *w);
+
+static void writer_done(struct io *io) {
+  struct extent_writer *w = container_of(io, struct extent_writer, io);
+  if (io->result)
+    w->done(w->manifest, io->result);
+  else
+    writer_next(w);
+}
+
+static void writer_next(struct extent_writer *w) {
+  if (w->at < w->extent_count && w->in == w->extents[w->at].blocks) {
+    w->at++;
+    w->in = 0;
+  }
+  if (w->at == w->extent_count) {
+    w->done(w->manifest, 0);
+    return;
+  }
+  const struct extent *e = &w->extents[w->at];
+  uint64_t blocks = min_u64(e->blocks - w->in, IO_BYTES_MAX >> BLOCK_SHIFT);
+  w->io = (struct io){.done = writer_done, .buf = w->from, .op = IO_WRITE};
+  blocks = region_map(w->manifest->config.region, e->block + w->in, blocks, &w->io);
+  w->io.bytes = (uint32_t)(blocks << BLOCK_SHIFT);
+  w->in += blocks;
+  w->from += blocks << BLOCK_SHIFT;
+  device_submit(w->manifest->config.device, &w->io);
+}
+
+static void writer_start(struct extent_writer *w, struct manifest *m, const struct extent *extents,
+                         uint32_t count, char *from, void (*done)(struct manifest *, int)) {
+  *w = (struct extent_writer){
+      .manifest = m, .extents = extents, .extent_count = count, .from = from, .done = done};
+  writer_next(w);
+}
+
+/* ---- Space
+ * -------------------------------------------------------------------------------------------- */
+
+void checkpoint_take_reserve(struct manifest *m) {
+  if (m->reserve_count || m->config.read_only) return;
+  int n = space_alloc(m->space, RESERVE_BLOCKS, m->reserve, CHECKPOINT_EXTENTS, 0);
+  m->reserve_count = n > 0 ? (uint32_t)n : 0;
+}
+
+/* With the reserve, so that a full region can still be checkpointed and its log moves on. */
+static int take_space(struct manifest *m, uint64_t blocks, struct extent *extents, uint32_t max) {
+  if (m->reserve_count) space_cancel(m->space, m->reserve, m->reserve_count);
+  m->reserve_count = 0;
+  int n = space_alloc(m->space, blocks, extents, max, 0);
+  checkpoint_take_reserve(m);
+  return n;
+}
+
+/* ---- One checkpoint
+ * -------------------------------------------------------------------------------------- */
+
+static int add_bytes(void *arg, uint64_t hash, const struct blob *b) {
+  (void)hash;
+  *(uint64_t *)arg += entry_put_bytes(b->extent_count, b->granule_count);
+  return 0;
+}
+
+static int encode_blob(void *arg, uint64_t hash, const struct blob *b) {
+  char **at = arg;
+  (void)hash;
+  *at += entry_encode_put(*at, b);
+  return 0;
+}
+
+static bool grow_buffer(struct manifest *m, uint64_t bytes) {
+  if (bytes <= m->checkpoint_buf_bytes) return true;
+  free(m->checkpoint_buf);
+  m->checkpoint_buf_bytes = round_up(bytes + bytes / 4, BLOCK_BYTES);
+  m->checkpoint_buf = aligned_alloc(BLOCK_BYTES, m->checkpoint_buf_bytes);
+  if (!m->checkpoint_buf) m->checkpoint_buf_bytes = 0;
+  return m->checkpoint_buf != NULL;
+}
+
+/* Chooses the next partitions and encodes them as they are now. */
+static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
+  uint64_t bytes = sizeof(struct disk_checkpoint), blobs = 0;
+  c->first = m->next_partition;
+  while (c->first + c->count < INDEX_PARTITIONS && bytes < GROUP_BYTES) {
+    uint32_t p = c->first + c->count++;
+    blobs += index_partition_count(m->index, p);
+    index_partition_visit(m->index, p, add_bytes, &bytes);
+  }
+  c->sequence = m->sequence;
+  c->position = m->position; /* what is in buffers gets a place from here on */
+  if (blobs == 0) return true;
+  if (!grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
+  struct disk_checkpoint head = {.magic = CHECKPOINT_MAGIC,
+                                 .shard = m->config.shard,
+                                 .store = m->store_key,
+                                 .sequence = c->sequence,
+                                 .first = c->first,
+                                 .count = c->count};
+  memcpy(m->checkpoint_buf, &head, sizeof head);
+  char *at = m->checkpoint_buf + sizeof head;
+  for (uint32_t i = 0; i < c->count; i++)
+    index_partition_visit(m->index, c->first + i, encode_blob, &at);
+  c->bytes = (uint64_t)(at - m->checkpoint_buf);
+  memset(at, 0, round_up(c->bytes, BLOCK_BYTES) - c->bytes);
+  c->checksum = crc32c(0, m->checkpoint_buf, c->bytes);
+  return true;
+}
+
+static void find_head(struct manifest *m) {
+  uint64_t head = m->position;
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
+    head = min_u64(head, m->of_partition[p] ? m->of_partition[p]->position : 0);
+  m->pending_head = head;
+}
+
+/* c becomes the newest of its partitions. */
+static void install(struct manifest *m, struct checkpoint *c) {
+  for (uint32_t i = 0; i < c->count; i++) {
+    struct checkpoint *old = m->of_partition[c->first + i];
+    if (old && --old->live == 0) {
+      old->next = m->dead;
+      m->dead = old;
+    }
+    m->of_partition[c->first + i] = c;
+  }
+  c->live = c->count;
+  m->next_partition = (c->first + c->count) % INDEX_PARTITIONS;
+  m->wanted -= (uint32_t)min_u64(m->wanted, c->count);
+  m->directory_stale = true;
+  m->checkpoints++;
+  find_head(m);
+}
+
+static void checkpoint_written(struct manifest *m, int result) {
+  struct checkpoint *c = m->writing;
+  m->writing = NULL;
+  if (!result) {
+    install(m, c);
+    return;
+  }
+  free(c); /* its blocks stay taken: what is on them is unknown */
+  manifest_fail(m, result, "a write of a checkpoint");
+}
+
+static bool checkpoint_step(struct manifest *m) {
+  struct checkpoint *c = calloc(1, sizeof *c);
+  if (!c || !take_snapshot(m, c)) {
+    free(c);
+    return false;
+  }
+  if (c->bytes == 0) {
+    install(m, c);
+    return true;
+  }
+  int n = take_space(m, bytes_to_blocks(c->bytes), c->extents, CHECKPOINT_EXTENTS);
+  if (n < 0) { /* full or in splinters: a delete and a flush make room, then a tick tries again */
+    free(c);
+    return false;
+  }
+  c->extent_count = (uint32_t)n;
+  m->writing = c;
+  writer_start(&m->writer, m, c->extents, c->extent_count, m->checkpoint_buf, checkpoint_written);
+  return true;
+}
+
+bool checkpoint_tick(struct manifest *m) {
+  if (m->stopped || m->config.read_only || m->writing) return false;
+  uint64_t log = m->config.region->log_blocks;
+  if (!m->wanted && m->position - m->pending_head <= log / 2) return false;
+  return checkpoint_step(m);
+}
+
+uint64_t checkpoint_blocks(const struct manifest *m) {
+  uint64_t blocks = m->directory_extent.blocks;
+  const struct checkpoint *last = NULL;
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    if (m->of_partition[p] && m->of_partition[p] != last)
+      blocks += bytes_to_blocks(m->of_partition[p]->bytes);
+    last = m->of_partition[p];
+  }
+  return blocks;
+}
+
+/* ---- The directory
+ * -------------------------------------------------------------------------------------------- */
+
+/* Live checkpoints in the order of their first live partition; each once. */
+static uint32_t encode_directory(struct manifest *m) {
+  struct disk_directory head = {
+      .magic = DIRECTORY_MAGIC, .shard = m->config.shard, .store = m->store_key};
+  char *at = m->directory_buf + sizeof head;
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    bool seen = c == NULL;
+    for (uint32_t k = 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
+    if (seen) continue;
+    struct disk_directory_entry e = {.first = c->first,
+                                     .count = c->count,
+                                     .sequence = c->sequence,
+                                     .position = c->position,
+                                     .bytes = c->bytes,
+                                     .checksum = c->checksum,
+                                     .extent_count = c->extent_count};
+    memcpy(at, &e, sizeof e);
+    memcpy(at + sizeof e, c->extents, c->extent_count * sizeof(struct extent));
+    at += sizeof e + c->extent_count * sizeof(struct extent);
+    head.count++;
+  }
+  memcpy(m->directory_buf, &head, sizeof head);
+  uint64_t bytes = (uint64_t)(at - m->directory_buf);
+  memset(at, 0, round_up(bytes, BLOCK_BYTES) - bytes);
+  return (uint32_t)bytes;
+}
+
+static void directory_written(struct manifest *m, int result) {
+  m->directory_writing = false;
+  if (result) manifest_fail(m, result, "a write of the checkpoint directory");
+  barrier_advance(m);
+}
+
+static void free_dead(struct manifest *m) {
+  while (m->dead) {
+    struct checkpoint *c = m->dead;
+    m->dead = c->next;
+    if (c->extent_count) space_free(m->space, c->extents, c->extent_count);
+    free(c);
+  }
+}
+
+void checkpoint_write_directory(struct manifest *m, struct root_shard *root) {
+  if (!m->directory_stale || m->stopped) return;
+  uint32_t bytes = encode_directory(m);
+  struct extent place;
+  /* Without room for it in one piece the old directory goes on to serve, with its log head. */
+  if (take_space(m, bytes_to_blocks(bytes), &place, 1) < 0) return;
+  if (m->directory_extent.blocks) space_free(m->space, &m->directory_extent, 1);
+  free_dead(m);
+  m->directory_extent = place;
+  m->directory_stale = false;
+  m->directory_writing = true;
+  root->dir_block = place.block;
+  root->dir_bytes = bytes;
+  root->dir_checksum = crc32c(0, m->directory_buf, bytes);
+  root->log_head = m->pending_head;
+  writer_start(&m->directory_writer, m, &m->directory_extent, 1, m->directory_buf,
+               directory_written);
+}
+
+/* ---- Loading
+ * -----------------------------------------------------------------------------------------------------
+ */
+
+#define REFUSE(...)                                                                                \
+  do {                                                                                             \
+    snprintf(why, why_bytes, __VA_ARGS__);                                                         \
+    return -EBADMSG;                                                                               \
+  } while (0)
+
+static int decode_directory(struct manifest *m, const char *buf, uint32_t bytes, char *why,
+                            size_t why_bytes) {
+  struct disk_directory head;
+  memcpy(&head, buf, sizeof head);
+  if (head.magic != DIRECTORY_MAGIC || head.shard != m->config.shard ||
+      head.store != m->store_key || head.count > INDEX_PARTITIONS)
+    REFUSE("checkpoint directory: not this shard's");
+  uint64_t at = sizeof head;
+  for (uint32_t i = 0; i < head.count; i++) {
+    struct disk_directory_entry e;
+    if (bytes - at < sizeof e) REFUSE("checkpoint directory: cut off");
+    memcpy(&e, buf + at, sizeof e);
+    at += sizeof e;
+    if (e.count == 0 || e.first >= INDEX_PARTITIONS || e.count > INDEX_PARTITIONS - e.first ||
+        e.extent_count > CHECKPOINT_EXTENTS || e.bytes > UINT64_C(1) << 40 ||
+        bytes - at < e.extent_count * sizeof(struct extent))
+      REFUSE("checkpoint directory: entry %u is impossible", i);
+    struct checkpoint *c = calloc(1, sizeof *c);
+    if (!c) return -ENOMEM;
+    *c = (struct checkpoint){.first = e.first,
+                             .count = e.count,
+                             .sequence = e.sequence,
+                             .position = e.position,
+                             .bytes = e.bytes,
+                             .checksum = e.checksum,
+                             .extent_count = e.extent_count};
+    memcpy(c->extents, buf + at, e.extent_count * sizeof(struct extent));
+    at += e.extent_count * sizeof(struct extent);
+    for (uint32_t p = e.first; p < e.first + e.count; p++) {
+      struct checkpoint *old = m->of_partition[p];
+      if (old && old->sequence > c->sequence) continue;
+      if (old && --old->live == 0) free(old);
+      m->of_partition[p] = c;
+      c->live++;
+    }
+    if (c->live == 0) free(c);
+  }
+  return 0;
+}
+
+static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
+                           size_t why_bytes) {
+  uint64_t at = 0, blocks = bytes_to_blocks(c->bytes), left = blocks;
+  for (uint32_t i = 0; i < c->extent_count; i++) {
+    const struct extent *e = &c->extents[i];
+    if (e->blocks > left || e->block >= m->config.region->blocks ||
+        e->blocks > m->config.region->blocks - e->block)
+      REFUSE("checkpoint of partition %u: extents out of range", c->first);
+    int r = region_read(m->config.region, buf + at, e->block, e->blocks);
+    if (r) {
+      snprintf(why, why_bytes, "checkpoint at block %llu: cannot be read",
+               (unsigned long long)e->block);
+      return r;
+    }
+    at += e->blocks << BLOCK_SHIFT;
+    left -= e->blocks;
+  }
+  struct disk_checkpoint head;
+  if (left || c->bytes < sizeof head) REFUSE("checkpoint of partition %u: cut off", c->first);
+  memcpy(&head, buf, sizeof head);
+  if (crc32c(0, buf, c->bytes) != c->checksum || head.magic != CHECKPOINT_MAGIC ||
+      head.shard != m->config.shard || head.store != m->store_key || head.sequence != c->sequence ||
+      head.first != c->first || head.count != c->count)
+    REFUSE("checkpoint at block %llu: checksum or header mismatch",
+           (unsigned long long)c->extents[0].block);
+  return 0;
+}
+
+static int load_entries(struct manifest *m, const struct checkpoint *c, const char *buf, char *why,
+                        size_t why_bytes) {
+  uint64_t guess = c->bytes / ENTRY_SMALL_BYTES / c->count;
+  for (uint32_t i = 0; i < c->count; i++)
+    if (m->of_partition[c->first + i] == c)
+      if (index_reserve_partition(m->index, c->first + i, guess)) return -ENOMEM;
+  for (uint64_t at = sizeof(struct disk_checkpoint); at < c->bytes;) {
+    struct entry e;
+    const char *what = "";
+    uint32_t n = entry_decode(&e, buf + at, c->bytes - at, m->config.region->blocks, &what);
+    if (!n || e.type == ENTRY_DELETE)
+      REFUSE("checkpoint at block %llu, byte %llu: %s", (unsigned long long)c->extents[0].block,
+             (unsigned long long)at, n ? "a delete" : what);
+    at += n;
+    uint64_t hash = hash_id(e.blob.id, m->config.hash_key);
+    uint32_t p = index_partition_of(hash);
+    if (p < c->first || p >= c->first + c->count)
+      REFUSE("checkpoint at block %llu: a blob of another partition",
+             (unsigned long long)c->extents[0].block);
+    if (m->of_partition[p] != c) continue;
+    int r = index_reserve(m->index, hash, e.blob.extent_count, e.blob.granule_count);
+    if (!r) r = index_put(m->index, hash, &e.blob);
+    if (r) return r;
+  }
+  return 0;
+}
+
+int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why,
+                    size_t why_bytes) {
+  if (root->dir_block == 0) return 0;
+  const struct region *region = m->config.region;
+  uint64_t blocks = bytes_to_blocks(root->dir_bytes);
+  if (root->dir_bytes < sizeof(struct disk_directory) || root->dir_bytes > DIRECTORY_BYTES_MAX ||
+      root->dir_block >= region->blocks || blocks > region->blocks - root->dir_block)
+    REFUSE("checkpoint directory at block %llu: out of range", (unsigned long long)root->dir_block);
+  int r = region_read(region, m->directory_buf, root->dir_block, blocks);
+  if (r || crc32c(0, m->directory_buf, root->dir_bytes) != root->dir_checksum) {
+    snprintf(why, why_bytes, "checkpoint directory at block %llu: %s",
+             (unsigned long long)root->dir_block, r ? "cannot be read" : "checksum mismatch");
+    return r ? r : -EBADMSG;
+  }
+  m->directory_extent = (struct extent){root->dir_block, blocks};
+  r = decode_directory(m, m->directory_buf, root->dir_bytes, why, why_bytes);
+  const struct checkpoint *last = NULL;
+  for (uint32_t p = 0; !r && p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    bool seen = !c || c == last || c->bytes == 0;
+    for (uint32_t k = c ? c->first : 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
+    last = c;
+    if (seen) continue;
+    if (!grow_buffer(m, round_up(c->bytes, BLOCK_BYTES))) return -ENOMEM;
+    r = read_checkpoint(m, c, m->checkpoint_buf, why, why_bytes);
+    if (!r) r = load_entries(m, c, m->checkpoint_buf, why, why_bytes);
+  }
+  return r;
+}
+
+int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes) {
+  const struct extent *d = &m->directory_extent;
+  if (d->blocks && space_claim(m->space, d->block, d->blocks))
+    REFUSE("checkpoint directory at block %llu: its blocks are used twice",
+           (unsigned long long)d->block);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    bool seen = c == NULL;
+    for (uint32_t k = c ? c->first : 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
+    for (uint32_t i = 0; !seen && i < c->extent_count; i++)
+      if (space_claim(m->space, c->extents[i].block, c->extents[i].blocks))
+        REFUSE("checkpoint at block %llu: its blocks are used twice",
+               (unsigned long long)c->extents[i].block);
+  }
+  return 0;
+}
+
+/* ---- Life
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+int checkpoint_create(struct manifest *m) {
+  m->directory_buf = aligned_alloc(BLOCK_BYTES, DIRECTORY_BYTES_MAX);
+  return m->directory_buf ? 0 : -ENOMEM;
+}
+
+void checkpoint_destroy(struct manifest *m) {
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    struct checkpoint *c = m->of_partition[p];
+    if (c && --c->live == 0) free(c);
+  }
+  while (m->dead) {
+    struct checkpoint *c = m->dead;
+    m->dead = c->next;
+    free(c);
+  }
+  free(m->checkpoint_buf);
+  free(m->directory_buf);
+}

@@ -1,2 +1,225 @@
-/* log.c - being written. */
-typedef int translation_unit_not_empty;
+/* log.c - frames and entries, to bytes and back. No state; see log.h. */
+#include "shards/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "shards/base/crc32c.h"
+
+/* ---- Entries -----------------------------------------------------------------------------------
+ */
+
+struct disk_entry {
+  uint8_t type, flags, granule_shift, reserved;
+  uint32_t value; /* small: checksum; put: bytes of the entry; delete: 0 */
+  uint64_t id_hi, id_lo;
+};
+_Static_assert(sizeof(struct disk_entry) == 24, "on disk");
+
+struct disk_small { /* after a disk_entry */
+  uint64_t place;   /* block << 13 | bytes */
+};
+#define SMALL_BLOCK_MAX (UINT64_C(1) << 51)
+
+struct disk_put {
+  uint64_t bytes;
+  uint32_t extent_count, granule_count;
+};
+_Static_assert(sizeof(struct disk_put) == 16 && sizeof(struct extent) == 16, "on disk");
+
+static bool is_small(const struct blob *b) {
+  return b->extent_count == 1 && b->extents[0].blocks == 1 && b->bytes <= BLOCK_BYTES &&
+         b->granule_count <= 1 && b->extents[0].block < SMALL_BLOCK_MAX;
+}
+
+uint32_t entry_encode_put(void *buf, const struct blob *b) {
+  struct disk_entry *d = buf;
+  *d = (struct disk_entry){.type = ENTRY_PUT,
+                           .flags = b->flags,
+                           .granule_shift = b->granule_shift,
+                           .id_hi = b->id.hi,
+                           .id_lo = b->id.lo};
+  char *at = (char *)(d + 1);
+  if (is_small(b)) {
+    struct disk_small small = {b->extents[0].block << 13 | b->bytes};
+    d->type = ENTRY_PUT_SMALL;
+    d->value = b->granule_count ? b->checksums[0] : 0;
+    memcpy(at, &small, sizeof small);
+    return ENTRY_SMALL_BYTES;
+  }
+  struct disk_put put = {b->bytes, b->extent_count, b->granule_count};
+  memcpy(at, &put, sizeof put);
+  at += sizeof put;
+  memcpy(at, b->extents, b->extent_count * sizeof(struct extent));
+  at += b->extent_count * sizeof(struct extent);
+  memcpy(at, b->checksums, b->granule_count * 4u);
+  at += b->granule_count * 4u;
+  uint32_t bytes = (uint32_t)(at - (char *)buf), whole = (uint32_t)round_up(bytes, 8);
+  memset(at, 0, whole - bytes);
+  d->value = whole;
+  return whole;
+}
+
+uint32_t entry_encode_delete(void *buf, struct blob_id id) {
+  struct disk_entry *d = buf;
+  *d = (struct disk_entry){.type = ENTRY_DELETE, .id_hi = id.hi, .id_lo = id.lo};
+  return sizeof *d;
+}
+
+bool entry_peek_id(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes) {
+  const struct disk_entry *d = buf;
+  if (left < sizeof *d) return false;
+  *id = (struct blob_id){d->id_hi, d->id_lo};
+  *bytes = d->type == ENTRY_PUT_SMALL ? ENTRY_SMALL_BYTES
+           : d->type == ENTRY_DELETE  ? (uint32_t)sizeof *d
+                                      : d->value;
+  return *bytes >= sizeof *d;
+}
+
+static bool extents_fit(const struct blob *b, uint64_t region_blocks) {
+  uint64_t blocks = 0;
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    const struct extent *e = &b->extents[i];
+    if (!e->blocks || e->block >= region_blocks || e->blocks > region_blocks - e->block)
+      return false;
+    blocks += e->blocks;
+  }
+  return blocks >= bytes_to_blocks(b->bytes);
+}
+
+static uint32_t decode_small(struct blob *b, const struct disk_entry *d, uint64_t left,
+                             const char **why) {
+  struct disk_small small;
+  if (left < ENTRY_SMALL_BYTES) return *why = "entry is cut off", 0;
+  memcpy(&small, d + 1, sizeof small);
+  b->bytes = small.place & 8191;
+  b->inline_extent = (struct extent){small.place >> 13, 1};
+  b->inline_checksum = d->value;
+  b->extent_count = 1;
+  b->extents = &b->inline_extent;
+  b->checksums = &b->inline_checksum;
+  b->granule_count = b->flags & BLOB_NO_CHECKSUM ? 0 : 1;
+  if (b->bytes == 0 || b->bytes > BLOCK_BYTES) return *why = "impossible size", 0;
+  return ENTRY_SMALL_BYTES;
+}
+
+static uint32_t decode_put(struct blob *b, const struct disk_entry *d, uint64_t left,
+                           const char **why) {
+  struct disk_put put;
+  if (left < sizeof *d + sizeof put) return *why = "entry is cut off", 0;
+  memcpy(&put, d + 1, sizeof put);
+  if (put.extent_count > BLOB_EXTENTS_MAX || put.granule_count > BLOB_GRANULES_MAX)
+    return *why = "too many extents or checksums", 0;
+  uint64_t bytes = round_up(sizeof *d + sizeof put + put.extent_count * sizeof(struct extent) +
+                                put.granule_count * UINT64_C(4),
+                            8);
+  if (bytes != d->value || bytes > left) return *why = "entry is cut off", 0;
+  b->bytes = put.bytes;
+  b->extent_count = put.extent_count;
+  b->granule_count = put.granule_count;
+  const char *at = (const char *)(d + 1) + sizeof put;
+  b->extents = (const struct extent *)at;
+  b->checksums = (const uint32_t *)(at + put.extent_count * sizeof(struct extent));
+  if (put.bytes > UINT64_C(1) << 40) return *why = "impossible size", 0;
+  uint32_t want = b->flags & BLOB_NO_CHECKSUM || !put.bytes
+                      ? 0
+                      : blob_granule_count(put.bytes, b->granule_shift);
+  if (put.granule_count != want) return *why = "checksums do not fit the size", 0;
+  return (uint32_t)bytes;
+}
+
+uint32_t entry_decode(struct entry *e, const void *buf, uint64_t left, uint64_t region_blocks,
+                      const char **why) {
+  const struct disk_entry *d = buf;
+  if (left < sizeof *d) return *why = "entry is cut off", 0;
+  struct blob *b = &e->blob;
+  e->type = d->type;
+  b->id = (struct blob_id){d->id_hi, d->id_lo};
+  b->flags = d->flags;
+  b->granule_shift = d->granule_shift;
+  if (d->reserved || d->flags & ~BLOB_NO_CHECKSUM) return *why = "unknown flags", 0;
+  if (d->type == ENTRY_DELETE)
+    return d->value || d->flags || d->granule_shift ? (*why = "unknown flags", 0) : sizeof *d;
+  if (d->granule_shift < BLOCK_SHIFT || d->granule_shift > 40) return *why = "granule size", 0;
+  uint32_t bytes = 0;
+  if (d->type == ENTRY_PUT_SMALL)
+    bytes = decode_small(b, d, left, why);
+  else if (d->type == ENTRY_PUT)
+    bytes = decode_put(b, d, left, why);
+  else
+    *why = "unknown type";
+  if (bytes && !extents_fit(b, region_blocks)) return *why = "extents out of range", 0;
+  return bytes;
+}
+
+/* ---- Frames
+ * -------------------------------------------------------------------------------------- */
+
+struct disk_frame {
+  uint32_t magic;
+  uint32_t checksum; /* of the frame's blocks, this field 0 */
+  uint64_t store, position, sequence, epoch, incarnation;
+  uint32_t chain, payload_bytes, entry_count;
+  uint16_t shard, flags;
+};
+_Static_assert(sizeof(struct disk_frame) == FRAME_HEADER_BYTES, "on disk");
+#define FRAME_MAGIC 0x4d524653u /* "SFRM" */
+
+uint64_t log_store_key(const uint8_t uuid[16]) {
+  uint64_t half[2];
+  memcpy(half, uuid, sizeof half);
+  return half[0] ^ half[1];
+}
+
+static uint32_t frame_checksum(const struct disk_frame *d) {
+  struct disk_frame head = *d;
+  head.checksum = 0;
+  uint32_t crc = crc32c(0, &head, sizeof head);
+  uint64_t bytes = frame_blocks(d->payload_bytes) << BLOCK_SHIFT;
+  return crc32c(crc, d + 1, bytes - sizeof head);
+}
+
+void frame_encode(struct frame *f, void *buf) {
+  struct disk_frame *d = buf;
+  uint64_t bytes = frame_blocks(f->payload_bytes) << BLOCK_SHIFT;
+  check(bytes <= FRAME_BYTES_MAX);
+  memset((char *)buf + FRAME_HEADER_BYTES + f->payload_bytes, 0,
+         bytes - FRAME_HEADER_BYTES - f->payload_bytes);
+  *d = (struct disk_frame){.magic = FRAME_MAGIC,
+                           .store = f->store,
+                           .position = f->position,
+                           .sequence = f->sequence,
+                           .epoch = f->epoch,
+                           .incarnation = f->incarnation,
+                           .chain = f->chain,
+                           .payload_bytes = f->payload_bytes,
+                           .entry_count = f->entry_count,
+                           .shard = (uint16_t)f->shard,
+                           .flags = f->flags};
+  f->checksum = d->checksum = frame_checksum(d);
+}
+
+int frame_decode_header(struct frame *f, const void *buf, const char **why) {
+  const struct disk_frame *d = buf;
+  if (d->magic != FRAME_MAGIC) return *why = "no frame here", -EBADMSG;
+  if (d->payload_bytes > FRAME_BYTES_MAX - FRAME_HEADER_BYTES || d->payload_bytes % 8 ||
+      d->flags & ~(FRAME_COMMIT | FRAME_SKIP) || (d->flags && d->payload_bytes))
+    return *why = "impossible frame header", -EBADMSG;
+  *f = (struct frame){.store = d->store,
+                      .shard = d->shard,
+                      .incarnation = d->incarnation,
+                      .epoch = d->epoch,
+                      .position = d->position,
+                      .sequence = d->sequence,
+                      .chain = d->chain,
+                      .payload_bytes = d->payload_bytes,
+                      .entry_count = d->entry_count,
+                      .flags = d->flags,
+                      .checksum = d->checksum};
+  return 0;
+}
+
+bool frame_checksum_matches(const void *buf) {
+  const struct disk_frame *d = buf;
+  return d->checksum == frame_checksum(d);
+}

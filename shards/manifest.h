@@ -91,6 +91,8 @@ bool manifest_dirty(const struct manifest *m); /* something completed is not dur
 /* Background work: writes full frames, runs commits, takes a checkpoint step when the log is
  * more than half full. True if it did something. */
 bool manifest_tick(struct manifest *m);
+/* The log cannot go on for long without a store-wide flush: ask the coordinator for one. */
+bool manifest_wants_flush(const struct manifest *m);
 /* Asks for a checkpoint of all partitions; done by ticks; true when none is outstanding. */
 void manifest_checkpoint_all(struct manifest *m);
 bool manifest_checkpoint_done(const struct manifest *m);
@@ -99,7 +101,6 @@ void manifest_set_zeroed_blocks(struct manifest *m, uint64_t blocks);
 uint64_t manifest_zeroed_blocks(const struct manifest *m);
 /* Stops writing from now on with -EIO (a failed data flush elsewhere). */
 void manifest_stop(struct manifest *m);
-/* The region grew: more blocks at its end. */
 
 struct manifest_stats {
   uint64_t log_blocks_used, log_blocks, log_frames, checkpoints, commits, commit_waiters;

@@ -1,2 +1,311 @@
-/* recover.c - being written. */
-typedef int translation_unit_not_empty;
+/* recover.c - from a root to a manifest in memory: checkpoints, log, free space. Synchronous, on
+ * the thread of the shard's core; changes nothing on disk, so a crash in it is no crash at all.
+ *
+ *   checkpoints -> replay [head, tail) of the root -> behind the tail as far as the last commit
+ *   frame of the same incarnation -> claim all blocks that something names
+ *
+ * Up to the root's tail every frame must be good. Behind it the chain may end anywhere (a torn
+ * tail), unless a frame further on shows that a commit had covered the place: that is damage. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shards/manifest_internal.h"
+
+#define WINDOW_BLOCKS    1024u /* read at once */
+#define LOOKAHEAD        16u   /* entries prefetched */
+#define HOLE_SCAN_BLOCKS 256u  /* more than any frame */
+_Static_assert(WINDOW_BLOCKS > FRAME_BLOCKS_MAX && HOLE_SCAN_BLOCKS > FRAME_BLOCKS_MAX, "a frame");
+
+/* Reads the ring by position, through a window. */
+struct log_reader {
+  const struct manifest *m;
+  char *window;
+  uint64_t first, blocks; /* positions in the window */
+};
+
+/* The blocks at a position, as many as asked for and as there are before the ring's end. */
+static const char *reader_get(struct log_reader *r, uint64_t position, uint64_t blocks,
+                              int *error) {
+  const struct region *region = r->m->config.region;
+  uint64_t place = log_place(position, region->log_blocks);
+  if (blocks > region->log_blocks - place) {
+    *error = -EBADMSG;
+    return NULL;
+  }
+  if (position < r->first || position + blocks > r->first + r->blocks) {
+    r->blocks = min_u64(WINDOW_BLOCKS, region->log_blocks - place);
+    r->first = position;
+    *error = region_read(region, r->window, place, r->blocks);
+    if (*error) {
+      r->blocks = 0;
+      return NULL;
+    }
+  }
+  return r->window + ((position - r->first) << BLOCK_SHIFT);
+}
+
+/* The frame at a position, whole and sound in itself; NULL and *what otherwise. */
+static const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f,
+                              const char **what, int *error) {
+  const struct manifest *m = r->m;
+  *error = 0;
+  const char *buf = reader_get(r, position, 1, error);
+  if (!buf) {
+    *what = "cannot be read";
+    return NULL;
+  }
+  if (frame_decode_header(f, buf, what)) return NULL;
+  *what = "frame of another store, shard or place";
+  if (f->store != m->store_key || f->shard != m->config.shard || f->position != position)
+    return NULL;
+  *what = "frame is cut off";
+  buf = reader_get(r, position, frame_blocks(f->payload_bytes), error);
+  if (!buf) return NULL;
+  *what = "checksum mismatch";
+  return frame_checksum_matches(buf) ? buf : NULL;
+}
+
+/* ---- Applying
+ * ------------------------------------------------------------------------------------------ */
+
+static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
+                       const char **what) {
+  uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
+  const struct checkpoint *c = checkpoint_of(m, index_partition_of(hash));
+  if (c && sequence < c->sequence) return 0;
+  if (e->type == ENTRY_DELETE) {
+    *what = "deletes a blob that is not there";
+    return index_delete(m->index, hash, e->blob.id) ? -EBADMSG : 0;
+  }
+  *what = "out of memory";
+  int r = index_reserve(m->index, hash, e->blob.extent_count, e->blob.granule_count);
+  return r ? r : index_put(m->index, hash, &e->blob);
+}
+
+/* Cache misses of the next entries overlap with the work on this one. */
+static uint64_t prefetch_from(const struct manifest *m, const char *payload, uint64_t at,
+                              uint64_t bytes) {
+  struct blob_id id;
+  uint32_t n;
+  if (at >= bytes || !entry_peek_id(payload + at, bytes - at, &id, &n)) return bytes;
+  index_prefetch(m->index, hash_id(id, m->config.hash_key));
+  return at + n;
+}
+
+static int apply_frame(struct manifest *m, const struct frame *f, const char *buf,
+                       const char **what) {
+  const char *payload = buf + FRAME_HEADER_BYTES;
+  uint64_t ahead = 0, at = 0;
+  for (uint32_t i = 0; i < LOOKAHEAD; i++)
+    ahead = prefetch_from(m, payload, ahead, f->payload_bytes);
+  for (uint32_t i = 0; i < f->entry_count; i++) {
+    struct entry e;
+    uint32_t n =
+        entry_decode(&e, payload + at, f->payload_bytes - at, m->config.region->blocks, what);
+    if (!n) return -EBADMSG;
+    ahead = prefetch_from(m, payload, ahead, f->payload_bytes);
+    int r = apply_entry(m, &e, f->sequence + i, what);
+    if (r) return r;
+    at += n;
+  }
+  *what = "bytes behind the last entry";
+  return at == f->payload_bytes ? 0 : -EBADMSG;
+}
+
+/* ---- Walking the chain
+ * ------------------------------------------------------------------------------------- */
+
+struct walk {
+  uint64_t position, sequence;
+  uint32_t chain;
+  bool chained; /* chain and sequence of the frame before are known */
+};
+
+static const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f,
+                                 const char **what, int *error) {
+  const char *buf = read_frame(r, w->position, f, what, error);
+  if (!buf) return NULL;
+  *what = "does not follow the frame before";
+  if (w->chained && (f->chain != w->chain || f->sequence != w->sequence)) return NULL;
+  w->position = log_next(w->position, frame_blocks(f->payload_bytes), f->flags,
+                         r->m->config.region->log_blocks);
+  w->sequence = f->sequence + f->entry_count;
+  w->chain = f->checksum;
+  w->chained = true;
+  return buf;
+}
+
+#define REFUSE(position, ...)                                                                      \
+  do {                                                                                             \
+    int used_ = snprintf(                                                                          \
+        why, why_bytes, "log position %llu (region block %llu): ", (unsigned long long)(position), \
+        (unsigned long long)log_place(position, m->config.region->log_blocks));                    \
+    snprintf(why + used_, why_bytes - (size_t)used_, __VA_ARGS__);                                 \
+  } while (0)
+
+/* Applies all frames from w up to a position; each must be there. */
+static int replay(struct manifest *m, struct log_reader *r, struct walk *w, uint64_t end, char *why,
+                  size_t why_bytes) {
+  while (w->position < end) {
+    struct frame f;
+    const char *what = "";
+    int error = 0;
+    uint64_t position = w->position;
+    const char *buf = next_in_chain(r, w, &f, &what, &error);
+    if (buf) error = apply_frame(m, &f, buf, &what);
+    if (!buf && !error) error = -EBADMSG;
+    if (error) {
+      REFUSE(position, "%s", what);
+      return error;
+    }
+  }
+  if (w->position == end) return 0;
+  REFUSE(end, "a frame lies across the committed end");
+  return -EBADMSG;
+}
+
+/* Walks on as long as frames of this incarnation follow; *committed is where the last commit
+ * frame ends, or unchanged. Returns where the walk ended. */
+static uint64_t find_commits(const struct manifest *m, struct log_reader *r, struct walk w,
+                             uint64_t incarnation, uint64_t limit, uint64_t *committed) {
+  for (;;) {
+    struct frame f;
+    const char *what;
+    int error;
+    uint64_t position = w.position;
+    if (position >= limit || !next_in_chain(r, &w, &f, &what, &error)) return position;
+    if (f.incarnation != incarnation || w.position - m->durable_head > m->config.region->log_blocks)
+      return position;
+    if (f.flags & FRAME_COMMIT) *committed = w.position;
+  }
+}
+
+/* The chain has ended at a position. If, further on, there are frames of this incarnation that lead
+ * to a commit, the end is no torn tail: the commit had covered it. */
+static int check_for_hole(const struct manifest *m, struct log_reader *r, const struct walk *w,
+                          uint64_t incarnation, uint64_t limit, char *why, size_t why_bytes) {
+  uint64_t log = m->config.region->log_blocks;
+  for (uint64_t p = w->position + 1; p < w->position + HOLE_SCAN_BLOCKS && p < limit; p++) {
+    struct frame f;
+    const char *what;
+    int error;
+    if (!read_frame(r, p, &f, &what, &error)) continue;
+    if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
+    uint64_t committed = 0;
+    struct walk from = {.position = p};
+    find_commits(m, r, from, incarnation, limit, &committed);
+    if (!committed) continue;
+    REFUSE(w->position, "damaged, but committed: a commit up to block %llu covers it",
+           (unsigned long long)log_place(committed, log));
+    return -EBADMSG;
+  }
+  return 0;
+}
+
+static int replay_log(struct manifest *m, const struct root *root, char *why, size_t why_bytes) {
+  const struct root_shard *s = &root->shards[m->config.shard];
+  struct log_reader r = {.m = m,
+                         .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)};
+  if (!r.window) return -ENOMEM;
+  struct walk w = {.position = s->log_head};
+  int e = replay(m, &r, &w, s->log_tail, why, why_bytes);
+  if (!e && w.chained && (w.chain != s->chain || w.sequence != s->sequence)) {
+    REFUSE(s->log_tail, "the log's end is not the one that the root names");
+    e = -EBADMSG;
+  }
+  if (!e) {
+    w = (struct walk){s->log_tail, s->sequence, s->chain, true};
+    uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
+    struct walk end = w;
+    end.position = find_commits(m, &r, w, root->incarnation, limit, &committed);
+    e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
+    if (!e) e = replay(m, &r, &w, committed, why, why_bytes);
+  }
+  free(r.window);
+  m->position = w.position;
+  m->sequence = w.sequence;
+  m->chain = w.chain;
+  return e;
+}
+
+/* ---- Free space
+ * ------------------------------------------------------------------------------------------------
+ */
+
+struct claims {
+  struct manifest *m;
+  char *why;
+  size_t why_bytes;
+};
+
+static int claim_blob(void *arg, uint64_t hash, const struct blob *b) {
+  struct claims *c = arg;
+  (void)hash;
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    if (space_claim(c->m->space, b->extents[i].block, b->extents[i].blocks) == 0) continue;
+    snprintf(c->why, c->why_bytes, "blob %016llx%016llx: block %llu belongs to another as well",
+             (unsigned long long)b->id.hi, (unsigned long long)b->id.lo,
+             (unsigned long long)b->extents[i].block);
+    return -EBADMSG;
+  }
+  return 0;
+}
+
+static int claim_all(struct manifest *m, char *why, size_t why_bytes) {
+  struct claims c = {m, why, why_bytes};
+  int r = space_claim(m->space, 0, m->config.region->log_blocks);
+  if (!r) r = checkpoint_claim(m, why, why_bytes);
+  for (uint32_t p = 0; !r && p < INDEX_PARTITIONS; p++)
+    r = index_partition_visit(m->index, p, claim_blob, &c);
+  return r;
+}
+
+/* ---- All of it
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void oldest_partition_first(struct manifest *m) {
+  uint64_t oldest = UINT64_MAX;
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    uint64_t position = m->of_partition[p] ? m->of_partition[p]->position : 0;
+    if (position < oldest) {
+      oldest = position;
+      m->next_partition = p;
+    }
+  }
+  m->pending_head = min_u64(oldest, m->position);
+}
+
+int manifest_recover(struct manifest **out, const struct manifest_config *config,
+                     const struct root *root, char *why, size_t why_bytes) {
+  struct manifest *m = calloc(1, sizeof *m);
+  if (!m) return -ENOMEM;
+  m->config = *config;
+  m->store_key = log_store_key(config->uuid);
+  m->root = root->shards[config->shard];
+  m->durable_head = m->root.log_head;
+  m->epoch = root->epoch + 1;
+  m->zeroed_blocks = m->root.zeroed_blocks;
+  int r = index_create(&m->index, config->hash_key);
+  if (!r) r = space_create(&m->space, config->region->blocks);
+  if (!r) r = manifest_log_create(m);
+  if (!r) r = checkpoint_create(m);
+  if (!r && m->root.log_tail - m->root.log_head > config->region->log_blocks) {
+    snprintf(why, why_bytes, "root: a log longer than its ring");
+    r = -EBADMSG;
+  }
+  if (!r) r = checkpoint_load(m, &m->root, why, why_bytes);
+  if (!r) r = replay_log(m, root, why, why_bytes);
+  if (!r) r = claim_all(m, why, why_bytes);
+  if (r) {
+    manifest_destroy(m);
+    return r;
+  }
+  m->covered = m->sequence;
+  oldest_partition_first(m);
+  checkpoint_take_reserve(m);
+  *out = m;
+  return 0;
+}

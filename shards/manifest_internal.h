@@ -1,0 +1,161 @@
+/* manifest_internal.h - the manifest's state, shared by its files. Not for other modules.
+ *
+ *   manifest.c       reserve, put, delete: the change in memory, and its entry in a buffer
+ *   manifest_log.c   buffers become frames on disk; barriers: commit and seal
+ *   checkpoint.c     rolling checkpoints and their directory
+ *   recover.c        from disk to all of this
+ *
+ * Buffers. A buffer collects entries; it is closed when it has FRAME_TARGET_BYTES, or by a
+ * barrier; then it waits in `closed` and gets its position and checksum when its write starts.
+ * Reservations make sure that an entry always finds a place: with L large and S bytes of small
+ * ones outstanding,
+ *     S <= room of the open buffer + SMALL_ROOM * (free buffers - 2 L)
+ * holds at all times. A large one takes a buffer of its own, and may waste the room of the one that
+ * it closes: hence two.
+ *
+ * Barriers. One at a time. While one runs no new frame is started, so that a commit frame
+ * follows directly on the frames that its flush has covered. */
+#ifndef SHARDS_MANIFEST_INTERNAL_H
+#define SHARDS_MANIFEST_INTERNAL_H
+
+#include "shards/log.h"
+#include "shards/manifest.h"
+
+#define LOG_BUFFERS        8u
+#define FRAME_TARGET_BYTES (64u << 10)
+#define ENTRY_SMALL_MAX    (16u << 10) /* larger entries are "large" */
+#define SMALL_ROOM         (FRAME_BYTES_MAX - FRAME_HEADER_BYTES - ENTRY_SMALL_MAX)
+/* Log blocks kept for what no reservation counts: a skip at the ring's end, frames that barriers
+ * close early. */
+#define LOG_MARGIN_BLOCKS (FRAME_BLOCKS_MAX + 16u)
+
+struct log_buffer {
+  struct io io;
+  struct manifest *manifest;
+  struct log_buffer *next;
+  char *bytes; /* FRAME_BYTES_MAX; the header's place first */
+  uint32_t payload_bytes, entry_count;
+  uint64_t sequence, epoch;
+};
+
+/* One written piece of a checkpoint: partitions [first, first + count) as they were before
+ * `sequence`; frames from `position` on hold what came after. */
+#define CHECKPOINT_EXTENTS 16u
+struct checkpoint {
+  uint32_t first, count;
+  uint64_t sequence, position;
+  uint64_t bytes;
+  uint32_t checksum;
+  uint32_t extent_count;
+  struct extent extents[CHECKPOINT_EXTENTS];
+  uint32_t live;           /* partitions for which it is the newest; 0: dead */
+  struct checkpoint *next; /* of the dead */
+};
+
+/* Writes a run of bytes into extents, one I/O at a time. */
+struct extent_writer {
+  struct io io;
+  struct manifest *manifest;
+  const struct extent *extents;
+  uint32_t extent_count, at;
+  uint64_t in; /* blocks done of extents[at] */
+  char *from;
+  void (*done)(struct manifest *m, int result);
+};
+
+enum barrier { BARRIER_NONE, BARRIER_COMMIT, BARRIER_SEAL };
+enum barrier_step { STEP_FRAMES, STEP_FLUSH, STEP_COMMIT_FRAME };
+
+struct manifest {
+  struct manifest_config config;
+  struct index *index;
+  struct space *space;
+  uint64_t store_key;
+  bool stopped;
+
+  /* The log. */
+  uint64_t epoch;    /* of entries appended now */
+  uint64_t sequence; /* of the next entry */
+  uint64_t position; /* of the next frame */
+  uint32_t chain;
+  uint64_t durable_head; /* the last durable root's log_head */
+  uint64_t covered;      /* entries before this sequence survive a crash */
+  struct log_buffer buffers[LOG_BUFFERS];
+  struct log_buffer *free_buffers, *open_buffer;
+  struct log_buffer *closed, **closed_last;
+  uint32_t free_count;
+  uint64_t small_reserved;
+  uint32_t large_reserved, reserved_count;
+  uint64_t large_reserved_bytes;
+  uint32_t writes_in_flight;
+  uint64_t frames;
+
+  /* The running barrier. */
+  enum barrier barrier;
+  enum barrier_step step;
+  uint64_t barrier_sequence; /* covers entries before it */
+  uint32_t flushes_in_flight;
+  int barrier_result;
+  struct io flush_ios[REGION_SEGMENTS_MAX];
+  struct io frame_io; /* skip and commit frames */
+  char *frame_bytes;  /* one block */
+  struct manifest_waiter *waiters, **waiters_last;
+  struct manifest_seal *seal;
+  bool seal_waiting, sealed;
+  uint64_t sealed_sequence;
+  struct root_shard root; /* the last durable one's, or the one to come while sealed */
+  struct root_shard next_root;
+  uint64_t commits, commit_waiters;
+
+  /* Checkpoints. */
+  struct checkpoint *of_partition[INDEX_PARTITIONS];
+  struct checkpoint *writing; /* its I/O runs */
+  struct checkpoint *dead;    /* a directory on disk may name them: freed with the next one */
+  uint64_t pending_head;      /* where replay begins once the newest checkpoints are in a root */
+  uint32_t next_partition;
+  uint32_t wanted; /* partitions still to be written for manifest_checkpoint_all() */
+  bool directory_stale;
+  bool directory_writing;
+  struct extent directory_extent; /* of the root's directory; blocks 0: none */
+  struct extent_writer writer, directory_writer;
+  char *checkpoint_buf, *directory_buf;
+  uint64_t checkpoint_buf_bytes;
+  struct extent reserve[CHECKPOINT_EXTENTS]; /* held so that a full region can be checkpointed */
+  uint32_t reserve_count;
+  uint64_t zeroed_blocks;
+  uint64_t checkpoints;
+};
+
+/* manifest_log.c */
+int manifest_log_create(struct manifest *m);
+void manifest_log_destroy(struct manifest *m);
+/* Where to encode an entry of at most so many bytes; then manifest_log_added(). */
+void *manifest_log_place(struct manifest *m, uint32_t bytes_max);
+void manifest_log_added(struct manifest *m, uint32_t bytes);
+bool manifest_log_pump(struct manifest *m);
+uint64_t manifest_log_free_blocks(const struct manifest *m);
+
+/* checkpoint.c */
+bool checkpoint_tick(struct manifest *m);
+/* At a seal: if checkpoints have come since the last directory, allocates and writes a new one
+ * (done later, by barrier_advance()), and frees what only the old one named. */
+void checkpoint_write_directory(struct manifest *m, struct root_shard *root);
+int checkpoint_create(struct manifest *m);
+void checkpoint_destroy(struct manifest *m);
+/* After recovery: holds some blocks back. */
+void checkpoint_take_reserve(struct manifest *m);
+/* The newest checkpoint that has partition p, NULL: none, all is in the log. */
+static inline const struct checkpoint *checkpoint_of(const struct manifest *m, uint32_t p) {
+  return m->of_partition[p];
+}
+/* Calls claim for the blocks of checkpoints and directory; its first error. */
+int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes);
+/* Recovery: the directory that root names; loads the index; sets of_partition. */
+int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why, size_t why_bytes);
+uint64_t checkpoint_blocks(const struct manifest *m);
+
+/* manifest_log.c: something that a barrier waits for has happened. */
+void barrier_advance(struct manifest *m);
+void manifest_fail(struct manifest *m, int error, const char *what);
+
+#endif

@@ -1,0 +1,387 @@
+/* manifest_log.c - buffers become frames on disk; commits and seals. Owned by the shard's thread;
+ * the rules are in manifest_internal.h.
+ *
+ * A barrier:
+ *   manifest_commit(), manifest_seal() -> start: closes the open buffer
+ *   STEP_FRAMES        all closed buffers are written (seal: the directory too)
+ *   STEP_FLUSH         one flush of each file of the region
+ *   STEP_COMMIT_FRAME  commit only: the frame that makes it count, FUA
+ *   finish             waiters, or seal->done
+ * Each I/O's end calls barrier_advance(). A failed write or flush is never tried again: the
+ * manifest stops writing. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shards/manifest_internal.h"
+
+static void barrier_start(struct manifest *m);
+
+void manifest_fail(struct manifest *m, int error, const char *what) {
+  if (!m->stopped)
+    log_line(&m->config.logger, 0,
+             "shard %u: %s failed: %s: writing stops until the store is reopened", m->config.shard,
+             what, strerror(-error));
+  m->stopped = true;
+  if (!m->barrier_result) m->barrier_result = error;
+}
+
+uint64_t manifest_log_free_blocks(const struct manifest *m) {
+  uint64_t used = m->position - m->durable_head, log = m->config.region->log_blocks;
+  return used < log ? log - used : 0;
+}
+
+/* ---- Buffers
+ * ------------------------------------------------------------------------------------- */
+
+static void close_buffer(struct manifest *m) {
+  struct log_buffer *b = m->open_buffer;
+  if (!b) return;
+  check(b->entry_count > 0);
+  b->epoch = m->epoch;
+  b->next = NULL;
+  *m->closed_last = b;
+  m->closed_last = &b->next;
+  m->open_buffer = NULL;
+}
+
+static void open_buffer(struct manifest *m) {
+  struct log_buffer *b = m->free_buffers;
+  check(b != NULL); /* reservations */
+  m->free_buffers = b->next;
+  m->free_count--;
+  b->payload_bytes = b->entry_count = 0;
+  b->sequence = m->sequence;
+  m->open_buffer = b;
+}
+
+/* Closing early gives up the rest of the buffer: only if no reservation counts on it. */
+static bool may_close_early(const struct manifest *m) {
+  return m->free_count > 2 * m->large_reserved &&
+         m->small_reserved <= (uint64_t)SMALL_ROOM * (m->free_count - 2 * m->large_reserved);
+}
+
+void *manifest_log_place(struct manifest *m, uint32_t bytes_max) {
+  struct log_buffer *b = m->open_buffer;
+  if (b && FRAME_HEADER_BYTES + b->payload_bytes + bytes_max > FRAME_BYTES_MAX) close_buffer(m);
+  if (!m->open_buffer) open_buffer(m);
+  return m->open_buffer->bytes + FRAME_HEADER_BYTES + m->open_buffer->payload_bytes;
+}
+
+void manifest_log_added(struct manifest *m, uint32_t bytes) {
+  struct log_buffer *b = m->open_buffer;
+  b->payload_bytes += bytes;
+  b->entry_count++;
+  check(FRAME_HEADER_BYTES + b->payload_bytes <= FRAME_BYTES_MAX);
+  if (b->payload_bytes >= FRAME_TARGET_BYTES && may_close_early(m)) close_buffer(m);
+}
+
+/* ---- Frames
+ * ----------------------------------------------------------------------------------------- */
+
+static struct frame next_frame(const struct manifest *m, uint64_t sequence, uint64_t epoch) {
+  return (struct frame){.store = m->store_key,
+                        .shard = m->config.shard,
+                        .incarnation = m->config.incarnation,
+                        .epoch = epoch,
+                        .position = m->position,
+                        .sequence = sequence,
+                        .chain = m->chain};
+}
+
+/* Gives the frame its place and starts its write. */
+static void write_frame(struct manifest *m, struct frame *f, char *bytes, struct io *io,
+                        void (*done)(struct io *), uint8_t flags) {
+  uint64_t log = m->config.region->log_blocks, blocks = frame_blocks(f->payload_bytes);
+  check(log_place(f->position, log) + blocks <= log);
+  check(f->position + blocks - m->durable_head <= log);
+  frame_encode(f, bytes);
+  *io = (struct io){.done = done,
+                    .buf = bytes,
+                    .bytes = (uint32_t)(blocks << BLOCK_SHIFT),
+                    .op = IO_WRITE,
+                    .flags = flags};
+  check(region_map(m->config.region, log_place(f->position, log), blocks, io) == blocks);
+  m->position = log_next(f->position, blocks, f->flags, log);
+  m->chain = f->checksum;
+  m->frames++;
+  m->writes_in_flight++;
+  device_submit(m->config.device, io);
+}
+
+static void skip_written(struct io *io) {
+  struct manifest *m = container_of(io, struct manifest, frame_io);
+  m->writes_in_flight--;
+  if (io->result) manifest_fail(m, io->result, "a write to the log");
+  io->op = 0; /* free again */
+  manifest_log_pump(m);
+  barrier_advance(m);
+}
+
+/* True: the next frame of so many blocks fits before the ring's end. Else a skip is written
+ * first (false: its buffer is in use). */
+static bool make_place(struct manifest *m, uint64_t blocks, uint64_t sequence) {
+  uint64_t log = m->config.region->log_blocks;
+  if (log_place(m->position, log) + blocks <= log) return true;
+  if (m->frame_io.op) return false;
+  struct frame f = next_frame(m, sequence, m->epoch);
+  f.flags = FRAME_SKIP;
+  write_frame(m, &f, m->frame_bytes, &m->frame_io, skip_written, 0);
+  return true;
+}
+
+static void buffer_written(struct io *io) {
+  struct log_buffer *b = container_of(io, struct log_buffer, io);
+  struct manifest *m = b->manifest;
+  m->writes_in_flight--;
+  if (io->result) manifest_fail(m, io->result, "a write to the log");
+  b->next = m->free_buffers;
+  m->free_buffers = b;
+  m->free_count++;
+  manifest_log_pump(m);
+  barrier_advance(m);
+}
+
+/* Starts the writes of closed buffers. During a barrier only those that it waits for. */
+static void write_closed(struct manifest *m) {
+  while (m->closed && !m->stopped) {
+    struct log_buffer *b = m->closed;
+    if (m->barrier && (m->step != STEP_FRAMES || b->sequence >= m->barrier_sequence)) return;
+    if (!make_place(m, frame_blocks(b->payload_bytes), b->sequence)) return;
+    m->closed = b->next;
+    if (!m->closed) m->closed_last = &m->closed;
+    struct frame f = next_frame(m, b->sequence, b->epoch);
+    f.payload_bytes = b->payload_bytes;
+    f.entry_count = b->entry_count;
+    write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
+  }
+}
+
+bool manifest_log_pump(struct manifest *m) {
+  if (m->config.read_only) return false;
+  if (!m->barrier && (m->waiters || m->seal_waiting)) barrier_start(m);
+  write_closed(m);
+  return false;
+}
+
+/* ---- Barriers
+ * ------------------------------------------------------------------------------------------ */
+
+static bool seal_has_work(const struct manifest *m) {
+  return m->sequence > m->root.sequence || m->position != m->root.log_tail || m->directory_stale;
+}
+
+static void finish_seal(struct manifest *m) {
+  struct manifest_seal *seal = m->seal;
+  seal->result = m->barrier_result;
+  seal->root = seal->result ? m->root : m->next_root;
+  m->seal = NULL;
+  seal->done(seal);
+}
+
+static void finish_commit(struct manifest *m) {
+  struct manifest_waiter *served = NULL, **last = &served, **at = &m->waiters;
+  if (!m->barrier_result && m->covered < m->barrier_sequence) m->covered = m->barrier_sequence;
+  m->commits += !m->barrier_result;
+  while (*at) { /* those behind the barrier wait for the next one */
+    struct manifest_waiter *w = *at;
+    if (w->sequence < m->barrier_sequence || m->stopped) {
+      *at = w->next;
+      w->next = NULL;
+      *last = w;
+      last = &w->next;
+    } else {
+      at = &w->next;
+    }
+  }
+  m->waiters_last = at;
+  int result = m->barrier_result ? -EIO : 0;
+  while (served) {
+    struct manifest_waiter *w = served;
+    served = w->next;
+    m->commit_waiters++;
+    w->done(w, w->sequence < m->covered ? 0 : result ? result : -EIO);
+  }
+}
+
+static void finish_barrier(struct manifest *m) {
+  enum barrier kind = m->barrier;
+  m->barrier = BARRIER_NONE;
+  if (kind == BARRIER_SEAL)
+    finish_seal(m);
+  else
+    finish_commit(m);
+  manifest_log_pump(m);
+}
+
+static void file_flushed(struct io *io) {
+  struct manifest *m = io->buf;
+  m->flushes_in_flight--;
+  if (io->result) manifest_fail(m, io->result, "a flush");
+  barrier_advance(m);
+}
+
+static void flush_files(struct manifest *m) {
+  const struct region *r = m->config.region;
+  m->step = STEP_FLUSH;
+  m->flushes_in_flight = 1; /* none may finish before all are counted */
+  for (uint32_t i = 0; i < r->segment_count; i++) {
+    bool seen = false;
+    for (uint32_t k = 0; k < i; k++) seen |= r->segments[k].file == r->segments[i].file;
+    if (seen) continue;
+    m->flush_ios[i] =
+        (struct io){.done = file_flushed, .op = IO_FLUSH, .file = r->segments[i].file, .buf = m};
+    m->flushes_in_flight++;
+    device_submit(m->config.device, &m->flush_ios[i]);
+  }
+  m->flushes_in_flight--;
+}
+
+static void commit_written(struct io *io) {
+  struct manifest *m = container_of(io, struct manifest, frame_io);
+  m->writes_in_flight--;
+  io->op = 0;
+  if (io->result) manifest_fail(m, io->result, "a commit");
+  barrier_advance(m);
+}
+
+static void write_commit_frame(struct manifest *m) {
+  check(make_place(m, 1, m->barrier_sequence)); /* one block always fits */
+  struct frame f = next_frame(m, m->barrier_sequence, m->epoch);
+  f.flags = FRAME_COMMIT;
+  m->step = STEP_COMMIT_FRAME;
+  write_frame(m, &f, m->frame_bytes, &m->frame_io, commit_written, IO_FUA);
+}
+
+static bool frames_written(const struct manifest *m) {
+  return m->writes_in_flight == 0 && !m->directory_writing &&
+         (!m->closed || m->closed->sequence >= m->barrier_sequence);
+}
+
+/* What a root must say if it were written now. */
+static void note_root(struct manifest *m) {
+  m->next_root.log_tail = m->position;
+  m->next_root.sequence = m->barrier_sequence;
+  m->next_root.chain = m->chain;
+  m->next_root.zeroed_blocks = m->zeroed_blocks;
+}
+
+void barrier_advance(struct manifest *m) {
+  if (!m->barrier) return;
+  if (m->stopped) { /* nothing more is started; what runs is waited for */
+    if (m->writes_in_flight == 0 && m->flushes_in_flight == 0 && !m->directory_writing) {
+      if (!m->barrier_result) m->barrier_result = -EIO;
+      finish_barrier(m);
+    }
+    return;
+  }
+  if (m->step == STEP_FRAMES) {
+    if (!frames_written(m)) return;
+    if (m->barrier == BARRIER_SEAL) note_root(m);
+    if (m->barrier == BARRIER_SEAL && !m->seal->flush_files) {
+      finish_barrier(m);
+      return;
+    }
+    flush_files(m);
+    return;
+  }
+  if (m->flushes_in_flight || m->writes_in_flight) return;
+  if (m->step == STEP_FLUSH && m->barrier == BARRIER_COMMIT)
+    write_commit_frame(m);
+  else
+    finish_barrier(m);
+}
+
+static void start_seal(struct manifest *m) {
+  m->seal_waiting = false;
+  m->barrier = BARRIER_SEAL;
+  m->next_root = m->root;
+  checkpoint_write_directory(m, &m->next_root);
+  space_seal(m->space);
+  m->sealed = true;
+  m->sealed_sequence = m->barrier_sequence;
+  m->seal->dirty = true;
+}
+
+static void barrier_start(struct manifest *m) {
+  m->step = STEP_FRAMES;
+  m->barrier_result = m->stopped ? -EIO : 0;
+  m->barrier_sequence = m->sequence;
+  close_buffer(m);
+  if (m->seal_waiting) {
+    start_seal(m);
+    m->epoch = m->seal->epoch + 1;
+  } else {
+    m->barrier = BARRIER_COMMIT;
+  }
+  write_closed(m);
+  barrier_advance(m);
+}
+
+void manifest_commit(struct manifest *m, struct manifest_waiter *w) {
+  if (w->sequence < m->covered || m->stopped || m->config.read_only) {
+    w->done(w, w->sequence < m->covered ? 0 : -EIO);
+    return;
+  }
+  w->next = NULL;
+  *m->waiters_last = w;
+  m->waiters_last = &w->next;
+  /* Started by the next tick: those who come in one turn of the core share it. */
+}
+
+void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
+  check(!m->seal && !m->sealed);
+  seal->root = m->root;
+  seal->result = m->stopped ? -EIO : 0;
+  seal->dirty = false;
+  if (m->stopped || m->config.read_only || (!seal_has_work(m) && !m->barrier)) {
+    m->epoch = seal->epoch + 1;
+    seal->done(seal);
+    return;
+  }
+  m->seal = seal;
+  m->seal_waiting = true;
+  manifest_log_pump(m);
+}
+
+void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
+  (void)epoch;
+  if (!m->sealed) return;
+  m->sealed = false;
+  if (result) {
+    space_unseal(m->space);
+    manifest_fail(m, result, "a store-wide flush");
+    return;
+  }
+  m->root = m->next_root;
+  m->durable_head = m->root.log_head;
+  if (m->covered < m->sealed_sequence) m->covered = m->sealed_sequence;
+  space_durable(m->space);
+}
+
+/* ---- Life
+ * --------------------------------------------------------------------------------------------------
+ */
+
+int manifest_log_create(struct manifest *m) {
+  m->closed_last = &m->closed;
+  m->waiters_last = &m->waiters;
+  if (m->config.read_only) return 0;
+  m->frame_bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+  if (!m->frame_bytes) return -ENOMEM;
+  for (uint32_t i = 0; i < LOG_BUFFERS; i++) {
+    struct log_buffer *b = &m->buffers[i];
+    b->manifest = m;
+    b->bytes = aligned_alloc(BLOCK_BYTES, FRAME_BYTES_MAX);
+    if (!b->bytes) return -ENOMEM;
+    b->next = m->free_buffers;
+    m->free_buffers = b;
+    m->free_count++;
+  }
+  return 0;
+}
+
+void manifest_log_destroy(struct manifest *m) {
+  for (uint32_t i = 0; i < LOG_BUFFERS; i++) free(m->buffers[i].bytes);
+  free(m->frame_bytes);
+}
