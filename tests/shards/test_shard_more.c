@@ -437,6 +437,48 @@ static void test_vacuum_while_others_work(void **state) {
   free(buf);
 }
 
+/* Blobs that are replaced or deleted while a move of them is under way: the move is dropped. */
+static void test_vacuum_of_what_changes_meanwhile(void **state) {
+  (void)state;
+  enum { N = 20, DELETED = 3 }; /* every eighth */
+  struct shard_vacuum_result result;
+  struct blob b;
+  char *data = rig_data(2 * MIB, 1);
+  for (uint64_t i = 0; i < 2 * N; i++) assert_int_equal(rig_put(&rig, i, data + i, MIB + 9, 0), 0);
+  for (uint64_t i = 0; i < N; i++) assert_int_equal(rig_delete(&rig, i), 0);
+  rig_flush(&rig);
+  struct shard_op *op = rig_op(&rig, OP_VACUUM, 0), *ops[N];
+  op->buf = &result;
+  rig.device.hold_writes = true;
+  rig_submit(&rig, op);
+  for (int i = 0; i < 2000; i++) rig_step(&rig); /* moves have read and cannot write */
+  assert_true(rig.device.count > 0);
+  for (uint64_t i = 0; i < N; i++) { /* neither needs a data write */
+    ops[i] = rig_op(&rig, i % 8 ? OP_PUT : OP_DELETE, N + i);
+    ops[i]->flags = i % 8 ? OP_RESERVE : 0;
+    ops[i]->bytes = 70000 + i;
+    rig_submit(&rig, ops[i]);
+    assert_int_equal(rig_wait(&rig, ops[i]), 0);
+    free(ops[i]);
+  }
+  rig.device.hold_writes = false;
+  assert_int_equal(rig_wait(&rig, op), 0);
+  free(op);
+  rig_flush(&rig);
+  struct shard_stats stats;
+  shard_stats(rig.shard, &stats);
+  assert_int_equal(stats.blobs, N - DELETED);
+  for (uint64_t i = 0; i < N; i++) {
+    assert_int_equal(rig_find(&rig, N + i, &b), i % 8 ? 0 : -ENOENT);
+    if (i % 8) assert_int_equal(b.bytes, 70000 + i);
+    if (i % 8) assert_int_equal(b.granule_count, 0);
+  }
+  assert_int_equal(stats.pending_blocks, 0);
+  assert_int_equal(stats.free_blocks, stats.total_blocks - rig.region.log_blocks -
+                                          (N - DELETED) * 18 - stats.manifest.checkpoint_blocks);
+  free(data);
+}
+
 int main(void) {
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_setup, rig_teardown)
   const struct CMUnitTest tests[] = {
@@ -452,6 +494,7 @@ int main(void) {
       WITH_RIG(test_list_keeps_ties_together),
       WITH_RIG(test_vacuum),
       WITH_RIG(test_vacuum_while_others_work),
+      WITH_RIG(test_vacuum_of_what_changes_meanwhile),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
