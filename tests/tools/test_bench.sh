@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# test_bench.sh SHARD-BENCH JSON-CHECK: every kind of load runs on every engine, does something,
+# fails nothing, and says so in JSON. No speed is asserted.
+. "$(dirname "$0")/lib.sh"
+bench=$1 check=$2
+here=$work/store
+quick="--runtime=0.1 --output-format=json"
+
+# runs SIDE OPTIONS...: and did some requests on that side without an error.
+runs() {
+  local side=$1
+  shift
+  # shellcheck disable=SC2086 # a list of options
+  expect 0 "$bench" $quick "$@" || return
+  cp "$work/out" "$work/json"
+  checks=$((checks + 1))
+  "$check" "$work/json" "jobs/0/$side/total_ios>0" "jobs/0/$side/iops>0" jobs/0/total_err=0 \
+    jobs/0/error=0 'cpu_ns_per_op>0' environment/kernel || complain "JSON of: $*"
+}
+answers() {
+  checks=$((checks + 1))
+  "$check" "$work/json" "$@" || complain "JSON: $*"
+}
+
+# In memory: every load, on the cores and from threads.
+for where in core client; do
+  for rw in randread read get; do
+    runs read --store=mem: --size=64M --shards=2 --where=$where --rw=$rw --blob-size=16k --verify
+  done
+  for rw in randwrite put; do
+    runs write --store=mem: --size=64M --shards=2 --where=$where --rw=$rw --blob-size=16k --verify
+  done
+  runs trim --store=mem: --size=64M --shards=2 --where=$where --rw=delete
+done
+runs read --store=mem: --size=64M --shards=2 --where=client --numjobs=3 --iodepth=8
+runs sync --store=mem: --size=64M --rw=flush
+runs read --device=mem --size=64M
+answers environment/engine=mem
+# Lengths that fit nothing: no block, no sector.
+runs read --store=mem: --size=64M --rw=get --blob-size=5000 --verify
+runs write --store=mem: --size=64M --rw=put --blob-size=777 --verify
+runs read --store=mem: --size=64M --rw=get --blob-size=1 --iodepth=1 --verify --lat-sample=1
+answers 'jobs/0/read/clat_ns/percentile/50.000000>0' 'jobs/0/read/lat_ns/mean>0'
+runs read --store=mem: --size=64M --gtod_reduce=1
+answers jobs/0/read/clat_ns/N=0
+
+# On the disk.
+runs read --store="$here" --create --size=96M --shards=2 --device=pool --blob-size=16k --verify
+answers environment/engine=pool
+runs write --store="$here" --rw=randwrite --blob-size=16k --device=pool --verify
+runs read --store="$here" --where=client --blob-size=16k --rw=get --verify
+runs sync --store="$here" --rw=flush --blob-size=4k --numjobs=2
+runs sync --store="$here" --rw=open --blob-size=16k
+expect 1 "$bench" $quick --store="$here" --create --size=96M
+said exist --force
+expect 1 "$bench" $quick --store="$work/nowhere"
+said --create
+expect 2 "$bench" $quick --store="$here" --blobs=100000000
+said --blobs=100000000
+# Data of another seed is not there; data that was changed is noticed.
+runs read --store="$here" --create --force --size=96M --shards=1 --blobs=100 --verify --prealloc=full
+
+# The null engine: index and runtime only.
+runs read --store="$here" --create --force --size=96M --device=null --blob-size=4k
+answers environment/engine=null environment/checksums=off
+expect 0 "$bench" --runtime=0.1 --store="$here" --create --force --size=96M --device=null
+printed 'moves no data' 'errors         0'
+
+# The raw loop, and both in turn.
+uring=$("$bench" --store=mem: --runtime=0.01 > /dev/null; cat /proc/sys/kernel/io_uring_disabled 2> /dev/null || echo 0)
+if [ "$uring" = 0 ]; then
+  runs read --store="$here" --create --force --size=96M --shards=2 --cores=1 \
+    --prealloc=unwritten --control --iodepth=16 --batch=4
+  answers 'control/ratio/median>0' 'control/ratio/pairs>7' 'control/ratio/max>0' \
+    'control/raw_iops/median>0' environment/checksums=off
+  runs read --store="$here" --create --force --size=96M --engine=raw
+  runs write --store="$here" --rw=put --blob-size=64k --control --iodepth=4 --batch=2 --blobs=200
+  answers 'control/ratio/pairs>7'
+  runs write --store="$here" --rw=put --blob-size=64k --engine=raw
+fi
+
+# To a file, as a table.
+expect 0 "$bench" --store=mem: --runtime=0.1 --output="$work/report"
+[ ! -s "$work/out" ] || complain "--output leaves something on stdout"
+grep -q 'rate' "$work/report" || complain "no table in the report"
+expect 1 "$bench" --store=mem: --runtime=0.1 --output=/nowhere/report
+said /nowhere/report
+finish
