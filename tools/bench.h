@@ -41,6 +41,8 @@ struct bench_options {
   uint64_t sample; /* one request in so many is timed; 0: none */
   double runtime_s;
   char where_text[4096]; /* the store, completed */
+  char core_list[256];   /* --cores, when it is a list */
+  uint32_t core_count;   /* ... or a number; 0: neither */
 };
 
 /* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */

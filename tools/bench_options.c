@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -78,6 +79,24 @@ static int complete_store(struct bench_options *o) {
   size_t n = strlen(o->where_text);
   if (o->shards) snprintf(o->where_text + n, sizeof(o->where_text) - n, ":%u", (unsigned)o->shards);
   return 0;
+}
+
+/* "2": so many; "0-3,8" or "5,": these. */
+static int check_cores(struct bench_options *o) {
+  if (!o->cores) return 0;
+  size_t n = strlen(o->cores);
+  if (strspn(o->cores, "0123456789") == n) {
+    o->core_count = n < 4 ? (uint32_t)atoi(o->cores) : 0;
+    if (o->core_count >= 1 && o->core_count <= SR_CORES_MAX) return 0;
+  } else if (strspn(o->cores, "0123456789,-") == n && n < sizeof(o->core_list)) {
+    memcpy(o->core_list, o->cores, n + 1);
+    if (n > 0 && o->core_list[n - 1] == ',') o->core_list[n - 1] = 0;
+    if (o->core_list[0]) return 0;
+  }
+  fprintf(stderr,
+          "%s: --cores=%s: not a legal value; legal: 1 to %u, or a list of CPUs as 0-3,8 or 5,\n",
+          TOOL, o->cores, SR_CORES_MAX);
+  return -EINVAL;
 }
 
 static int check_sizes(struct bench_options *o) {
@@ -188,6 +207,7 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   }
   if (o->gtod_reduce) o->sample = 0;
   int r = complete_store(o);
+  if (r == 0) r = check_cores(o);
   if (r == 0) r = check_sizes(o);
   return r < 0 ? r : check_combinations(o);
 }

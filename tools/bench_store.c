@@ -63,26 +63,6 @@ int bench_create(const struct bench_options *o) {
   return r < 0 ? bench_fail(o->store, r) : 0;
 }
 
-/* "2": so many; "0-3,8" or "5,": these. */
-static int set_cores(struct sr_open_options *open, const char *text, char *list, size_t bytes) {
-  if (!text) return 0;
-  snprintf(list, bytes, "%s", text);
-  size_t n = strlen(list);
-  if (strspn(list, "0123456789") == n) {
-    open->core_count = (uint32_t)strtoul(list, NULL, 10);
-    if (n < 4 && open->core_count >= 1 && open->core_count <= SR_CORES_MAX) return 0;
-  } else if (strspn(list, "0123456789,-") == n && n < bytes - 1) {
-    if (list[n - 1] == ',') list[n - 1] = 0;
-    open->cores = list;
-    return 0;
-  }
-  fprintf(stderr,
-          "shard-bench: --cores=%s: not a legal value; legal: 1 to %u, or a list of CPUs "
-          "as 0-3,8 or 5,\n",
-          text, SR_CORES_MAX);
-  return -EINVAL;
-}
-
 static uint64_t arena_bytes(const struct bench_options *o, uint64_t cores) {
   uint64_t one = (bench_request_bytes(o) + 4095) / 4096 * 4096 * o->iodepth;
   uint64_t loads = o->where == WHERE_CORE ? cores : o->numjobs;
@@ -103,9 +83,8 @@ int bench_open(struct bench *b) {
   static const char *const engines[] = {"uring", "pool", "mem", "null"};
   const struct bench_options *o = &b->o;
   struct sr_open_options open = SR_OPEN_OPTIONS_INIT;
-  char list[256];
-  int r = set_cores(&open, o->cores, list, sizeof(list));
-  if (r < 0) return r;
+  open.cores = o->core_list[0] ? o->core_list : NULL;
+  open.core_count = o->core_count;
   open.engine = o->device_given || o->device != DEVICE_URING ? engines[o->device] : NULL;
   open.must_engine = o->device_given && o->device == DEVICE_URING;
   if (o->device == DEVICE_MEM) open.engine = NULL;
@@ -115,7 +94,7 @@ int bench_open(struct bench *b) {
   open.queue_depth = (uint32_t)(depth < 256 ? 256 : depth > 4096 ? 4096 : depth);
   open.arena_bytes = arena_bytes(o, open.core_count ? open.core_count : 4);
   open.seed = o->seed;
-  r = sr_store_open(o->where_text, &open, &b->store);
+  int r = sr_store_open(o->where_text, &open, &b->store);
   if (r < 0) return bench_fail(o->store, r);
   find_cores(b);
   r = sr_port_open(b->store, NULL, &b->port);
