@@ -106,3 +106,39 @@ int sr_checkpoint(struct sr_port *p) {
   int64_t r = run_on_shards(p, &op);
   return r < 0 ? (int)r : sr_flush(p);
 }
+
+/* Moves, then a flush that frees the old places, then holes. A second round moves into the room
+ * that the first one has made; when nothing moved there is none. */
+static int punch_core(struct core *core, void *arg) {
+  int r = 0;
+  for (uint32_t i = 0; i < core->mine_count && !r; i++) {
+    core_mark_busy(core, core->mine[i]);
+    r = shard_punch(core->shards[core->mine[i]].shard, arg);
+  }
+  return r == -EOPNOTSUPP ? 0 : r;
+}
+
+#define VACUUM_ROUNDS 3
+
+int sr_vacuum(struct sr_port *p, struct sr_vacuum_result *result) {
+  struct shard_vacuum_result total = {0};
+  if (!p || !result) return -EINVAL;
+  struct store *s = port_of(p)->store;
+  int64_t r = 0;
+  uint64_t moved_before = UINT64_MAX;
+  for (int i = 0; i < VACUUM_ROUNDS && r >= 0 && total.moved_bytes != moved_before; i++) {
+    moved_before = total.moved_bytes;
+    for (uint32_t shard = 0; shard < s->shard_count && r >= 0; shard++) {
+      struct shard_vacuum_result one = {0};
+      struct shard_op op = {.kind = OP_VACUUM, .buf = &one};
+      op.hash = hash_of_shard(shard, s->shard_count);
+      r = run_op(p, &op);
+      total.moved_bytes += one.moved_bytes;
+    }
+    if (r >= 0) r = sr_flush(p);
+  }
+  for (uint32_t c = 0; c < s->core_count && r >= 0; c++)
+    r = store_call(port_of(p), c, punch_core, &total);
+  *result = (struct sr_vacuum_result){total.moved_bytes, total.released_bytes};
+  return r < 0 ? (int)r : 0;
+}

@@ -120,7 +120,7 @@ static int add_bytes(void *arg, uint64_t hash, const struct blob *b) {
 static int encode_blob(void *arg, uint64_t hash, const struct blob *b) {
   char **at = arg;
   (void)hash;
-  *at += entry_encode_put(*at, b);
+  *at += log_entry_put(*at, b);
   return 0;
 }
 
@@ -389,7 +389,7 @@ static int load_entries(struct manifest *m, const struct checkpoint *c, const ch
   for (uint64_t at = sizeof(struct disk_checkpoint); at < c->bytes;) {
     struct entry e;
     const char *what = "";
-    uint32_t n = entry_decode(&e, buf + at, c->bytes - at, m->config.region->blocks, &what);
+    uint32_t n = log_entry_decode(&e, buf + at, c->bytes - at, m->config.region->blocks, &what);
     if (!n || e.type == ENTRY_DELETE)
       REFUSE("checkpoint at block %llu, byte %llu: %s", (unsigned long long)c->extents[0].block,
              (unsigned long long)at, n ? "a delete" : what);

@@ -32,7 +32,7 @@ static bool is_small(const struct blob *b) {
          b->granule_count <= 1 && b->extents[0].block < SMALL_BLOCK_MAX;
 }
 
-uint32_t entry_encode_put(void *buf, const struct blob *b) {
+uint32_t log_entry_put(void *buf, const struct blob *b) {
   struct disk_entry *d = buf;
   *d = (struct disk_entry){.type = ENTRY_PUT,
                            .flags = b->flags,
@@ -60,13 +60,13 @@ uint32_t entry_encode_put(void *buf, const struct blob *b) {
   return whole;
 }
 
-uint32_t entry_encode_delete(void *buf, struct blob_id id) {
+uint32_t log_entry_delete(void *buf, struct blob_id id) {
   struct disk_entry *d = buf;
   *d = (struct disk_entry){.type = ENTRY_DELETE, .id_hi = id.hi, .id_lo = id.lo};
   return sizeof *d;
 }
 
-bool entry_peek_id(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes) {
+bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes) {
   const struct disk_entry *d = buf;
   if (left < sizeof *d) return false;
   *id = (struct blob_id){d->id_hi, d->id_lo};
@@ -128,8 +128,8 @@ static uint32_t decode_put(struct blob *b, const struct disk_entry *d, uint64_t 
   return (uint32_t)bytes;
 }
 
-uint32_t entry_decode(struct entry *e, const void *buf, uint64_t left, uint64_t region_blocks,
-                      const char **why) {
+uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint64_t region_blocks,
+                          const char **why) {
   const struct disk_entry *d = buf;
   if (left < sizeof *d) return *why = "entry is cut off", 0;
   struct blob *b = &e->blob;

@@ -24,18 +24,18 @@ static inline uint32_t entry_put_bytes(uint32_t extents, uint32_t granules) {
   return (uint32_t)round_up(40 + extents * sizeof(struct extent) + granules * 4u, 8);
 }
 /* Both return the bytes that were written, a multiple of 8. */
-uint32_t entry_encode_put(void *buf, const struct blob *blob);
-uint32_t entry_encode_delete(void *buf, struct blob_id id);
+uint32_t log_entry_put(void *buf, const struct blob *blob);
+uint32_t log_entry_delete(void *buf, struct blob_id id);
 
 struct entry {
   enum entry_type type;
   struct blob blob; /* delete: id only. Extents and checksums may point into the buffer. */
 };
 /* Bytes of the entry at buf, of at most `left` bytes; 0: not an entry, *why says what is wrong. */
-uint32_t entry_decode(struct entry *entry, const void *buf, uint64_t left, uint64_t region_blocks,
-                      const char **why);
+uint32_t log_entry_decode(struct entry *entry, const void *buf, uint64_t left,
+                          uint64_t region_blocks, const char **why);
 /* The id of the entry at buf, without checks beyond `left`: to prefetch by. */
-bool entry_peek_id(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes);
+bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes);
 
 /* ---- Frames: what is written at once -----------------------------------------------------------
  */

@@ -86,8 +86,11 @@ static void free_old(struct manifest *m, uint64_t hash, struct blob_id id) {
 uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob) {
   uint32_t bytes = entry_put_bytes(blob->extent_count, blob->granule_count);
   void *at = manifest_log_place(m, bytes);
-  manifest_log_added(m, entry_encode_put(at, blob));
+  manifest_log_added(m, log_entry_put(at, blob));
   free_old(m, hash, blob->id);
+  /* Again: other puts may have used the room that was reserved. Only growth of a table or of the
+   * slab can fail here, for want of memory, and then there is no way back. */
+  check(index_reserve(m->index, hash, blob->extent_count, blob->granule_count) == 0);
   check(index_put(m->index, hash, blob) == 0);
   manifest_cancel(m, blob->extent_count, blob->granule_count); /* consumed */
   return m->sequence++;
@@ -95,7 +98,7 @@ uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob
 
 uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
   void *at = manifest_log_place(m, reserved_bytes(0, 0));
-  manifest_log_added(m, entry_encode_delete(at, id));
+  manifest_log_added(m, log_entry_delete(at, id));
   free_old(m, hash, id);
   check(index_delete(m->index, hash, id) == 0);
   manifest_cancel(m, 0, 0); /* consumed */

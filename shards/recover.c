@@ -89,7 +89,7 @@ static uint64_t prefetch_from(const struct manifest *m, const char *payload, uin
                               uint64_t bytes) {
   struct blob_id id;
   uint32_t n;
-  if (at >= bytes || !entry_peek_id(payload + at, bytes - at, &id, &n)) return bytes;
+  if (at >= bytes || !log_entry_peek(payload + at, bytes - at, &id, &n)) return bytes;
   index_prefetch(m->index, hash_id(id, m->config.hash_key));
   return at + n;
 }
@@ -103,7 +103,7 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
   for (uint32_t i = 0; i < f->entry_count; i++) {
     struct entry e;
     uint32_t n =
-        entry_decode(&e, payload + at, f->payload_bytes - at, m->config.region->blocks, what);
+        log_entry_decode(&e, payload + at, f->payload_bytes - at, m->config.region->blocks, what);
     if (!n) return -EBADMSG;
     ahead = prefetch_from(m, payload, ahead, f->payload_bytes);
     int r = apply_entry(m, &e, f->sequence + i, what);

@@ -120,13 +120,25 @@ static int file_resize(struct backing *b, uint64_t bytes, bool reserve) {
 
 static uint64_t now_ms(void) { return clock_now_ns(&clock_monotonic) / 1000000; }
 
+/* The lock lies on a descriptor of its own: a ring keeps registered files open for a while after
+ * its process has gone, and with them a lock on them. Where the file cannot be opened again
+ * (an adopted descriptor without permission, no /proc) the lock is on the file's own. */
+static int lock_fd(struct backing *b) {
+  if (b->lock_fd >= 0) return b->lock_fd;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", b->fd);
+  b->lock_fd = open(path, (b->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+  return b->lock_fd >= 0 ? b->lock_fd : b->fd;
+}
+
 /* The kernel's own blocking form has no timeout, so it is asked again and again. */
 static int file_lock(struct backing *b, bool exclusive, uint32_t timeout_ms) {
   if (exclusive && b->read_only) return -EROFS;
   uint64_t end = now_ms() + timeout_ms;
+  int fd = lock_fd(b);
   for (;;) {
     struct flock lock = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
-    if (fcntl(b->fd, F_OFD_SETLK, &lock) == 0) return 0;
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return 0;
     if (errno != EAGAIN && errno != EACCES && errno != EINTR) return -errno;
     if (now_ms() >= end) return -EBUSY;
     nanosleep(&(struct timespec){0, LOCK_PAUSE_MS * 1000000}, NULL);
@@ -134,6 +146,7 @@ static int file_lock(struct backing *b, bool exclusive, uint32_t timeout_ms) {
 }
 
 static void file_close(struct backing *b) {
+  if (b->lock_fd >= 0) close(b->lock_fd);
   close(b->fd);
   free(b);
 }
@@ -203,6 +216,7 @@ static int adopt(struct backing **out, int fd, bool read_only, bool buffered, co
   if (b) {
     b->ops = &file_ops;
     b->fd = fd;
+    b->lock_fd = -1;
     b->read_only = read_only;
     snprintf(b->name, sizeof b->name, "%s", name);
     rc = describe(b);

@@ -102,7 +102,7 @@ int backing_open_memory(struct backing **b, uint64_t bytes) {
     return rc;
   }
   m->backing.ops = &mem_ops;
-  m->backing.fd = -1;
+  m->backing.fd = m->backing.lock_fd = -1;
   m->backing.memory = memory;
   m->backing.bytes = bytes;
   m->backing.numa_node = -1;

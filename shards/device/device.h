@@ -36,7 +36,8 @@ struct backing_ops {
 };
 struct backing {
   const struct backing_ops *ops;
-  int fd;         /* -1 if there is none */
+  int fd;      /* -1 if there is none */
+  int lock_fd; /* of the lock alone; -1 */
   void *memory;   /* mem: the bytes; else NULL */
   uint64_t bytes; /* now */
   bool read_only, is_block_device;
@@ -85,7 +86,7 @@ _Static_assert(sizeof(struct io) == 48, "struct io is embedded in every request"
 struct device_stats {
   uint64_t ios, submits, short_ios, retried_ios, sleeps, in_flight_max;
   uint64_t flushes, fua_writes; /* submitted */
-  char flags[96]; /* ring flags granted; refused ones with a leading '!' */
+  char flags[96];               /* ring flags granted; refused ones with a leading '!' */
   bool buffers_registered, files_registered;
 };
 
