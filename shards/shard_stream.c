@@ -333,6 +333,7 @@ void stream_apply(struct shard *s, struct shard_op *op) {
   b.flags = st->sums.shift ? 0 : BLOB_NO_CHECKSUM;
   b.extents = st->extents;
   b.extent_count = st->extent_count;
+  if (!result) result = index_reserve(s->index, st->hash, st->extent_count, granules_of(st));
   if (result == 0) {
     if (st->sums.shift) sums_end(&st->sums);
     b.checksums = st->sums.at;

@@ -74,7 +74,8 @@ static void move_finish(struct work *w) {
   struct blob b;
   uint32_t granules = w->sums.shift ? blob_granule_count(w->blob_bytes, w->sums.shift) : 0;
   bool same = !w->error && index_find(s->index, w->hash, w->id, &b) == 0 && b.extent_count &&
-              b.extents[0].block == w->old_block;
+              b.extents[0].block == w->old_block &&
+              index_reserve(s->index, w->hash, w->to_count, granules) == 0;
   if (same) {
     b.extents = w->to_extents;
     b.extent_count = w->to_count;

@@ -202,6 +202,8 @@ static void put_apply(struct shard *s, struct shard_op *op) {
   if (!result && op->flags & OP_IF_ABSENT && index_find(s->index, op->hash, op->id, &old) == 0)
     result = -EEXIST;
   put_blob(op, w, &b);
+  /* Other puts have used the index since this one reserved: what held then is made sure now. */
+  if (!result) result = index_reserve(s->index, op->hash, b.extent_count, b.granule_count);
   if (result == 0) {
     check(op->flags & OP_RESERVE || b.flags ||
           b.granule_count == blob_granule_count(b.bytes, b.granule_shift));
