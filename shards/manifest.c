@@ -121,8 +121,16 @@ bool manifest_tick(struct manifest *m) {
 bool manifest_wants_flush(const struct manifest *m) {
   uint64_t log = m->config.region->log_blocks, used = m->position - m->durable_head;
   uint64_t gain = m->pending_head - m->durable_head;
-  if (m->stopped || m->config.read_only || m->seal || used <= log / 2) return false;
+  if (m->stopped || m->config.read_only || m->seal || m->sealed) return false;
+  if (m->flush_asked) return true;
+  if (used <= log / 2) return false;
   return gain >= log / 8 || (gain > 0 && log - used < log / 4);
+}
+
+bool manifest_ask_flush(struct manifest *m, uint64_t pending_blocks) {
+  if (!pending_blocks || m->stopped || m->config.read_only) return false;
+  m->flush_asked = true;
+  return true;
 }
 
 void manifest_checkpoint_all(struct manifest *m) { m->wanted = INDEX_PARTITIONS; }

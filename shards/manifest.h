@@ -93,6 +93,9 @@ bool manifest_dirty(const struct manifest *m); /* something completed is not dur
 bool manifest_tick(struct manifest *m);
 /* The log cannot go on for long without a store-wide flush: ask the coordinator for one. */
 bool manifest_wants_flush(const struct manifest *m);
+/* Makes it want one, because so many freed blocks wait for it. False: none are, or writing has
+ * stopped: a flush would not help. */
+bool manifest_ask_flush(struct manifest *m, uint64_t pending_blocks);
 /* Asks for a checkpoint of all partitions; done by ticks; true when none is outstanding. */
 void manifest_checkpoint_all(struct manifest *m);
 bool manifest_checkpoint_done(const struct manifest *m);

@@ -72,6 +72,7 @@ struct manifest {
   struct space *space;
   uint64_t store_key;
   bool stopped;
+  bool flush_asked; /* by manifest_ask_flush(); until the next seal */
 
   /* The log. */
   uint64_t epoch;    /* of entries appended now */

@@ -331,6 +331,7 @@ void manifest_commit(struct manifest *m, struct manifest_waiter *w) {
 
 void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
   check(!m->seal && !m->sealed);
+  m->flush_asked = false;
   seal->root = m->root;
   seal->result = m->stopped ? -EIO : 0;
   seal->dirty = false;
