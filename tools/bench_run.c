@@ -16,10 +16,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define SLICE_NS   UINT64_C(250000000)
-#define PAIRS_MIN  8
-#define LOADS_MAX  SR_CORES_MAX
-#define FLUSH_PUTS 8 /* puts before each flush of --rw=flush */
+#define SLICE_NS     UINT64_C(250000000) /* of the load or the raw loop; */
+#define SLICE_NS_MIN UINT64_C(10000000)  /* shorter where --runtime is short */
+#define PAIRS_MIN    8
+#define LOADS_MAX    SR_CORES_MAX
+#define FLUSH_PUTS   8 /* puts before each flush of --rw=flush */
 
 struct crew {
   struct bench *b;
@@ -29,7 +30,7 @@ struct crew {
   uint32_t *numbers;         /* where=core: ids by core */
   sem_t finished;
   struct sr_port *ports[LOADS_MAX]; /* where=client */
-  uint64_t duration_ns;
+  uint64_t duration_ns, slice_ns;
 };
 
 static uint64_t thread_cpu_ns(void) {
@@ -345,7 +346,7 @@ static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *sha
   memset(calls, 0, count * sizeof(*calls));
   for (; r == 0 && posted < count; posted += r == 0) {
     calls[posted].raw = raws[posted];
-    calls[posted].duration_ns = SLICE_NS;
+    calls[posted].duration_ns = c->slice_ns;
     r = post(c->b, shards[posted], run_raw, &calls[posted]);
   }
   *iops = 0;
@@ -361,7 +362,10 @@ static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *sha
 static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop **raws,
                      const uint32_t *shards, uint32_t count) {
   struct progress p;
-  double wanted = c->b->o.runtime_s * 1e9 / (2.0 * (double)SLICE_NS);
+  double all = c->b->o.runtime_s * 1e9, slice = all / (2 * PAIRS_MIN);
+  c->slice_ns = slice > (double)SLICE_NS ? SLICE_NS : (uint64_t)slice;
+  if (c->slice_ns < SLICE_NS_MIN) c->slice_ns = SLICE_NS_MIN;
+  double wanted = all / (2.0 * (double)c->slice_ns);
   uint32_t pairs = wanted > BENCH_PAIRS_MAX ? BENCH_PAIRS_MAX : (uint32_t)wanted;
   int r = 0;
   if (pairs < PAIRS_MIN) pairs = PAIRS_MIN;
@@ -369,7 +373,7 @@ static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop *
   for (uint32_t i = 0; r == 0 && i < pairs; i++) {
     double own = 0, raw = 0;
     if (i % 2) r = raw_slice(c, raws, shards, count, &raw);
-    if (r == 0) r = run_slice(c, res, SLICE_NS, &own, NULL);
+    if (r == 0) r = run_slice(c, res, c->slice_ns, &own, NULL);
     if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw);
     progress_step(&p, i + 1, pairs);
     if (r < 0) break;

@@ -23,6 +23,8 @@ struct check {
   struct js *findings; /* NULL: to stdout */
   uint64_t found, blobs, bytes;
   pthread_mutex_t mutex; /* the library may log from any of its threads */
+  _Atomic bool opened;
+  char detail[512]; /* what it said last since then: where the read failed */
   struct progress progress;
 };
 
@@ -46,28 +48,42 @@ static void find(struct check *c, const char *where, const char *format, ...) {
   pthread_mutex_unlock(&c->mutex);
 }
 
+/* While the store is opened an error is a finding; later on it is the detail of one. */
 static void log_finding(void *arg, enum sr_log_level level, const char *line) {
   struct check *c = arg;
-  if (level == SR_LOG_ERROR)
+  if (level == SR_LOG_ERROR && !c->opened) {
     find(c, "open", "%s", line);
-  else if (level == SR_LOG_WARNING)
+  } else if (level == SR_LOG_ERROR) {
+    pthread_mutex_lock(&c->mutex);
+    snprintf(c->detail, sizeof(c->detail), "%s", line);
+    pthread_mutex_unlock(&c->mutex);
+  } else if (level == SR_LOG_WARNING) {
     fprintf(stderr, "shard-ctl: %s\n", line);
+  }
+}
+
+static void take_detail(struct check *c, char text[512], int error) {
+  pthread_mutex_lock(&c->mutex);
+  snprintf(text, 512, "%s", c->detail[0] ? c->detail : strerror(error));
+  c->detail[0] = 0;
+  pthread_mutex_unlock(&c->mutex);
 }
 
 /* A bad place does not hide the others: the chunks behind it are read all the same. */
 static void check_blob(struct check *c, struct sr_port *port, const struct sr_entry *e, char *buf) {
-  char id[33];
+  char id[33], detail[512];
   uint64_t at = 0;
   sr_id_format(e->id, id);
   c->blobs++;
   do {
     uint64_t left = e->size_bytes - at, want = left < CHUNK_BYTES ? left : CHUNK_BYTES;
     int64_t n = sr_get(port, e->id, buf, at, want);
-    if (n < 0)
-      find(c, id, "bytes %" PRIu64 " to %" PRIu64 ": %s", at, at + want,
-           n == -EBADMSG ? "checksum mismatch" : strerror((int)-n));
-    else if ((uint64_t)n != want)
+    if (n < 0) {
+      take_detail(c, detail, (int)-n);
+      find(c, id, "bytes %" PRIu64 " to %" PRIu64 ": %s", at, at + want, detail);
+    } else if ((uint64_t)n != want) {
       find(c, id, "%" PRIi64 " bytes of %" PRIu64 " at %" PRIu64, n, want, at);
+    }
     at += want;
   } while (at < e->size_bytes);
   c->bytes += e->size_bytes;
@@ -151,6 +167,7 @@ int ctl_check(const struct ctl_options *o) {
   open.log = log_finding;
   open.log_arg = &c;
   int r = sr_store_open(o->store, &open, &store);
+  c.opened = true;
   /* Not there, in use, forbidden: that says nothing about the store itself. */
   if (r == -ENOENT || r == -EBUSY || r == -EACCES || r == -EINVAL) {
     if (root) js_free(root);

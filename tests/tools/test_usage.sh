@@ -41,7 +41,7 @@ refused prealloc maybe
 refused output-format xml
 refused lat-sample 0
 refused seed x
-refused bs 8k --blob-size=4k
+refused bs 8192 --blob-size=4k
 refused cores two
 refused cores 0
 refused cores 1000
