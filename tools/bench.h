@@ -162,6 +162,7 @@ struct bench_result {
 
   uint32_t pairs;
   double ratio[BENCH_PAIRS_MAX], raw_iops[BENCH_PAIRS_MAX], own_iops[BENCH_PAIRS_MAX];
+  double cpu_ratio[BENCH_PAIRS_MAX]; /* CPU time of a raw request by that of one of the cores' */
   char raw_flags[128], raw_note[256];
 };
 int bench_run_store(struct bench *b, struct bench_result *result);

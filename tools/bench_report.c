@@ -123,6 +123,7 @@ static void add_control(struct js *root, const struct bench_result *r) {
   if (r->pairs == 0) return;
   struct js *c = js_add(root, "control", js_object());
   add_spread(c, "ratio", r->ratio, r->pairs);
+  add_spread(c, "cpu_ratio", r->cpu_ratio, r->pairs);
   add_spread(c, "store_iops", r->own_iops, r->pairs);
   add_spread(c, "raw_iops", r->raw_iops, r->pairs);
   js_text(c, "raw_flags", r->raw_flags);
@@ -224,6 +225,9 @@ static void print_control(FILE *out, const struct bench_result *r) {
   if (r->pairs == 0) return;
   fprintf(out, "  %-14s %.3f of the raw loop (median of %u pairs; %.3f to %.3f)\n", "ratio",
           ratio.median, r->pairs, ratio.min, ratio.max);
+  struct spread cpu = spread_of(r->cpu_ratio, r->pairs);
+  fprintf(out, "  %-14s %.3f by processor time on the cores (%.3f to %.3f)\n", "", cpu.median,
+          cpu.min, cpu.max);
   fprintf(out, "  %-14s store %s/s, raw %s/s (medians); raw: %s\n", "",
           human_count(spread_of(r->own_iops, r->pairs).median, a, 32),
           human_count(spread_of(r->raw_iops, r->pairs).median, b, 32), r->raw_note);

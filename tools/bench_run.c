@@ -339,7 +339,7 @@ static void say_raw(struct bench_result *res, const struct raw_loop *raw,
 
 /* One slice on the cores that the load uses, all at once. */
 static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *shards, uint32_t count,
-                     double *iops) {
+                     double *iops, double *cpu_ns) {
   struct core_call calls[LOADS_MAX];
   uint32_t posted = 0;
   int r = 0;
@@ -349,13 +349,17 @@ static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *sha
     calls[posted].duration_ns = c->slice_ns;
     r = post(c->b, shards[posted], run_raw, &calls[posted]);
   }
+  uint64_t ops = 0, cpu = 0;
   *iops = 0;
   for (uint32_t i = 0; i < posted; i++) {
     wait_sem(&calls[i].done);
+    ops += calls[i].result.ops;
+    cpu += calls[i].result.cpu_ns;
     if (r == 0) r = calls[i].error;
     if (calls[i].result.elapsed_ns)
       *iops += (double)calls[i].result.ops * 1e9 / (double)calls[i].result.elapsed_ns;
   }
+  *cpu_ns = ops ? (double)cpu / (double)ops : 0;
   return r < 0 ? bench_fail("raw loop", r) : 0;
 }
 
@@ -371,15 +375,19 @@ static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop *
   if (pairs < PAIRS_MIN) pairs = PAIRS_MIN;
   progress_begin(&p, "pairs");
   for (uint32_t i = 0; r == 0 && i < pairs; i++) {
-    double own = 0, raw = 0;
-    if (i % 2) r = raw_slice(c, raws, shards, count, &raw);
+    double own = 0, raw = 0, raw_cpu = 0;
+    uint64_t ops = res->ops, cpu = res->cpu_ns_cores;
+    if (i % 2) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
     if (r == 0) r = run_slice(c, res, c->slice_ns, &own, NULL);
-    if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw);
+    if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
     progress_step(&p, i + 1, pairs);
     if (r < 0) break;
     res->own_iops[i] = own;
     res->raw_iops[i] = raw;
     res->ratio[i] = raw > 0 ? own / raw : 0;
+    double own_cpu =
+        res->ops > ops ? (double)(res->cpu_ns_cores - cpu) / (double)(res->ops - ops) : 0;
+    res->cpu_ratio[i] = own_cpu > 0 ? raw_cpu / own_cpu : 0;
     res->pairs = i + 1;
   }
   progress_end(&p);
