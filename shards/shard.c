@@ -216,9 +216,16 @@ bool shard_tick(struct shard *s) {
   return more | checkpoint_tick(s);
 }
 
+int shard_alloc_now(struct shard *s, uint64_t blocks, struct extent *extents, uint32_t max,
+                    uint64_t below) {
+  int n = space_alloc(s->space, blocks, extents, max, below);
+  if (n > 0) zeroer_allocated(&s->zeroer, blocks);
+  return n;
+}
+
 int shard_alloc(struct shard *s, uint64_t blocks, struct extent *extents, uint32_t max,
                 uint64_t below) {
-  int n = space_alloc(s->space, blocks, extents, max, below);
+  int n = shard_alloc_now(s, blocks, extents, max, below);
   if (n == -ENOSPC && zeroer_busy(&s->zeroer)) return -EAGAIN;
   /* What overwrites and deletes have freed comes back with a flush: ask for one and wait, as long
    * as that can help. */
@@ -226,7 +233,6 @@ int shard_alloc(struct shard *s, uint64_t blocks, struct extent *extents, uint32
       space_free_blocks(s->space) + space_pending_blocks(s->space) >= blocks &&
       manifest_ask_flush(s->manifest, space_pending_blocks(s->space)))
     return -EAGAIN;
-  if (n > 0) zeroer_allocated(&s->zeroer, blocks);
   return n;
 }
 

@@ -204,7 +204,10 @@ static inline bool op_is_write(const struct shard_op *op) {
 void shard_run(struct shard *s, struct shard_op *op);
 /* A work, a detail or room came free: starts who waits. */
 void shard_pump(struct shard *s);
-/* As space_alloc(), and counts for the zeroer. -EAGAIN: wait for room (the zeroer holds some). */
+/* As space_alloc(), and counts for the zeroer: for attempts that something smaller follows. */
+int shard_alloc_now(struct shard *s, uint64_t blocks, struct extent *extents, uint32_t max,
+                    uint64_t below);
+/* The last attempt. -EAGAIN: wait for room, which the zeroer or a flush will give back. */
 int shard_alloc(struct shard *s, uint64_t blocks, struct extent *extents, uint32_t max,
                 uint64_t below);
 void shard_checksum_error(struct shard *s, struct blob_id id, uint64_t granule, uint64_t block,

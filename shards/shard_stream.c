@@ -106,7 +106,7 @@ static int grow(struct shard *s, struct stream *st, uint64_t blocks, bool exact)
   uint64_t want = max_u64(need, max_u64(GROW_BLOCKS_MIN, min_u64(st->blocks, GROW_BLOCKS_MAX)));
   int n = -ENOSPC;
   if (max == 0) return n;
-  if (!exact && want > need) n = shard_alloc(s, want, s->scratch, max, 0);
+  if (!exact && want > need) n = shard_alloc_now(s, want, s->scratch, max, 0);
   if (n == -ENOSPC) n = shard_alloc(s, need, s->scratch, max, 0);
   if (n < 0) return n;
   if (extents_room(st, st->extent_count + (uint32_t)n) != 0) {

@@ -111,7 +111,8 @@ static void put_finish(struct work *w) {
  * negative errno. */
 static int put_alloc(struct shard *s, struct work *w, uint64_t blocks) {
   struct extent *to = w->detail ? w->detail->extents : w->inline_extents;
-  int n = shard_alloc(s, blocks, to, w->detail ? BLOB_EXTENTS_MAX : WORK_EXTENTS, 0);
+  int n = w->detail ? shard_alloc(s, blocks, to, BLOB_EXTENTS_MAX, 0)
+                    : shard_alloc_now(s, blocks, to, WORK_EXTENTS, 0);
   if (n == -ENOSPC && !w->detail) {
     n = shard_alloc(s, blocks, s->scratch, BLOB_EXTENTS_MAX, 0);
     if (n > 0 && !work_take_detail(w)) {

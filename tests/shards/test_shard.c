@@ -413,9 +413,16 @@ static void test_no_space_then_delete_and_flush(void **state) {
   for (uint64_t i = 0; i < n; i++) get_and_compare(i, data + i % 100, 5 * MIB + i, 0, 6 * MIB, 0);
   assert_int_equal(rig_delete(&rig, 1), 0);
   assert_int_equal(rig_delete(&rig, 3), 0);
-  assert_int_equal(rig_put(&rig, 100, data, 6 * MIB, 0), -ENOSPC); /* freed, but not durable */
+  /* Freed, but not durable: more than that can ever be is refused, else it waits for a flush. */
+  assert_int_equal(rig_put(&rig, 101, NULL, 20 * MIB, OP_RESERVE), -ENOSPC);
+  struct shard_op *op = put_op(100, data, 6 * MIB, 0);
+  rig_submit(&rig, op);
+  for (int i = 0; i < 1000; i++) rig_step(&rig);
+  assert_false(rig_done(op));
+  assert_true(manifest_wants_flush(shard_manifest(rig.shard)));
   rig_flush(&rig);
-  assert_int_equal(rig_put(&rig, 100, data, 6 * MIB, 0), 0); /* from two holes */
+  assert_int_equal(rig_wait(&rig, op), 0); /* into two holes */
+  free(op);
   get_and_compare(100, data, 6 * MIB, 0, 6 * MIB, 0);
   struct blob b;
   assert_int_equal(rig_find(&rig, 100, &b), 0);
