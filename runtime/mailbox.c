@@ -196,6 +196,8 @@ uint32_t mailbox_room(const struct inbox *inbox, uint32_t peer) {
   return ring->capacity - ring_used(&ring->ring);
 }
 
+/* Stops after one ring's capacity. What is then still there was put after we took the bit, for
+ * the ring held no more than that; so its sender sets the bit again, or has done so. */
 static uint32_t drain_peer(struct inbox *inbox, uint32_t peer, inbox_deliver_fn *deliver,
                            void *arg) {
   struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_acquire);
@@ -204,10 +206,6 @@ static uint32_t drain_peer(struct inbox *inbox, uint32_t peer, inbox_deliver_fn 
   uint32_t n = 0;
   for (; n < ring->capacity && ring_take(&ring->ring, ring->slots, &batch); n++)
     deliver(arg, peer, batch);
-  /* We stopped at the bound, so there may be more, whose bit we have taken. */
-  if (n == ring->capacity)
-    atomic_fetch_or_explicit(&inbox->ready[peer / 64], UINT64_C(1) << (peer % 64),
-                             memory_order_seq_cst);
   return n;
 }
 

@@ -117,6 +117,29 @@ static void neighbours_join(void **state) {
   }
 }
 
+/* The place where the next search begins is swallowed by a run that grows, from either side. */
+static void search_goes_on_after_joins(void **state) {
+  (void)state;
+  make(BLOCKS(3));
+  void *a = arena_alloc(arena, 1, false); /* the next search begins behind it */
+  arena_free(arena, a);
+  a = arena_alloc(arena, 1, false);
+  assert_true(arena_contains(arena, a));
+  void *b = arena_alloc(arena, 1, false), *c = arena_alloc(arena, 1, false);
+  arena_free(arena, a);
+  a = arena_alloc(arena, 1, false); /* begins at b */
+  assert_true(arena_contains(arena, a));
+  arena_free(arena, a);
+  arena_free(arena, b);
+  b = arena_alloc(arena, BLOCKS(2), false);
+  assert_true(arena_contains(arena, b));
+  arena_free(arena, b);
+  arena_free(arena, c);
+  assert_int_equal(stats().outside_total, 0);
+  expect_all_free();
+  drop();
+}
+
 static void full_arena_gives_ordinary_memory(void **state) {
   (void)state;
   make(BLOCKS(4));
@@ -252,6 +275,22 @@ static void mark_ends(const struct held *h) {
   h->buffer[BLOCKS(h->blocks) - 1] = h->mark;
 }
 
+/* The longest stretch of blocks that nothing in the list holds. */
+static uint64_t longest_gap(const struct held *held, uint32_t count, uint64_t blocks) {
+  bool used[512] = {false};
+  uint64_t gap = 0, longest = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (!arena_contains(arena, held[i].buffer)) continue;
+    uint64_t first = (uint64_t)(held[i].buffer - (unsigned char *)arena_base(arena)) / BLOCK_BYTES;
+    for (uint64_t b = 0; b < held[i].blocks; b++) used[first + b] = true;
+  }
+  for (uint64_t b = 0; b < blocks; b++) {
+    gap = used[b] ? 0 : gap + 1;
+    longest = max_u64(longest, gap);
+  }
+  return longest;
+}
+
 static void random_run(void **state) {
   (void)state;
   struct random random = {.state = 11};
@@ -264,8 +303,10 @@ static void random_run(void **state) {
       struct held *h = &held[count];
       h->blocks = 1 + random_below(&random, random_below(&random, 4) ? 6 : 40);
       h->mark = (unsigned char)random_next(&random);
+      bool fits = longest_gap(held, count, 300) >= h->blocks;
       h->buffer = arena_alloc(arena, BLOCKS(h->blocks), false);
       assert_non_null(h->buffer);
+      assert_int_equal(arena_contains(arena, h->buffer), fits);
       for (uint32_t i = 0; i < count; i++) assert_false(overlap(h, &held[i]));
       mark_ends(h);
       count++;
@@ -334,6 +375,7 @@ int main(void) {
       cmocka_unit_test(sizes_are_rounded),
       cmocka_unit_test(buffers_are_whole_blocks_inside),
       cmocka_unit_test(neighbours_join),
+      cmocka_unit_test(search_goes_on_after_joins),
       cmocka_unit_test(full_arena_gives_ordinary_memory),
       cmocka_unit_test(impossible_sizes_are_refused),
       cmocka_unit_test(zeroed_is_zero_again),
