@@ -25,7 +25,7 @@ bool bench_is_read(int rw) { return rw == RW_RANDREAD || rw == RW_READ || rw == 
 bool bench_is_write(int rw) { return rw == RW_RANDWRITE || rw == RW_PUT; }
 
 uint64_t bench_request_bytes(const struct bench_options *o) {
-  if (o->rw == RW_DELETE) return 0;
+  if (o->rw == RW_DELETE || o->rw == RW_FLUSH || o->rw == RW_OPEN) return 0;
   return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
 }
 

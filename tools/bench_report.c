@@ -236,8 +236,9 @@ static void print_control(FILE *out, const struct bench_result *r) {
 static void print_head(FILE *out, const struct bench *b, const struct bench_environment *e) {
   const struct bench_options *o = &b->o;
   char size[32], blob[32];
-  fprintf(out, "%s  %s requests", bench_rw_name(o->rw),
-          human_bytes((double)bench_request_bytes(o), size, 32));
+  fputs(bench_rw_name(o->rw), out);
+  if (bench_request_bytes(o))
+    fprintf(out, "  %s requests", human_bytes((double)bench_request_bytes(o), size, 32));
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
             (unsigned long long)o->batch);

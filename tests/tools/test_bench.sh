@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# test_bench.sh SHARD-BENCH JSON-CHECK: every kind of load runs on every engine, does something,
+# test_bench.sh SHARD-BENCH JSON-CHECK SHARD-CTL: every kind of load runs on every engine, does something,
 # fails nothing, and says so in JSON. No speed is asserted.
 . "$(dirname "$0")/lib.sh"
-bench=$1 check=$2
+bench=$1 check=$2 ctl=$3
 here=$work/store
 quick="--runtime=0.1 --output-format=json"
 
@@ -57,8 +57,15 @@ expect 1 "$bench" $quick --store="$work/nowhere"
 said --create
 expect 2 "$bench" $quick --store="$here" --blobs=100000000
 said --blobs=100000000
-# Data of another seed is not there; data that was changed is noticed.
+# Data that somebody else has changed is noticed, and only by --verify.
 runs read --store="$here" --create --force --size=96M --shards=1 --blobs=100 --verify --prealloc=full
+expect 0 "$ctl" ls "$here"
+victim=$(head -1 "$work/out" | cut -d' ' -f1)
+head -c 4096 /dev/urandom > "$work/other"
+expect 0 "$ctl" put "$here" "$victim" "$work/other"
+expect 1 "$bench" $quick --store="$here" --blobs=100 --verify
+said 'does not hold what was written'
+runs read --store="$here" --blobs=100
 
 # The null engine: index and runtime only.
 runs read --store="$here" --create --force --size=96M --device=null --blob-size=4k
