@@ -16,7 +16,12 @@ int sr_port_open(struct sr_store *s, const struct sr_port_options *options, stru
 }
 
 int sr_port_close(struct sr_port *p) { return port_close(port_of(p)); }
-int sr_port_fd(struct sr_port *p) { return p ? port_of(p)->event_fd : -EINVAL; }
+int sr_port_fd(struct sr_port *p) {
+  if (!p || port_of(p)->peer.local) return -EINVAL;
+  port_of(p)->fd_used = true;
+  port_arm(port_of(p));
+  return port_of(p)->event_fd;
+}
 uint32_t sr_port_in_flight(const struct sr_port *p) { return p ? port_of(p)->in_flight : 0; }
 
 static bool well_formed(const struct sr_request *r, bool local) {
@@ -85,7 +90,7 @@ int sr_port_reap(struct sr_port *p, struct sr_request *finished[], uint32_t max)
     else
       finished[stored++] = request;
   }
-  if (n == 0 && !port->finished.head) port_arm(port);
+  if (n == 0 && port->fd_used && !port->finished.head) port_arm(port);
   return (int)n;
 }
 

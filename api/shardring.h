@@ -249,14 +249,16 @@ int sr_port_close(struct sr_port *port);
  * the store is closing. */
 int sr_port_submit(struct sr_port *port, struct sr_request *const requests[], uint32_t count);
 /* Collects finished requests: runs the callbacks of those that have one, stores the others
- * in finished[0..max). Returns how many of both together. Returning 0 arms sr_port_fd().
+ * in finished[0..max). Returns how many of both together. Returning 0 arms sr_port_fd(), once
+ * that has been called.
  * Never blocks. A core's own port is reaped by its core: -EINVAL. */
 int sr_port_reap(struct sr_port *port, struct sr_request *finished[], uint32_t max);
 /* Waits until sr_port_reap() would return something: 1, or 0 after the timeout (ns; negative:
  * for ever). -EINVAL on a core's own port; -ENODATA if nothing is in flight. */
 int sr_port_wait(struct sr_port *port, int64_t timeout_ns);
-/* An eventfd for poll/epoll: readable when something has finished since the last reap that
- * returned 0. Owned by the port; do not read it, reap does. */
+/* An eventfd for poll/epoll: readable when something has finished since this call or the last reap
+ * that returned 0. Owned by the port; do not read it, reap does. A port whose descriptor was
+ * never asked for is cheaper to poll by reap. -EINVAL on a core's own port. */
 int sr_port_fd(struct sr_port *port);
 uint32_t sr_port_in_flight(const struct sr_port *port);
 

@@ -55,6 +55,7 @@ int port_open(struct port **out, struct store *store, uint32_t depth) {
     struct port *port = store->ports[i];
     port->depth = depth;
     port->open = true;
+    port->fd_used = false;
     inbox_awake(&port->inbox);
     *out = port;
     break;
@@ -147,14 +148,16 @@ static void clear_event(struct port *port) {
   (void)n; /* EAGAIN: nobody has written */
 }
 
+static void signal_event(struct port *port) {
+  uint64_t one = 1;
+  ssize_t n = write(port->event_fd, &one, sizeof one);
+  (void)n; /* EAGAIN: readable already */
+}
+
 void port_arm(struct port *port) {
   clear_event(port);
-  if (!inbox_prepare_sleep(&port->inbox)) {
-    /* Something came between the drain and now: the descriptor must say so. */
-    uint64_t one = 1;
-    ssize_t n = write(port->event_fd, &one, sizeof one);
-    (void)n;
-  }
+  /* Something came between the drain and now: the descriptor must say so. */
+  if (!inbox_prepare_sleep(&port->inbox)) signal_event(port);
 }
 
 /* A stepped store makes progress only when somebody steps it. */
@@ -218,5 +221,7 @@ int port_run(struct port *port, uint32_t core, struct shard_op *op) {
     port->finished.head = others.head;
     port->finished.count += others.count;
   }
+  if (port->fd_used)
+    signal_event(port); /* our waits have disarmed it; what it was armed for may be here */
   return 0;
 }

@@ -13,6 +13,8 @@ struct port {
   struct inbox inbox; /* peers: cores by index */
   int event_fd;
   bool open;
+  bool fd_used; /* somebody may be polling event_fd: reap arms it. Who never asks for it pays no
+                   system call. */
   uint32_t depth, in_flight;
   struct op_chain finished; /* drained, not yet taken */
   struct op_chain *sending; /* [core_count] */

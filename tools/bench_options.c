@@ -65,9 +65,9 @@ static int complete_store(struct bench_options *o) {
   bool memory = strncmp(o->store, "mem:", 4) == 0;
   if (o->device == DEVICE_MEM && !memory)
     return refuse("--device=mem keeps nothing on disk: use it with --store=mem: (or none)");
-  if (memory && o->device_given && o->device != DEVICE_MEM)
-    return refuse("--store=mem: works with --device=mem only");
-  if (memory) o->device = DEVICE_MEM;
+  if (memory && o->device_given && o->device != DEVICE_MEM && o->device != DEVICE_NULL)
+    return refuse("--store=mem: works with --device=mem or null only");
+  if (memory && o->device != DEVICE_NULL) o->device = DEVICE_MEM;
   if (!memory || o->store[4]) {
     if (snprintf(o->where_text, sizeof(o->where_text), "%s", o->store) >=
         (int)sizeof(o->where_text))

@@ -48,7 +48,7 @@ int bench_fail(const char *what, int error) {
 int bench_create(const struct bench_options *o) {
   struct progress p;
   struct sr_format_options f = SR_FORMAT_OPTIONS_INIT;
-  if (o->device == DEVICE_MEM) return 0; /* made by opening it */
+  if (strncmp(o->store, "mem:", 4) == 0) return 0; /* made by opening it */
   f.size_bytes = o->size_bytes;
   f.shards = (uint32_t)o->shards;
   f.force = o->force;
@@ -87,7 +87,7 @@ int bench_open(struct bench *b) {
   open.core_count = o->core_count;
   open.engine = o->device_given || o->device != DEVICE_URING ? engines[o->device] : NULL;
   open.must_engine = o->device_given && o->device == DEVICE_URING;
-  if (o->device == DEVICE_MEM) open.engine = NULL;
+  if (o->device == DEVICE_MEM) open.engine = NULL; /* mem: brings its own */
   /* Nothing may be written in the background where reads shall stay off the device. */
   open.no_background = o->prealloc == PREALLOC_UNWRITTEN;
   uint64_t depth = o->where == WHERE_CORE ? o->iodepth : o->iodepth * o->numjobs;
