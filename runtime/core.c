@@ -266,9 +266,10 @@ static uint32_t finish_local(struct core *core) {
 bool core_step(struct core *core) {
   uint32_t mail = inbox_drain(&core->inbox, deliver, core);
   uint32_t started = start_incoming(core);
+  /* First the device gets its work, then ours goes on while it is at it. */
+  uint32_t completed = device_poll(core->device);
   bool was_busy = core->busy_count > 0;
   bool ticked = was_busy && tick_shards(core);
-  uint32_t completed = device_poll(core->device);
   if (was_busy) publish_dirty(core);
   uint32_t finished = finish_local(core);
   if (core->touched_count) send_returns(core);

@@ -99,6 +99,10 @@ struct work {
   /* Writes: the data are tail[0..tail_bytes) and then src[0..src_bytes), from blob byte base. */
   const char *tail, *src;
   uint64_t tail_bytes, src_bytes, base;
+  /* A put's checksums are computed while its data are on their way to the device. */
+  bool sums_late;
+  uint64_t summed_bytes; /* of src; less than all: in s->unsummed */
+  struct work *unsummed_next, **unsummed_at;
 
   struct sums *feed;
   struct sums sums;
@@ -176,6 +180,7 @@ struct shard {
   struct piece *pieces, *free_pieces;
   struct work *hungry, **hungry_last; /* works that wait for pieces, FIFO */
   struct detail *details, *free_details;
+  struct work *unsummed, **unsummed_last; /* works with sums_late set, FIFO */
   char *bounces;
   size_t bounces_bytes;
   uint32_t work_count, piece_count;
@@ -233,6 +238,12 @@ struct piece *work_pieces_pop(struct work *w);
 /* Write data (see struct work): plan and the bytes of the whole transfer. */
 uint32_t write_plan(struct work *w, struct piece *p, uint32_t bytes_max);
 void write_piece_done(struct piece *p);
+
+/* Puts whose I/O has been submitted: their checksums, some at a time. sums_late_tick() returns true
+ * if there are more; sums_late_end() does the rest of one. */
+void sums_late_add(struct work *w);
+bool sums_late_tick(struct shard *s);
+void sums_late_end(struct work *w);
 
 /* shard_read.c */
 void get_submit(struct shard *s, struct shard_op *op);

@@ -59,6 +59,48 @@ bool sums_check_end(struct sums *x) {
   return true;
 }
 
+/* ---- Checksums computed late ---------------------------------------------------------------
+ *
+ * The device starts on the data before their checksums are known: the two take about as long, and
+ * so they overlap. The index needs the sums only when the data are down. */
+
+#define LATE_BYTES (1u << 20) /* at a time, so that completions do not wait for long */
+
+void sums_late_add(struct work *w) {
+  struct shard *s = w->shard;
+  w->sums_late = true;
+  w->unsummed_next = NULL;
+  w->unsummed_at = s->unsummed_last;
+  *s->unsummed_last = w;
+  s->unsummed_last = &w->unsummed_next;
+}
+
+static void late_remove(struct work *w) {
+  struct shard *s = w->shard;
+  *w->unsummed_at = w->unsummed_next;
+  if (w->unsummed_next)
+    w->unsummed_next->unsummed_at = w->unsummed_at;
+  else
+    s->unsummed_last = w->unsummed_at;
+}
+
+static uint64_t late_feed(struct work *w, uint64_t bytes) {
+  uint64_t n = min_u64(bytes, w->src_bytes - w->summed_bytes);
+  sums_feed(w->feed, w->src + w->summed_bytes, n);
+  w->summed_bytes += n;
+  if (w->summed_bytes == w->src_bytes) late_remove(w);
+  return n;
+}
+
+void sums_late_end(struct work *w) {
+  if (w->sums_late && w->summed_bytes < w->src_bytes) late_feed(w, UINT64_MAX);
+}
+
+bool sums_late_tick(struct shard *s) {
+  for (uint64_t left = LATE_BYTES; s->unsummed && left > 0;) left -= late_feed(s->unsummed, left);
+  return s->unsummed != NULL;
+}
+
 /* ---- Pools -------------------------------------------------------------------------------- */
 
 int works_create(struct shard *s) {
@@ -75,6 +117,7 @@ int works_create(struct shard *s) {
       mmap(NULL, s->bounces_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   s->bounces = bounces == MAP_FAILED ? NULL : bounces;
   s->hungry_last = &s->hungry;
+  s->unsummed_last = &s->unsummed;
   if (!s->works || !s->pieces || !s->details || !s->bounces) return -ENOMEM;
   for (uint32_t i = s->work_count; i-- > 0;) {
     s->works[i].shard = s;
@@ -273,7 +316,7 @@ uint32_t write_plan(struct work *w, struct piece *p, uint32_t bytes_max) {
     data = gather(w, at, p->bounce, bytes);
     p->io.buf = p->bounce;
   }
-  sums_feed(w->feed, p->io.buf, data);
+  if (!w->sums_late) sums_feed(w->feed, p->io.buf, data);
   w->shard->write_bytes += data;
   return (uint32_t)bytes;
 }

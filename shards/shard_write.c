@@ -103,6 +103,7 @@ void write_fail(struct shard *s, struct shard_op *op, int result) {
 /* ---- Put ------------------------------------------------------------------------------------ */
 
 static void put_finish(struct work *w) {
+  sums_late_end(w);
   sums_end(w->feed);
   write_ready(w->shard, w->op, w->error);
 }
@@ -178,6 +179,7 @@ static enum start put_start(struct shard *s, struct shard_op *op) {
   w->end = round_up(op->bytes, BLOCK_BYTES);
   w->src = op->buf;
   w->src_bytes = op->bytes;
+  if (shift) sums_late_add(w);
   work_drive(w);
   return STARTED;
 }
