@@ -5,8 +5,12 @@
  *   of_partition[] names it -> the next seal writes a directory of all live checkpoints ->
  *   its root names the directory, and the log's head with it
  *
- * What an older directory names is freed in the epoch whose root names the newer one: it can be
- * reused only when that root is durable. */
+ * What an older directory names is given back when the root that names the newer one is durable.
+ *
+ * A full region must still be checkpointed, or its log fills up and then nothing can be deleted.
+ * So the directory has two places of its own, and a reserve is held that is as large as the
+ * largest checkpoint (with room to grow). Blocks come back to the reserve before anybody else
+ * sees them, so that it cannot be lost to others piece by piece. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +20,7 @@
 #include "shards/manifest_internal.h"
 
 #define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
-#define RESERVE_BLOCKS 96u
+#define RESERVE_BLOCKS 58u         /* at least */
 
 /* ---- On disk
  * ---------------------------------------------------------------------------------------- */
@@ -50,6 +54,7 @@ _Static_assert(sizeof(struct disk_directory_entry) == 40, "on disk");
                INDEX_PARTITIONS * (sizeof(struct disk_directory_entry) +                           \
                                    CHECKPOINT_EXTENTS * sizeof(struct extent)),                    \
            BLOCK_BYTES)
+#define DIRECTORY_BLOCKS (DIRECTORY_BYTES_MAX >> BLOCK_SHIFT) /* what recovery claims for it */
 
 /* ---- Writing into extents
  * ----------------------------------------------------------------------------- */
@@ -93,19 +98,49 @@ static void writer_start(struct extent_writer *w, struct manifest *m, const stru
 /* ---- Space
  * -------------------------------------------------------------------------------------------- */
 
-void checkpoint_take_reserve(struct manifest *m) {
-  if (m->reserve_count || m->config.read_only) return;
-  int n = space_alloc(m->space, RESERVE_BLOCKS, m->reserve, CHECKPOINT_EXTENTS, 0);
+static void fill_reserve(struct manifest *m) {
+  uint64_t have = 0, target = max_u64(RESERVE_BLOCKS, m->largest_blocks + m->largest_blocks / 4);
+  for (uint32_t i = 0; i < m->reserve_count; i++) have += m->reserve[i].blocks;
+  if (have >= target) return;
+  space_cancel(m->space, m->reserve, m->reserve_count);
+  int n = space_alloc(m->space, target, m->reserve, CHECKPOINT_EXTENTS, 0);
+  if (n < 0 && have) n = space_alloc(m->space, have, m->reserve, CHECKPOINT_EXTENTS, 0);
+  for (uint64_t less = target / 2; n < 0 && !have && less > 0; less /= 2)
+    n = space_alloc(m->space, less, m->reserve, CHECKPOINT_EXTENTS, 0);
   m->reserve_count = n > 0 ? (uint32_t)n : 0;
+}
+
+void checkpoint_take_reserve(struct manifest *m) {
+  if (m->config.read_only) return;
+  for (uint32_t i = 0; i < 2; i++)
+    if (m->directory_area[i].blocks == 0 &&
+        space_alloc(m->space, DIRECTORY_BLOCKS, &m->directory_area[i], 1, 0) < 0)
+      m->directory_area[i].blocks = 0;
+  fill_reserve(m);
 }
 
 /* With the reserve, so that a full region can still be checkpointed and its log moves on. */
 static int take_space(struct manifest *m, uint64_t blocks, struct extent *extents, uint32_t max) {
-  if (m->reserve_count) space_cancel(m->space, m->reserve, m->reserve_count);
+  space_cancel(m->space, m->reserve, m->reserve_count);
   m->reserve_count = 0;
   int n = space_alloc(m->space, blocks, extents, max, 0);
-  checkpoint_take_reserve(m);
+  fill_reserve(m);
+  m->space_short = n < 0;
+  m->short_free_blocks = space_free_blocks(m->space);
   return n;
+}
+
+void checkpoint_root_durable(struct manifest *m) {
+  if (m->directory_moved) m->directory_next ^= 1;
+  m->directory_moved = false;
+  while (m->retiring) {
+    struct checkpoint *c = m->retiring;
+    m->retiring = c->next;
+    space_cancel(m->space, c->extents, c->extent_count);
+    free(c);
+  }
+  m->space_short = false;
+  checkpoint_take_reserve(m);
 }
 
 /* ---- One checkpoint
@@ -208,8 +243,10 @@ static bool checkpoint_step(struct manifest *m) {
     install(m, c);
     return true;
   }
+  m->largest_blocks = max_u64(m->largest_blocks, bytes_to_blocks(c->bytes));
   int n = take_space(m, bytes_to_blocks(c->bytes), c->extents, CHECKPOINT_EXTENTS);
-  if (n < 0) { /* full or in splinters: a delete and a flush make room, then a tick tries again */
+  if (n < 0) { /* full or in splinters: a flush gives back older checkpoints and what was deleted */
+    if (!checkpoint_flush_helps(m)) m->wanted = 0; /* nobody may wait for what cannot be */
     free(c);
     return false;
   }
@@ -221,19 +258,26 @@ static bool checkpoint_step(struct manifest *m) {
 
 bool checkpoint_tick(struct manifest *m) {
   if (m->stopped || m->config.read_only || m->writing) return false;
-  uint64_t log = m->config.region->log_blocks;
-  if (!m->wanted && m->position - m->pending_head <= log / 2) return false;
+  if (m->space_short && space_free_blocks(m->space) <= m->short_free_blocks) return false;
+  uint64_t used = m->position - m->pending_head;
+  bool pressed = m->log_short || used + manifest_log_staged_blocks(m) > manifest_log_usable(m) / 2;
+  if (!m->wanted && !(pressed && used > 0)) return false;
   return checkpoint_step(m);
 }
 
+/* True for one partition of each checkpoint: to visit each of them once. */
+static bool is_first_of(const struct manifest *m, uint32_t p) {
+  const struct checkpoint *c = m->of_partition[p];
+  if (!c) return false;
+  for (uint32_t k = c->first; k < p; k++)
+    if (m->of_partition[k] == c) return false;
+  return true;
+}
+
 uint64_t checkpoint_blocks(const struct manifest *m) {
-  uint64_t blocks = m->directory_extent.blocks;
-  const struct checkpoint *last = NULL;
-  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
-    if (m->of_partition[p] && m->of_partition[p] != last)
-      blocks += bytes_to_blocks(m->of_partition[p]->bytes);
-    last = m->of_partition[p];
-  }
+  uint64_t blocks = m->directory_area[0].blocks + m->directory_area[1].blocks;
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
+    if (is_first_of(m, p)) blocks += bytes_to_blocks(m->of_partition[p]->bytes);
   return blocks;
 }
 
@@ -247,9 +291,7 @@ static uint32_t encode_directory(struct manifest *m) {
   char *at = m->directory_buf + sizeof head;
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     const struct checkpoint *c = m->of_partition[p];
-    bool seen = c == NULL;
-    for (uint32_t k = 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
-    if (seen) continue;
+    if (!is_first_of(m, p)) continue;
     struct disk_directory_entry e = {.first = c->first,
                                      .count = c->count,
                                      .sequence = c->sequence,
@@ -274,32 +316,22 @@ static void directory_written(struct manifest *m, int result) {
   barrier_advance(m);
 }
 
-static void free_dead(struct manifest *m) {
-  while (m->dead) {
-    struct checkpoint *c = m->dead;
-    m->dead = c->next;
-    if (c->extent_count) space_free(m->space, c->extents, c->extent_count);
-    free(c);
-  }
-}
-
 void checkpoint_write_directory(struct manifest *m, struct root_shard *root) {
-  if (!m->directory_stale || m->stopped) return;
+  const struct extent *place = &m->directory_area[m->directory_next];
+  if (!m->directory_stale || m->stopped || !place->blocks) return;
   uint32_t bytes = encode_directory(m);
-  struct extent place;
-  /* Without room for it in one piece the old directory goes on to serve, with its log head. */
-  if (take_space(m, bytes_to_blocks(bytes), &place, 1) < 0) return;
-  if (m->directory_extent.blocks) space_free(m->space, &m->directory_extent, 1);
-  free_dead(m);
-  m->directory_extent = place;
+  check(m->retiring == NULL);
+  m->retiring = m->dead;
+  m->dead = NULL;
   m->directory_stale = false;
+  m->directory_moved = true;
   m->directory_writing = true;
-  root->dir_block = place.block;
+  root->dir_block = place->block;
   root->dir_bytes = bytes;
   root->dir_checksum = crc32c(0, m->directory_buf, bytes);
   root->log_head = m->pending_head;
-  writer_start(&m->directory_writer, m, &m->directory_extent, 1, m->directory_buf,
-               directory_written);
+  m->directory_used = (struct extent){place->block, bytes_to_blocks(bytes)};
+  writer_start(&m->directory_writer, m, &m->directory_used, 1, m->directory_buf, directory_written);
 }
 
 /* ---- Loading
@@ -312,54 +344,85 @@ void checkpoint_write_directory(struct manifest *m, struct root_shard *root) {
     return -EBADMSG;                                                                               \
   } while (0)
 
+/* One entry of the directory at *at; 0, or -EBADMSG with *what. */
+static int decode_checkpoint(const struct manifest *m, const char *buf, uint64_t bytes,
+                             uint64_t *at, struct checkpoint *c, const char **what) {
+  struct disk_directory_entry e;
+  *what = "is cut off";
+  if (bytes - *at < sizeof e) return -EBADMSG;
+  memcpy(&e, buf + *at, sizeof e);
+  *at += sizeof e;
+  if (e.extent_count > CHECKPOINT_EXTENTS || bytes - *at < e.extent_count * sizeof(struct extent))
+    return -EBADMSG;
+  *c = (struct checkpoint){.first = e.first,
+                           .count = e.count,
+                           .sequence = e.sequence,
+                           .position = e.position,
+                           .bytes = e.bytes,
+                           .checksum = e.checksum,
+                           .extent_count = e.extent_count};
+  memcpy(c->extents, buf + *at, e.extent_count * sizeof(struct extent));
+  *at += e.extent_count * sizeof(struct extent);
+  *what = "has impossible partitions";
+  if (e.count == 0 || e.first >= INDEX_PARTITIONS || e.count > INDEX_PARTITIONS - e.first)
+    return -EBADMSG;
+  *what = "does not fit the log that the root names";
+  if (e.position < m->root.log_head || e.position > m->root.log_tail ||
+      e.sequence > m->root.sequence)
+    return -EBADMSG;
+  *what = "has extents out of range";
+  uint64_t blocks = 0, region = m->config.region->blocks;
+  for (uint32_t i = 0; i < c->extent_count; i++) {
+    const struct extent *x = &c->extents[i];
+    if (!x->blocks || x->block >= region || x->blocks > region - x->block) return -EBADMSG;
+    blocks += x->blocks;
+  }
+  return e.bytes > region << BLOCK_SHIFT || blocks != bytes_to_blocks(e.bytes) ? -EBADMSG : 0;
+}
+
+/* The newest one of each partition counts. */
+static void adopt(struct manifest *m, struct checkpoint *c) {
+  for (uint32_t p = c->first; p < c->first + c->count; p++) {
+    struct checkpoint *old = m->of_partition[p];
+    if (old && old->sequence > c->sequence) continue;
+    if (old && --old->live == 0) free(old);
+    m->of_partition[p] = c;
+    c->live++;
+  }
+  if (c->live == 0) free(c);
+}
+
 static int decode_directory(struct manifest *m, const char *buf, uint32_t bytes, char *why,
                             size_t why_bytes) {
   struct disk_directory head;
   memcpy(&head, buf, sizeof head);
   if (head.magic != DIRECTORY_MAGIC || head.shard != m->config.shard ||
-      head.store != m->store_key || head.count > INDEX_PARTITIONS)
+      head.store != m->store_key || head.count > INDEX_PARTITIONS || head.reserved)
     REFUSE("checkpoint directory: not this shard's");
   uint64_t at = sizeof head;
   for (uint32_t i = 0; i < head.count; i++) {
-    struct disk_directory_entry e;
-    if (bytes - at < sizeof e) REFUSE("checkpoint directory: cut off");
-    memcpy(&e, buf + at, sizeof e);
-    at += sizeof e;
-    if (e.count == 0 || e.first >= INDEX_PARTITIONS || e.count > INDEX_PARTITIONS - e.first ||
-        e.extent_count > CHECKPOINT_EXTENTS || e.bytes > UINT64_C(1) << 40 ||
-        bytes - at < e.extent_count * sizeof(struct extent))
-      REFUSE("checkpoint directory: entry %u is impossible", i);
+    const char *what = "";
     struct checkpoint *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
-    *c = (struct checkpoint){.first = e.first,
-                             .count = e.count,
-                             .sequence = e.sequence,
-                             .position = e.position,
-                             .bytes = e.bytes,
-                             .checksum = e.checksum,
-                             .extent_count = e.extent_count};
-    memcpy(c->extents, buf + at, e.extent_count * sizeof(struct extent));
-    at += e.extent_count * sizeof(struct extent);
-    for (uint32_t p = e.first; p < e.first + e.count; p++) {
-      struct checkpoint *old = m->of_partition[p];
-      if (old && old->sequence > c->sequence) continue;
-      if (old && --old->live == 0) free(old);
-      m->of_partition[p] = c;
-      c->live++;
+    if (decode_checkpoint(m, buf, bytes, &at, c, &what)) {
+      free(c);
+      REFUSE("checkpoint directory: entry %u %s", i, what);
     }
-    if (c->live == 0) free(c);
+    m->largest_blocks = max_u64(m->largest_blocks, bytes_to_blocks(c->bytes));
+    adopt(m, c);
   }
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
+    if (!m->of_partition[p] && m->root.log_head > 0)
+      REFUSE("checkpoint directory: no checkpoint of partition %u, and the log no longer has it",
+             p);
   return 0;
 }
 
 static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
                            size_t why_bytes) {
-  uint64_t at = 0, blocks = bytes_to_blocks(c->bytes), left = blocks;
+  uint64_t at = 0;
   for (uint32_t i = 0; i < c->extent_count; i++) {
     const struct extent *e = &c->extents[i];
-    if (e->blocks > left || e->block >= m->config.region->blocks ||
-        e->blocks > m->config.region->blocks - e->block)
-      REFUSE("checkpoint of partition %u: extents out of range", c->first);
     int r = region_read(m->config.region, buf + at, e->block, e->blocks);
     if (r) {
       snprintf(why, why_bytes, "checkpoint at block %llu: cannot be read",
@@ -367,10 +430,9 @@ static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char 
       return r;
     }
     at += e->blocks << BLOCK_SHIFT;
-    left -= e->blocks;
   }
   struct disk_checkpoint head;
-  if (left || c->bytes < sizeof head) REFUSE("checkpoint of partition %u: cut off", c->first);
+  if (c->bytes < sizeof head) REFUSE("checkpoint of partition %u: cut off", c->first);
   memcpy(&head, buf, sizeof head);
   if (crc32c(0, buf, c->bytes) != c->checksum || head.magic != CHECKPOINT_MAGIC ||
       head.shard != m->config.shard || head.store != m->store_key || head.sequence != c->sequence ||
@@ -409,11 +471,13 @@ static int load_entries(struct manifest *m, const struct checkpoint *c, const ch
 
 int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why,
                     size_t why_bytes) {
+  if (root->dir_block == 0 && root->log_head > 0)
+    REFUSE("root: no checkpoint directory, and the log no longer begins at 0");
   if (root->dir_block == 0) return 0;
   const struct region *region = m->config.region;
   uint64_t blocks = bytes_to_blocks(root->dir_bytes);
   if (root->dir_bytes < sizeof(struct disk_directory) || root->dir_bytes > DIRECTORY_BYTES_MAX ||
-      root->dir_block >= region->blocks || blocks > region->blocks - root->dir_block)
+      root->dir_block >= region->blocks || DIRECTORY_BLOCKS > region->blocks - root->dir_block)
     REFUSE("checkpoint directory at block %llu: out of range", (unsigned long long)root->dir_block);
   int r = region_read(region, m->directory_buf, root->dir_block, blocks);
   if (r || crc32c(0, m->directory_buf, root->dir_bytes) != root->dir_checksum) {
@@ -421,15 +485,12 @@ int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why
              (unsigned long long)root->dir_block, r ? "cannot be read" : "checksum mismatch");
     return r ? r : -EBADMSG;
   }
-  m->directory_extent = (struct extent){root->dir_block, blocks};
+  m->directory_area[0] = (struct extent){root->dir_block, DIRECTORY_BLOCKS};
+  m->directory_next = 1;
   r = decode_directory(m, m->directory_buf, root->dir_bytes, why, why_bytes);
-  const struct checkpoint *last = NULL;
   for (uint32_t p = 0; !r && p < INDEX_PARTITIONS; p++) {
     const struct checkpoint *c = m->of_partition[p];
-    bool seen = !c || c == last || c->bytes == 0;
-    for (uint32_t k = c ? c->first : 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
-    last = c;
-    if (seen) continue;
+    if (!is_first_of(m, p) || c->bytes == 0) continue;
     if (!grow_buffer(m, round_up(c->bytes, BLOCK_BYTES))) return -ENOMEM;
     r = read_checkpoint(m, c, m->checkpoint_buf, why, why_bytes);
     if (!r) r = load_entries(m, c, m->checkpoint_buf, why, why_bytes);
@@ -438,15 +499,13 @@ int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why
 }
 
 int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes) {
-  const struct extent *d = &m->directory_extent;
+  const struct extent *d = &m->directory_area[0];
   if (d->blocks && space_claim(m->space, d->block, d->blocks))
     REFUSE("checkpoint directory at block %llu: its blocks are used twice",
            (unsigned long long)d->block);
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     const struct checkpoint *c = m->of_partition[p];
-    bool seen = c == NULL;
-    for (uint32_t k = c ? c->first : 0; k < p && !seen; k++) seen = m->of_partition[k] == c;
-    for (uint32_t i = 0; !seen && i < c->extent_count; i++)
+    for (uint32_t i = 0; is_first_of(m, p) && i < c->extent_count; i++)
       if (space_claim(m->space, c->extents[i].block, c->extents[i].blocks))
         REFUSE("checkpoint at block %llu: its blocks are used twice",
                (unsigned long long)c->extents[i].block);
@@ -463,16 +522,21 @@ int checkpoint_create(struct manifest *m) {
   return m->directory_buf ? 0 : -ENOMEM;
 }
 
+static void free_list(struct checkpoint *c) {
+  while (c) {
+    struct checkpoint *next = c->next;
+    free(c);
+    c = next;
+  }
+}
+
 void checkpoint_destroy(struct manifest *m) {
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     struct checkpoint *c = m->of_partition[p];
     if (c && --c->live == 0) free(c);
   }
-  while (m->dead) {
-    struct checkpoint *c = m->dead;
-    m->dead = c->next;
-    free(c);
-  }
+  free_list(m->dead);
+  free_list(m->retiring);
   free(m->checkpoint_buf);
   free(m->directory_buf);
 }

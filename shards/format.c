@@ -80,6 +80,13 @@ void identity_encode(const struct identity *id, void *buf) {
     return error;                                                                                  \
   } while (0)
 
+static bool all_zero(const void *buf, size_t bytes) {
+  const char *b = buf;
+  size_t i = 0;
+  while (i < bytes && !b[i]) i++;
+  return i == bytes;
+}
+
 static int check_segments(const struct disk_identity *d, char *why, size_t why_bytes) {
   if (d->segment_count > FORMAT_SEGMENTS_MAX)
     REFUSE(-EBADMSG, "%u segments: at most %u fit", d->segment_count, FORMAT_SEGMENTS_MAX);
@@ -118,9 +125,14 @@ static int check_identity(const struct disk_identity *d, char *why, size_t why_b
         root_end > d->backing_blocks - FORMAT_IDENTITY_BLOCKS)))
     REFUSE(-EBADMSG, "root slots out of range");
   if (d->reserved) REFUSE(-EBADMSG, "reserved bytes are not zero");
-  for (size_t i = 0; i < sizeof d->reserved_too; i++)
-    if (d->reserved_too[i]) REFUSE(-EBADMSG, "reserved bytes are not zero");
-  return check_segments(d, why, why_bytes);
+  if (!all_zero(d->reserved_too, sizeof d->reserved_too))
+    REFUSE(-EBADMSG, "reserved bytes are not zero");
+  int r = check_segments(d, why, why_bytes);
+  if (r) return r;
+  size_t used = (size_t)((const char *)&d->segments[d->segment_count] - (const char *)d);
+  if (!all_zero((const char *)d + used, IDENTITY_BYTES - used))
+    REFUSE(-EBADMSG, "bytes behind the last segment are not zero");
+  return 0;
 }
 
 int identity_decode(struct identity *id, const void *buf, char *why, size_t why_bytes) {
@@ -187,6 +199,7 @@ struct disk_root {
 _Static_assert(sizeof(struct disk_root) == 64, "on disk");
 
 static const char root_magic[8] = "SHRDROOT";
+#define POSITION_MAX (UINT64_C(1) << 60) /* sums of positions do not overflow */
 
 uint64_t root_copy_blocks(uint32_t shard_count) {
   return bytes_to_blocks(sizeof(struct disk_root) + shard_count * sizeof(struct disk_root_shard));
@@ -220,23 +233,25 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
                 char *why, size_t why_bytes) {
   const struct disk_root *d = copy;
   uint64_t bytes = root_copy_blocks(shard_count) << BLOCK_SHIFT;
-  const char *b = copy;
-  uint64_t used = 0;
-  while (used < bytes && !b[used]) used++;
-  if (used == bytes) REFUSE(-ENODATA, "never written");
+  if (all_zero(copy, bytes)) REFUSE(-ENODATA, "never written");
   if (memcmp(d->magic, root_magic, sizeof d->magic) != 0) REFUSE(-EBADMSG, "no root magic");
   if (d->checksum != checksum_without(copy, bytes, offsetof(struct disk_root, checksum)))
     REFUSE(-EBADMSG, "checksum mismatch");
   if (memcmp(d->uuid, uuid, 16) != 0) REFUSE(-EBADMSG, "a root of another store");
   if (d->shard_count != shard_count)
     REFUSE(-EBADMSG, "%u shards, the store has %u", d->shard_count, shard_count);
+  size_t used = sizeof *d + shard_count * sizeof d->shards[0];
+  if (!all_zero(d->reserved, sizeof d->reserved) ||
+      !all_zero((const char *)copy + used, bytes - used))
+    REFUSE(-EBADMSG, "reserved bytes are not zero");
   memset(root, 0, sizeof *root);
   root->epoch = d->epoch;
   root->incarnation = d->incarnation;
   root->shard_count = shard_count;
   for (uint32_t s = 0; s < shard_count; s++) {
     const struct disk_root_shard *r = &d->shards[s];
-    if (r->log_head > r->log_tail || r->reserved || r->reserved_too)
+    if (r->log_head > r->log_tail || r->log_tail > POSITION_MAX || r->sequence > POSITION_MAX ||
+        r->reserved || r->reserved_too)
       REFUSE(-EBADMSG, "shard %u: impossible log positions", s);
     root->shards[s] = (struct root_shard){.log_head = r->log_head,
                                           .log_tail = r->log_tail,

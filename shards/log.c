@@ -9,6 +9,8 @@
 /* ---- Entries -----------------------------------------------------------------------------------
  */
 
+#define GRANULE_SHIFT_MAX 26 /* what the index holds: enough for 1 TiB and more */
+
 struct disk_entry {
   uint8_t type, flags, granule_shift, reserved;
   uint32_t value; /* small: checksum; put: bytes of the entry; delete: 0 */
@@ -28,8 +30,8 @@ struct disk_put {
 _Static_assert(sizeof(struct disk_put) == 16 && sizeof(struct extent) == 16, "on disk");
 
 static bool is_small(const struct blob *b) {
-  return b->extent_count == 1 && b->extents[0].blocks == 1 && b->bytes <= BLOCK_BYTES &&
-         b->granule_count <= 1 && b->extents[0].block < SMALL_BLOCK_MAX;
+  return b->extent_count == 1 && b->extents[0].blocks == 1 && b->bytes > 0 &&
+         b->bytes <= BLOCK_BYTES && b->granule_count <= 1 && b->extents[0].block < SMALL_BLOCK_MAX;
 }
 
 uint32_t log_entry_put(void *buf, const struct blob *b) {
@@ -50,9 +52,9 @@ uint32_t log_entry_put(void *buf, const struct blob *b) {
   struct disk_put put = {b->bytes, b->extent_count, b->granule_count};
   memcpy(at, &put, sizeof put);
   at += sizeof put;
-  memcpy(at, b->extents, b->extent_count * sizeof(struct extent));
+  if (b->extent_count) memcpy(at, b->extents, b->extent_count * sizeof(struct extent));
   at += b->extent_count * sizeof(struct extent);
-  memcpy(at, b->checksums, b->granule_count * 4u);
+  if (b->granule_count) memcpy(at, b->checksums, b->granule_count * 4u);
   at += b->granule_count * 4u;
   uint32_t bytes = (uint32_t)(at - (char *)buf), whole = (uint32_t)round_up(bytes, 8);
   memset(at, 0, whole - bytes);
@@ -120,10 +122,10 @@ static uint32_t decode_put(struct blob *b, const struct disk_entry *d, uint64_t 
   const char *at = (const char *)(d + 1) + sizeof put;
   b->extents = (const struct extent *)at;
   b->checksums = (const uint32_t *)(at + put.extent_count * sizeof(struct extent));
-  if (put.bytes > UINT64_C(1) << 40) return *why = "impossible size", 0;
-  uint32_t want = b->flags & BLOB_NO_CHECKSUM || !put.bytes
-                      ? 0
-                      : blob_granule_count(put.bytes, b->granule_shift);
+  if (put.bytes > UINT64_C(1) << 40 || (put.bytes == 0 && put.extent_count))
+    return *why = "impossible size", 0;
+  bool none = b->flags & BLOB_NO_CHECKSUM || !put.bytes;
+  uint64_t want = none ? 0 : div_up(put.bytes, UINT64_C(1) << b->granule_shift);
   if (put.granule_count != want) return *why = "checksums do not fit the size", 0;
   return (uint32_t)bytes;
 }
@@ -140,7 +142,8 @@ uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint6
   if (d->reserved || d->flags & ~BLOB_NO_CHECKSUM) return *why = "unknown flags", 0;
   if (d->type == ENTRY_DELETE)
     return d->value || d->flags || d->granule_shift ? (*why = "unknown flags", 0) : sizeof *d;
-  if (d->granule_shift < BLOCK_SHIFT || d->granule_shift > 40) return *why = "granule size", 0;
+  if (d->granule_shift < BLOCK_SHIFT || d->granule_shift > GRANULE_SHIFT_MAX)
+    return *why = "impossible granule size", 0;
   uint32_t bytes = 0;
   if (d->type == ENTRY_PUT_SMALL)
     bytes = decode_small(b, d, left, why);
@@ -203,7 +206,7 @@ int frame_decode_header(struct frame *f, const void *buf, const char **why) {
   const struct disk_frame *d = buf;
   if (d->magic != FRAME_MAGIC) return *why = "no frame here", -EBADMSG;
   if (d->payload_bytes > FRAME_BYTES_MAX - FRAME_HEADER_BYTES || d->payload_bytes % 8 ||
-      d->flags & ~(FRAME_COMMIT | FRAME_SKIP) || (d->flags && d->payload_bytes))
+      d->flags & ~(FRAME_COMMIT | FRAME_SKIP) || (d->flags && (d->payload_bytes || d->entry_count)))
     return *why = "impossible frame header", -EBADMSG;
   *f = (struct frame){.store = d->store,
                       .shard = d->shard,

@@ -28,17 +28,17 @@ static uint64_t open_room(const struct manifest *m) {
 }
 
 static bool buffers_suffice(const struct manifest *m, uint64_t small, uint32_t large) {
-  if (m->free_count < 2 * large) return false;
+  if (2 * large >= LOG_BUFFERS || m->free_count < 2 * large) return false;
+  if (small > (uint64_t)SMALL_ROOM * (LOG_BUFFERS - 1 - 2 * large)) return false;
   return small <= open_room(m) + (uint64_t)SMALL_ROOM * (m->free_count - 2 * large);
 }
 
-/* Each entry may end up in a frame of its own with a commit frame behind it. */
-static bool log_suffices(const struct manifest *m, uint64_t bytes, uint32_t count) {
-  uint64_t staged = m->open_buffer ? frame_blocks(m->open_buffer->payload_bytes) : 0;
-  for (const struct log_buffer *b = m->closed; b; b = b->next)
-    staged += frame_blocks(b->payload_bytes);
-  return manifest_log_free_blocks(m) >=
-         LOG_MARGIN_BLOCKS + staged + bytes_to_blocks(bytes) + 2 * (uint64_t)count;
+/* Each entry may end up in a frame of its own with a commit frame behind it. Puts leave some room
+ * to deletes, which are what helps when a full region keeps the log from moving on. */
+static bool log_suffices(const struct manifest *m, uint64_t bytes, uint32_t count, bool is_put) {
+  uint64_t kept = is_put ? m->config.region->log_blocks / 16 : 0;
+  return manifest_log_free_blocks(m) >= LOG_MARGIN_BLOCKS + kept + manifest_log_staged_blocks(m) +
+                                            bytes_to_blocks(bytes) + 2 * (uint64_t)count;
 }
 
 int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
@@ -49,7 +49,8 @@ int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32
   uint64_t small = m->small_reserved + (is_large ? 0 : bytes);
   if (!buffers_suffice(m, small, m->large_reserved + is_large)) return -EAGAIN;
   uint64_t all = small + m->large_reserved_bytes + (is_large ? bytes : 0);
-  if (!log_suffices(m, all, m->reserved_count + 1)) return -EAGAIN;
+  m->log_short = !log_suffices(m, all, m->reserved_count + 1, extents > 0);
+  if (m->log_short) return -EAGAIN;
   int r = index_reserve(m->index, hash, extents, granules);
   if (r) return r;
   m->small_reserved = small;
@@ -119,12 +120,19 @@ bool manifest_tick(struct manifest *m) {
 }
 
 bool manifest_wants_flush(const struct manifest *m) {
-  uint64_t log = m->config.region->log_blocks, used = m->position - m->durable_head;
+  uint64_t staged = manifest_log_staged_blocks(m), usable = manifest_log_usable(m);
+  uint64_t used = m->position - m->durable_head + staged;
   uint64_t gain = m->pending_head - m->durable_head;
   if (m->stopped || m->config.read_only || m->seal || m->sealed) return false;
   if (m->flush_asked) return true;
-  if (used <= log / 2) return false;
-  return gain >= log / 8 || (gain > 0 && log - used < log / 4);
+  if (m->space_short && (m->wanted || m->log_short || used > usable / 2) &&
+      checkpoint_flush_helps(m))
+    return true;
+  /* Nothing left to checkpoint, and what is staged fills the log: it must become frames first. */
+  if (m->log_short && gain == 0 && m->pending_head == m->position) return staged > 0;
+  if (m->log_short && gain > 0) return true;
+  if (used <= usable / 2) return false;
+  return gain >= usable / 8 || (gain > 0 && used > usable - usable / 4);
 }
 
 bool manifest_ask_flush(struct manifest *m, uint64_t pending_blocks) {

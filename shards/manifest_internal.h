@@ -11,7 +11,8 @@
  * ones outstanding,
  *     S <= room of the open buffer + SMALL_ROOM * (free buffers - 2 L)
  * holds at all times. A large one takes a buffer of its own, and may waste the room of the one that
- * it closes: hence two.
+ * it closes: hence two. S and L are also bounded so that, once all writes have completed, the
+ * open buffer's room is not needed: then a barrier may close it, and a barrier waits for that.
  *
  * Barriers. One at a time. While one runs no new frame is started, so that a commit frame
  * follows directly on the frames that its flush has covered. */
@@ -28,6 +29,7 @@
 /* Log blocks kept for what no reservation counts: a skip at the ring's end, frames that barriers
  * close early. */
 #define LOG_MARGIN_BLOCKS (FRAME_BLOCKS_MAX + 16u)
+#define LOG_BLOCKS_MIN    256u
 
 struct log_buffer {
   struct io io;
@@ -85,6 +87,7 @@ struct manifest {
   struct log_buffer *free_buffers, *open_buffer;
   struct log_buffer *closed, **closed_last;
   uint32_t free_count;
+  bool log_short; /* the last reservation found no room in the log */
   uint64_t small_reserved;
   uint32_t large_reserved, reserved_count;
   uint64_t large_reserved_bytes;
@@ -110,19 +113,28 @@ struct manifest {
 
   /* Checkpoints. */
   struct checkpoint *of_partition[INDEX_PARTITIONS];
-  struct checkpoint *writing; /* its I/O runs */
-  struct checkpoint *dead;    /* a directory on disk may name them: freed with the next one */
-  uint64_t pending_head;      /* where replay begins once the newest checkpoints are in a root */
+  struct checkpoint *writing;  /* its I/O runs */
+  struct checkpoint *dead;     /* superseded; a directory on disk may name them */
+  struct checkpoint *retiring; /* nor does the directory of the root that is to come: free then */
+  uint64_t pending_head;       /* where replay begins once the newest checkpoints are in a root */
   uint32_t next_partition;
   uint32_t wanted; /* partitions still to be written for manifest_checkpoint_all() */
   bool directory_stale;
   bool directory_writing;
-  struct extent directory_extent; /* of the root's directory; blocks 0: none */
+  /* Two places, written in turn, held for ever: a full region cannot keep a directory from being
+   * written. blocks 0: not there. */
+  struct extent directory_area[2];
+  uint32_t directory_next;      /* the one that the durable root does not name */
+  bool directory_moved;         /* the root to come names directory_next */
+  struct extent directory_used; /* the part of it that is written */
   struct extent_writer writer, directory_writer;
   char *checkpoint_buf, *directory_buf;
   uint64_t checkpoint_buf_bytes;
   struct extent reserve[CHECKPOINT_EXTENTS]; /* held so that a full region can be checkpointed */
   uint32_t reserve_count;
+  uint64_t largest_blocks; /* of a checkpoint so far */
+  bool space_short;        /* the last one found no place, with so many blocks free: */
+  uint64_t short_free_blocks;
   uint64_t zeroed_blocks;
   uint64_t checkpoints;
 };
@@ -135,6 +147,13 @@ void *manifest_log_place(struct manifest *m, uint32_t bytes_max);
 void manifest_log_added(struct manifest *m, uint32_t bytes);
 bool manifest_log_pump(struct manifest *m);
 uint64_t manifest_log_free_blocks(const struct manifest *m);
+/* Blocks that what waits in buffers will take. */
+uint64_t manifest_log_staged_blocks(const struct manifest *m);
+/* What puts may fill of the log: all but the margin and the part that is kept for deletes. */
+static inline uint64_t manifest_log_usable(const struct manifest *m) {
+  uint64_t log = m->config.region->log_blocks;
+  return log - LOG_MARGIN_BLOCKS - log / 16;
+}
 
 /* checkpoint.c */
 bool checkpoint_tick(struct manifest *m);
@@ -143,8 +162,14 @@ bool checkpoint_tick(struct manifest *m);
 void checkpoint_write_directory(struct manifest *m, struct root_shard *root);
 int checkpoint_create(struct manifest *m);
 void checkpoint_destroy(struct manifest *m);
-/* After recovery: holds some blocks back. */
+/* After recovery: holds back the directory's places and the reserve. */
 void checkpoint_take_reserve(struct manifest *m);
+/* A flush would give blocks back. */
+static inline bool checkpoint_flush_helps(const struct manifest *m) {
+  return m->dead || m->retiring || space_pending_blocks(m->space) > 0;
+}
+/* The sealed root is durable: what only older ones named is given back, to the reserve first. */
+void checkpoint_root_durable(struct manifest *m);
 /* The newest checkpoint that has partition p, NULL: none, all is in the log. */
 static inline const struct checkpoint *checkpoint_of(const struct manifest *m, uint32_t p) {
   return m->of_partition[p];

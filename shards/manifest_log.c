@@ -31,6 +31,13 @@ uint64_t manifest_log_free_blocks(const struct manifest *m) {
   return used < log ? log - used : 0;
 }
 
+uint64_t manifest_log_staged_blocks(const struct manifest *m) {
+  uint64_t staged = m->open_buffer ? frame_blocks(m->open_buffer->payload_bytes) : 0;
+  for (const struct log_buffer *b = m->closed; b; b = b->next)
+    staged += frame_blocks(b->payload_bytes);
+  return staged;
+}
+
 /* ---- Buffers
  * ------------------------------------------------------------------------------------- */
 
@@ -57,7 +64,7 @@ static void open_buffer(struct manifest *m) {
 
 /* Closing early gives up the rest of the buffer: only if no reservation counts on it. */
 static bool may_close_early(const struct manifest *m) {
-  return m->free_count > 2 * m->large_reserved &&
+  return m->free_count >= 2 * m->large_reserved &&
          m->small_reserved <= (uint64_t)SMALL_ROOM * (m->free_count - 2 * m->large_reserved);
 }
 
@@ -304,6 +311,8 @@ static void start_seal(struct manifest *m) {
 }
 
 static void barrier_start(struct manifest *m) {
+  /* Else later: an end of a write, or the use of a reservation, makes room. */
+  if (m->open_buffer && !may_close_early(m) && !m->stopped) return;
   m->step = STEP_FRAMES;
   m->barrier_result = m->stopped ? -EIO : 0;
   m->barrier_sequence = m->sequence;
@@ -356,8 +365,10 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   }
   m->root = m->next_root;
   m->durable_head = m->root.log_head;
+  m->log_short = false;
   if (m->covered < m->sealed_sequence) m->covered = m->sealed_sequence;
   space_durable(m->space);
+  checkpoint_root_durable(m);
 }
 
 /* ---- Life

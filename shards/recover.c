@@ -167,19 +167,21 @@ static int replay(struct manifest *m, struct log_reader *r, struct walk *w, uint
 }
 
 /* Walks on as long as frames of this incarnation follow; *committed is where the last commit
- * frame ends, or unchanged. Returns where the walk ended. */
-static uint64_t find_commits(const struct manifest *m, struct log_reader *r, struct walk w,
-                             uint64_t incarnation, uint64_t limit, uint64_t *committed) {
-  for (;;) {
+ * frame ends, or unchanged. w ends behind the last good frame. 0, or -errno: what cannot be read
+ * is no torn tail. */
+static int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
+                        uint64_t *committed) {
+  while (w->position < limit) {
     struct frame f;
     const char *what;
     int error;
-    uint64_t position = w.position;
-    if (position >= limit || !next_in_chain(r, &w, &f, &what, &error)) return position;
-    if (f.incarnation != incarnation || w.position - m->durable_head > m->config.region->log_blocks)
-      return position;
-    if (f.flags & FRAME_COMMIT) *committed = w.position;
+    struct walk next = *w;
+    if (!next_in_chain(r, &next, &f, &what, &error)) return error == -EBADMSG ? 0 : error;
+    if (f.incarnation != incarnation || next.position > limit) return 0;
+    *w = next;
+    if (f.flags & FRAME_COMMIT) *committed = w->position;
   }
+  return 0;
 }
 
 /* The chain has ended at a position. If, further on, there are frames of this incarnation that lead
@@ -191,11 +193,15 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
     struct frame f;
     const char *what;
     int error;
-    if (!read_frame(r, p, &f, &what, &error)) continue;
+    if (!read_frame(r, p, &f, &what, &error)) {
+      if (error && error != -EBADMSG) return error;
+      continue;
+    }
     if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
     uint64_t committed = 0;
     struct walk from = {.position = p};
-    find_commits(m, r, from, incarnation, limit, &committed);
+    error = find_commits(r, &from, incarnation, limit, &committed);
+    if (error) return error;
     if (!committed) continue;
     REFUSE(w->position, "damaged, but committed: a commit up to block %llu covers it",
            (unsigned long long)log_place(committed, log));
@@ -219,9 +225,12 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
     w = (struct walk){s->log_tail, s->sequence, s->chain, true};
     uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
     struct walk end = w;
-    end.position = find_commits(m, &r, w, root->incarnation, limit, &committed);
-    e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
-    if (!e) e = replay(m, &r, &w, committed, why, why_bytes);
+    e = find_commits(&r, &end, root->incarnation, limit, &committed);
+    if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
+    if (!e)
+      e = replay(m, &r, &w, committed, why, why_bytes);
+    else if (e != -EBADMSG)
+      REFUSE(end.position, "cannot be read: %s", strerror(-e));
   }
   free(r.window);
   m->position = w.position;
@@ -292,6 +301,11 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   if (!r) r = space_create(&m->space, config->region->blocks);
   if (!r) r = manifest_log_create(m);
   if (!r) r = checkpoint_create(m);
+  if (!r && config->region->log_blocks < LOG_BLOCKS_MIN) {
+    snprintf(why, why_bytes, "a log of %llu blocks: at least %u are needed",
+             (unsigned long long)config->region->log_blocks, LOG_BLOCKS_MIN);
+    r = -EINVAL;
+  }
   if (!r && m->root.log_tail - m->root.log_head > config->region->log_blocks) {
     snprintf(why, why_bytes, "root: a log longer than its ring");
     r = -EBADMSG;
