@@ -1,0 +1,457 @@
+/* manifest_rig.c - see manifest_rig.h. */
+#include "tests/shards/manifest_rig.h"
+
+/* ---- The disk ------------------------------------------------------------------------------ */
+
+static void disk_take(struct device *d, struct io *io) {
+  struct mdisk *k = (struct mdisk *)d;
+  assert_true(k->count < MRIG_IOS);
+  if (io->op != IO_FLUSH) {
+    assert_int_equal((uintptr_t)io->buf % BLOCK_BYTES, 0);
+    assert_int_equal(io->bytes % BLOCK_BYTES, 0);
+    assert_in_range(io->bytes, BLOCK_BYTES, IO_BYTES_MAX);
+    assert_true(io->offset + io->bytes <= k->blocks * BLOCK_BYTES);
+  }
+  k->held_writes[k->count] = k->writes;
+  k->held[k->count++] = io;
+}
+
+static void disk_write(struct mdisk *k, const char *from, uint64_t block, uint64_t blocks) {
+  memcpy((char *)k->now->memory + block * BLOCK_BYTES, from, blocks * BLOCK_BYTES);
+  k->writes++;
+  for (uint64_t b = block; b < block + blocks; b++) {
+    k->unstable[b] = 1;
+    k->written[b] = k->writes;
+  }
+}
+
+static void disk_settle(struct mdisk *k, uint64_t block) {
+  memcpy(k->stable + block * BLOCK_BYTES, (char *)k->now->memory + block * BLOCK_BYTES,
+         BLOCK_BYTES);
+  k->unstable[block] = 0;
+}
+
+static bool fails(int *in) { return *in > 0 && --*in == 0; }
+
+static void disk_do(struct mdisk *k, struct io *io, uint64_t writes_before) {
+  uint64_t block = io->offset / BLOCK_BYTES, blocks = io->bytes / BLOCK_BYTES;
+  io->result = k->dead ? -EIO : 0;
+  if (k->dead) return;
+  if (io->op == IO_WRITE) {
+    if (fails(&k->fail_write_in)) {
+      io->result = -EIO;
+      return;
+    }
+    disk_write(k, io->buf, block, blocks);
+    k->fua_writes += !!(io->flags & IO_FUA);
+    for (uint64_t b = block; (io->flags & IO_FUA) && b < block + blocks; b++) disk_settle(k, b);
+  } else if (io->op == IO_FLUSH) {
+    k->flushes++;
+    if (fails(&k->fail_flush_in)) {
+      io->result = -EIO;
+      return;
+    }
+    for (uint64_t b = 0; b < k->blocks; b++) /* what completed before it was submitted */
+      if (k->unstable[b] && k->written[b] <= writes_before) disk_settle(k, b);
+  } else {
+    fail_msg("the manifest reads through the device");
+  }
+}
+
+static uint32_t disk_poll(struct device *d) {
+  struct mdisk *k = (struct mdisk *)d;
+  uint32_t done = 0;
+  if (k->count == 0) return 0;
+  for (uint64_t n = random_below(&k->random, k->count + 1); n > 0 && k->count > 0; n--) {
+    uint64_t i = random_below(&k->random, k->count);
+    struct io *io = k->held[i];
+    uint64_t writes = k->held_writes[i];
+    k->count--;
+    k->held[i] = k->held[k->count];
+    k->held_writes[i] = k->held_writes[k->count];
+    disk_do(k, io, writes);
+    io->done(io);
+    done++;
+  }
+  return done;
+}
+static const struct device_ops disk_ops = {.name = "rig", .submit = disk_take, .poll = disk_poll};
+
+/* A power cut: each block that no flush had covered is the old or the new one; of what was on its
+ * way any blocks may have arrived. */
+static void disk_cut_power(struct mdisk *k) {
+  for (uint32_t i = 0; i < k->count; i++) {
+    const struct io *io = k->held[i];
+    for (uint64_t b = 0; io->op == IO_WRITE && b < io->bytes / BLOCK_BYTES; b++)
+      if (random_below(&k->random, 2))
+        disk_write(k, (char *)io->buf + b * BLOCK_BYTES, io->offset / BLOCK_BYTES + b, 1);
+  }
+  uint64_t luck = random_below(&k->random, 4); /* 0: all is lost that can be */
+  for (uint64_t b = 0; b < k->blocks; b++) {
+    if (!k->unstable[b]) continue;
+    if (random_below(&k->random, 3) >= luck)
+      memcpy((char *)k->now->memory + b * BLOCK_BYTES, k->stable + b * BLOCK_BYTES, BLOCK_BYTES);
+    disk_settle(k, b);
+  }
+}
+
+/* ---- Model ----------------------------------------------------------------------------------- */
+
+struct blob_id mrig_id(uint32_t n) {
+  return (struct blob_id){n * UINT64_C(0x9e3779b97f4a7c15), ~(uint64_t)n};
+}
+uint64_t mrig_hash(const struct mrig *r, struct blob_id id) {
+  return hash_id(id, r->config.hash_key);
+}
+
+static uint64_t mix(uint32_t id, uint64_t version) {
+  struct random x = {id * UINT64_C(1000003) + version * UINT64_C(7919)};
+  return version ? random_next(&x) : 0;
+}
+
+static void model_set(struct mrig *r, uint64_t sequence, uint32_t id, uint64_t version) {
+  assert_int_equal(sequence, r->next_sequence);
+  assert_true(sequence + 1 - r->first_sequence < MRIG_HISTORY);
+  r->digest ^= mix(id, r->state[id].version) ^ mix(id, version);
+  r->state[id].version = version;
+  r->next_sequence++;
+  r->digests[r->next_sequence - r->first_sequence] = r->digest;
+  memcpy(r->states[r->next_sequence - r->first_sequence], r->state, sizeof r->state);
+}
+
+char *mrig_block(struct mrig *r, uint64_t block) {
+  struct io io;
+  region_map(&r->region, block, 1, &io);
+  return (char *)r->disk.now->memory + io.offset;
+}
+
+/* The first bytes of each extent of a blob, so that its place can be told from another's. */
+struct stamp {
+  uint64_t id, version, extent;
+};
+static void write_stamps(struct mrig *r, uint32_t id, uint64_t version,
+                         const struct extent *extents, int count) {
+  for (int i = 0; i < count; i++) {
+    char block[BLOCK_BYTES] = {0};
+    struct stamp s = {id, version, (uint64_t)i};
+    struct io io;
+    memcpy(block, &s, sizeof s);
+    region_map(&r->region, extents[i].block, 1, &io);
+    disk_write(&r->disk, block, io.offset / BLOCK_BYTES, 1);
+  }
+}
+
+/* The version is in the checksums; all that the blob says must fit it. */
+static uint64_t version_of(struct mrig *r, uint32_t id, const struct blob *b) {
+  struct stamp s;
+  if (b->extent_count == 0) return b->bytes == 0 ? UINT64_MAX : 0;
+  memcpy(&s, mrig_block(r, b->extents[0].block), sizeof s);
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    struct stamp t;
+    memcpy(&t, mrig_block(r, b->extents[i].block), sizeof t);
+    assert_int_equal(t.id, id);
+    assert_int_equal(t.version, s.version);
+    assert_int_equal(t.extent, i);
+  }
+  for (uint32_t i = 0; i < b->granule_count; i++)
+    assert_int_equal(b->checksums[i], (uint32_t)(s.version + i));
+  return s.version;
+}
+
+uint64_t mrig_check(struct mrig *r, struct manifest *m, uint64_t low, uint64_t high) {
+  uint64_t digest = 0, found = 0, count = 0;
+  for (uint32_t id = 0; id < MRIG_IDS; id++) {
+    struct blob b;
+    struct blob_id bid = mrig_id(id);
+    if (index_find(manifest_index(m), mrig_hash(r, bid), bid, &b)) continue;
+    digest ^= mix(id, version_of(r, id, &b));
+    count++;
+    for (uint32_t i = 0; i < b.extent_count; i++)
+      for (uint64_t k = 0; k < b.extents[i].blocks; k++)
+        assert_true(space_is_used(manifest_space(m), b.extents[i].block + k));
+  }
+  assert_int_equal(index_count(manifest_index(m)), count);
+  for (uint64_t s = low; s <= high && !found; s++)
+    if (r->digests[s - r->first_sequence] == digest) found = s;
+  if (!found)
+    fail_msg("no state from sequence %llu to %llu is like this one", (unsigned long long)low,
+             (unsigned long long)high);
+  return found;
+}
+
+/* The history begins anew with the state before a sequence. */
+static void model_restart(struct mrig *r, uint64_t sequence) {
+  uint64_t at = sequence - r->first_sequence;
+  memcpy(r->state, r->states[at], sizeof r->state);
+  r->digest = r->digests[at];
+  memcpy(r->states[0], r->state, sizeof r->state);
+  r->digests[0] = r->digest;
+  r->first_sequence = r->next_sequence = r->covered = sequence;
+}
+
+/* ---- Life -------------------------------------------------------------------------------------
+ */
+
+static void note_line(void *arg, int level, const char *text) {
+  struct mrig *r = arg;
+  if (level == 0) snprintf(r->last_error, sizeof r->last_error, "%s", text);
+}
+
+void mrig_open(struct mrig *r, uint64_t blocks, uint64_t seed) {
+  memset(r, 0, sizeof *r);
+  r->random.state = seed;
+  struct mdisk *k = &r->disk;
+  k->device.ops = &disk_ops;
+  k->random.state = seed ^ 4711;
+  k->blocks = blocks + 8;
+  assert_int_equal(backing_open_memory(&k->now, k->blocks * BLOCK_BYTES), 0);
+  k->stable = calloc(k->blocks, BLOCK_BYTES);
+  k->unstable = calloc(k->blocks, 1);
+  k->written = calloc(k->blocks, sizeof *k->written);
+  r->digests = calloc(MRIG_HISTORY, sizeof *r->digests);
+  r->states = calloc(MRIG_HISTORY, sizeof *r->states);
+  uint64_t cut = blocks * 2 / 3;
+  r->region = (struct region){.segment_count = 2, .blocks = blocks, .log_blocks = MRIG_LOG};
+  r->region.segments[0] = (struct segment){.backing = k->now, .first_block = 3, .blocks = cut};
+  r->region.segments[1] = (struct segment){
+      .backing = k->now, .first_block = 5 + cut, .blocks = blocks - cut, .region_block = cut};
+  r->root.shard_count = 3;
+  r->root.incarnation = 7;
+  r->root.shards[2].sequence = 1;
+  r->first_sequence = r->next_sequence = r->covered = 1;
+  r->config = (struct manifest_config){.region = &r->region,
+                                       .device = &k->device,
+                                       .uuid = {1, 2, 3, 4, 5, 6, 7, 8, 9},
+                                       .hash_key = {seed, ~seed},
+                                       .shard = 2,
+                                       .shard_count = 3,
+                                       .clock = clock_monotonic,
+                                       .logger = {.line = note_line, .arg = r}};
+  assert_int_equal(mrig_recover(r, &r->m), 0);
+  mrig_flush(r);
+}
+
+void mrig_close(struct mrig *r) {
+  mrig_drain(r);
+  manifest_destroy(r->m);
+  backing_close(r->disk.now);
+  free(r->disk.stable);
+  free(r->disk.unstable);
+  free(r->disk.written);
+  free(r->digests);
+  free(r->states);
+}
+
+int mrig_recover(struct mrig *r, struct manifest **m) {
+  r->config.incarnation = r->root.incarnation + 1;
+  r->why[0] = 0;
+  return manifest_recover(m, &r->config, &r->root, r->why, sizeof r->why);
+}
+
+void mrig_step(struct mrig *r) {
+  manifest_tick(r->m);
+  device_poll(&r->disk.device);
+}
+void mrig_drain(struct mrig *r) {
+  for (int i = 0; !manifest_idle(r->m) || r->disk.count; i++) {
+    assert_true(i < 100000);
+    mrig_step(r);
+  }
+}
+
+/* ---- Changes ------------------------------------------------------------------------------------
+ */
+
+int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {
+  struct extent extents[8];
+  static uint32_t sums[BLOB_GRANULES_MAX];
+  struct blob b = {.id = mrig_id(id), .bytes = bytes, .granule_shift = blob_granule_shift(bytes)};
+  uint64_t version = ++r->versions;
+  b.flags = random_below(&r->random, 8) == 0 ? BLOB_NO_CHECKSUM : 0;
+  if (!b.flags) b.granule_count = blob_granule_count(bytes, b.granule_shift);
+  for (uint32_t i = 0; i < b.granule_count; i++) sums[i] = (uint32_t)(version + i);
+  int n = space_alloc(manifest_space(r->m), bytes_to_blocks(bytes), extents, 8, 0);
+  if (n < 0) return n;
+  b.extents = extents;
+  b.extent_count = (uint32_t)n;
+  b.checksums = sums;
+  uint64_t hash = mrig_hash(r, b.id);
+  int e = manifest_reserve(r->m, hash, b.extent_count, b.granule_count);
+  if (e) {
+    space_cancel(manifest_space(r->m), extents, b.extent_count);
+    return e;
+  }
+  write_stamps(r, id, version, extents, n);
+  model_set(r, manifest_put(r->m, hash, &b), id, n ? version : UINT64_MAX);
+  return 0;
+}
+
+int mrig_delete(struct mrig *r, uint32_t id) {
+  struct blob_id bid = mrig_id(id);
+  if (!r->state[id].version) return 0;
+  int e = manifest_reserve(r->m, mrig_hash(r, bid), 0, 0);
+  if (!e) model_set(r, manifest_delete(r->m, mrig_hash(r, bid), bid), id, 0);
+  return e;
+}
+
+static void waiter_done(struct manifest_waiter *waiter, int result) {
+  struct mwaiter *w = (struct mwaiter *)waiter;
+  assert_false(w->done);
+  w->done = true;
+  w->result = result;
+}
+void mrig_commit_start(struct mrig *r, struct mwaiter *w) {
+  *w = (struct mwaiter){.waiter = {.done = waiter_done, .sequence = r->next_sequence - 1}};
+  manifest_commit(r->m, &w->waiter);
+}
+int mrig_commit(struct mrig *r) {
+  struct mwaiter w;
+  mrig_commit_start(r, &w);
+  for (int i = 0; !w.done; i++) {
+    assert_true(i < 100000);
+    mrig_step(r);
+  }
+  if (!w.result && r->covered <= w.waiter.sequence) r->covered = w.waiter.sequence + 1;
+  return w.result;
+}
+
+static void seal_done(struct manifest_seal *seal) { ((struct mseal *)seal)->done = true; }
+void mrig_seal(struct mrig *r, struct mseal *s) {
+  *s = (struct mseal){.seal = {.done = seal_done, .epoch = ++r->epoch, .flush_files = true}};
+  manifest_seal(r->m, &s->seal);
+}
+void mrig_wait_seal(struct mrig *r, struct mseal *s) {
+  for (int i = 0; !s->done; i++) {
+    assert_true(i < 100000);
+    mrig_step(r);
+  }
+}
+
+static void adopt_root(struct mrig *r, const struct mseal *s) {
+  r->root.epoch = s->seal.epoch;
+  r->root.incarnation = r->config.incarnation;
+  r->root.shards[2] = s->seal.root;
+}
+static void flush_root(struct mrig *r) {
+  struct mseal s;
+  mrig_seal(r, &s);
+  mrig_wait_seal(r, &s);
+  assert_int_equal(s.seal.result, 0);
+  adopt_root(r, &s);
+  manifest_root_durable(r->m, s.seal.epoch, 0);
+}
+void mrig_flush(struct mrig *r) {
+  uint64_t sequence = r->next_sequence;
+  flush_root(r);
+  if (r->covered < sequence) r->covered = sequence;
+  if (r->covered == r->next_sequence) model_restart(r, r->next_sequence);
+}
+
+/* ---- By chance
+ * ----------------------------------------------------------------------------------- */
+
+static void random_put(struct mrig *r) {
+  static const uint64_t sizes[] = {0, 1, 4096, 4097, 20000, 70000, 300000};
+  uint64_t most = sizes[random_below(&r->random, array_size(sizes))];
+  int e = mrig_put(r, (uint32_t)random_below(&r->random, MRIG_IDS),
+                   most ? 1 + random_below(&r->random, most) : 0);
+  assert_true(e == 0 || e == -EAGAIN || e == -ENOSPC);
+  r->agains += e == -EAGAIN;
+  r->spaces += e == -ENOSPC;
+}
+
+static void random_flush(struct mrig *r) {
+  if (r->rooting) {
+    adopt_root(r, &r->seal);
+    manifest_root_durable(r->m, r->seal.seal.epoch, 0);
+    if (r->covered < r->seal_sequence) r->covered = r->seal_sequence;
+    r->rooting = false;
+    r->flushes++;
+  } else if (!r->sealing) {
+    r->seal_sequence = r->next_sequence;
+    r->sealing = true;
+    mrig_seal(r, &r->seal);
+  }
+}
+
+static void random_commit(struct mrig *r) {
+  struct mwaiter *w = &r->waiters[random_below(&r->random, MRIG_WAITERS)];
+  if (!w->waiter.done) mrig_commit_start(r, w);
+}
+
+static void look_around(struct mrig *r) {
+  if (r->sealing && r->seal.done) {
+    assert_int_equal(r->seal.seal.result, 0);
+    r->sealing = false;
+    r->rooting = true;
+  }
+  for (uint32_t i = 0; i < MRIG_WAITERS; i++) {
+    struct mwaiter *w = &r->waiters[i];
+    if (!w->done) continue;
+    assert_int_equal(w->result, 0);
+    if (r->covered <= w->waiter.sequence) r->covered = w->waiter.sequence + 1;
+    *w = (struct mwaiter){0};
+  }
+}
+
+void mrig_random_step(struct mrig *r) {
+  uint64_t dice = random_below(&r->random, 1000);
+  if (dice < 450)
+    random_put(r);
+  else if (dice < 600)
+    assert_true(mrig_delete(r, (uint32_t)random_below(&r->random, MRIG_IDS)) != -ENOSPC);
+  else if (dice < 640)
+    random_commit(r);
+  else if (dice < (r->rooting ? 700 : 650))
+    random_flush(r);
+  else if (dice < 652)
+    manifest_checkpoint_all(r->m);
+  else
+    mrig_step(r);
+  if (manifest_wants_flush(r->m)) random_flush(r);
+  look_around(r);
+}
+
+void mrig_settle(struct mrig *r) {
+  for (int i = 0; r->sealing || !manifest_idle(r->m) || r->disk.count; i++) {
+    assert_true(i < 100000);
+    mrig_step(r);
+    look_around(r);
+  }
+  if (r->rooting) random_flush(r);
+}
+
+/* ---- Crash
+ * ---------------------------------------------------------------------------------------- */
+
+/* From now on nothing reaches the disk: all I/O fails, so that the manifest can be destroyed. */
+static void drop_manifest(struct mrig *r) {
+  r->disk.dead = true;
+  mrig_drain(r);
+  manifest_destroy(r->m);
+  r->disk.dead = r->sealing = r->rooting = false;
+  memset(r->waiters, 0, sizeof r->waiters);
+}
+
+void mrig_crash(struct mrig *r) {
+  disk_cut_power(&r->disk);
+  if (r->rooting && random_below(&r->random, 2)) random_flush(r); /* it may just have arrived */
+  r->crashes++;
+  drop_manifest(r);
+  struct manifest *again;
+  uint64_t bytes = r->disk.blocks * BLOCK_BYTES;
+  char *before = malloc(bytes);
+  memcpy(before, r->disk.now->memory, bytes);
+  if (mrig_recover(r, &r->m)) fail_msg("recovery: %s", r->why);
+  if (mrig_recover(r, &again)) fail_msg("second recovery: %s", r->why);
+  mrig_check(r, r->m, r->covered, r->next_sequence);
+  assert_memory_equal(before, r->disk.now->memory, bytes);
+  free(before);
+  flush_root(r);
+  uint64_t sequence = r->root.shards[2].sequence; /* of all that fit, the one that it says itself */
+  assert_in_range(sequence, r->covered, r->next_sequence);
+  mrig_check(r, r->m, sequence, sequence);
+  mrig_check(r, again, sequence, sequence);
+  manifest_destroy(again);
+  model_restart(r, sequence);
+}

@@ -1,0 +1,254 @@
+/* test_recover.c - recovery after power cuts, damage and holes. */
+#include "tests/shards/manifest_rig.h"
+
+#include "shards/base/crc32c.h"
+
+/* ---- Power cuts ------------------------------------------------------------------------------ */
+
+/* Any cut leaves the state before some sequence, not older than what was promised; recovery
+ * changes nothing and gives the same again; blobs' blocks are theirs (freed space was not reused
+ * too early). All that is checked by mrig_crash(). */
+static void power_cuts(uint64_t seed, uint64_t blocks, int crashes) {
+  struct mrig r;
+  mrig_open(&r, blocks, seed);
+  for (int i = 0; i < crashes; i++) {
+    for (uint64_t n = random_below(&r.random, 1500); n > 0; n--) mrig_random_step(&r);
+    mrig_crash(&r);
+  }
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  assert_int_equal(r.crashes, crashes);
+  assert_true(r.flushes > (uint64_t)crashes);
+  mrig_settle(&r);
+  mrig_close(&r);
+}
+static void test_power_cuts(void **state) {
+  (void)state;
+  for (uint64_t seed = 1; seed <= 12; seed++) power_cuts(seed, 4096, 25);
+}
+static void test_power_cuts_in_a_full_region(void **state) {
+  (void)state;
+  for (uint64_t seed = 100; seed < 106; seed++) power_cuts(seed, 900, 25);
+}
+
+/* ---- Damage
+ * -------------------------------------------------------------------------------------- */
+
+/* A store with something in the log before the root's tail, and something committed behind it. */
+static void make_history(struct mrig *r) {
+  mrig_open(r, 4096, 5);
+  for (uint32_t i = 0; i < 40; i++) {
+    assert_int_equal(mrig_put(r, i, 5000), 0);
+    if (i % 10 == 9) assert_int_equal(mrig_commit(r), 0);
+  }
+  mrig_flush(r);
+  for (uint32_t i = 40; i < 60; i++) {
+    assert_int_equal(mrig_put(r, i, 5000), 0);
+    if (i % 5 == 4) assert_int_equal(mrig_commit(r), 0);
+  }
+}
+
+static int recover_only(struct mrig *r) {
+  struct manifest *m;
+  int e = mrig_recover(r, &m);
+  if (!e) {
+    mrig_check(r, m, r->next_sequence, r->next_sequence);
+    manifest_destroy(m);
+  }
+  return e;
+}
+
+/* Each block of the committed log is damaged in turn: it is noticed, and named. */
+static void test_damage_in_the_committed_log(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  assert_int_equal(recover_only(&r), 0);
+  assert_true(stats.log_blocks_used >= 16);
+  for (uint64_t b = 0; b + 1 < stats.log_blocks_used; b++) {
+    char place[48], *at = mrig_block(&r, b) + random_below(&r.random, 64);
+    *at ^= 0x10;
+    assert_int_equal(recover_only(&r), -EBADMSG);
+    snprintf(place, sizeof place, "region block %llu", (unsigned long long)b);
+    if (!strstr(r.why, place)) fail_msg("block %llu: %s", (unsigned long long)b, r.why);
+    *at ^= 0x10;
+  }
+  assert_int_equal(recover_only(&r), 0);
+  mrig_close(&r);
+}
+
+/* The last commit frame lost: a torn tail, all before the last but one commit is there. */
+static void test_torn_tail(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  memset(mrig_block(&r, stats.log_blocks_used - 1), 0, BLOCK_BYTES);
+  struct manifest *m;
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, r.next_sequence - 5, r.next_sequence - 5);
+  manifest_destroy(m);
+  mrig_close(&r);
+}
+
+/* What is staged or written without a commit does not count, whole as it may be. */
+static void test_uncommitted_is_dropped(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  uint64_t committed = r.next_sequence;
+  struct mseal s;
+  for (uint32_t i = 0; i < 20; i++) assert_int_equal(mrig_put(&r, i, 9000), 0);
+  mrig_seal(&r, &s);
+  mrig_wait_seal(&r, &s); /* frames are on disk, no root names them */
+  struct manifest *m;
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, committed, committed);
+  manifest_destroy(m);
+  manifest_root_durable(r.m, s.seal.epoch, -EIO);
+  mrig_close(&r);
+}
+
+/* Frames of an earlier open that nothing had committed stay behind the tail, and fit the chain:
+ * they are not taken for new ones. */
+static void test_dead_incarnation(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  struct mseal s;
+  struct manifest *m;
+  uint64_t committed = r.next_sequence;
+  for (uint32_t i = 0; i < 20; i++) assert_int_equal(mrig_delete(&r, i), 0);
+  mrig_seal(&r, &s);
+  mrig_wait_seal(&r, &s);
+  uint64_t dead = s.seal.root.log_tail - 1;
+  manifest_root_durable(r.m, s.seal.epoch, -EIO);
+  mrig_crash(&r);
+  assert_int_equal(r.next_sequence, committed);
+  assert_true(r.root.shards[2].log_tail <= dead);
+  assert_memory_equal(mrig_block(&r, dead), "SFRM", 4);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, committed, committed);
+  manifest_destroy(m);
+  /* With the old incarnation's number they would be the log's next frames. */
+  assert_int_equal(mrig_put(&r, 1, 100), 0);
+  assert_int_equal(mrig_commit(&r), 0);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, committed + 1, committed + 1);
+  manifest_destroy(m);
+  mrig_close(&r);
+}
+
+/* ---- Swapped and foreign bytes
+ * ---------------------------------------------------------------------- */
+
+static void test_frames_of_others(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  r.config.uuid[3] ^= 1; /* as if the region were of another store */
+  assert_int_equal(recover_only(&r), -EBADMSG);
+  assert_non_null(strstr(r.why, "another store"));
+  r.config.uuid[3] ^= 1;
+  /* a misdirected write: the frame of another place */
+  char kept[BLOCK_BYTES];
+  memcpy(kept, mrig_block(&r, 0), BLOCK_BYTES);
+  memcpy(mrig_block(&r, 0), mrig_block(&r, 2), BLOCK_BYTES);
+  assert_int_equal(recover_only(&r), -EBADMSG);
+  memcpy(mrig_block(&r, 0), kept, BLOCK_BYTES);
+  r.root.shards[1] = r.root.shards[2]; /* another shard's region */
+  r.config.shard = 1;
+  assert_int_equal(recover_only(&r), -EBADMSG);
+  r.config.shard = 2;
+  assert_int_equal(recover_only(&r), 0);
+  mrig_close(&r);
+}
+
+/* ---- Checkpoints
+ * ------------------------------------------------------------------------------------- */
+
+static void checkpoint_all(struct mrig *r) {
+  manifest_checkpoint_all(r->m);
+  for (int i = 0; !manifest_checkpoint_done(r->m); i++) {
+    assert_true(i < 10000);
+    mrig_step(r);
+  }
+  mrig_flush(r);
+}
+
+static void test_damaged_checkpoints(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  checkpoint_all(&r);
+  assert_true(r.root.shards[2].dir_block >= MRIG_LOG);
+  assert_int_equal(r.root.shards[2].log_head, r.root.shards[2].log_tail);
+  assert_int_equal(recover_only(&r), 0);
+  uint64_t dir = r.root.shards[2].dir_block;
+  for (uint32_t i = 0; i < r.root.shards[2].dir_bytes; i++) {
+    mrig_block(&r, dir)[i] ^= 4;
+    assert_int_equal(recover_only(&r), -EBADMSG);
+    assert_non_null(strstr(r.why, "directory"));
+    mrig_block(&r, dir)[i] ^= 4;
+  }
+  /* one of the directory's entries names it: magic "SHCP" */
+  uint64_t found = 0;
+  for (uint64_t b = MRIG_LOG; b < r.region.blocks; b++) {
+    char *at = mrig_block(&r, b);
+    if (memcmp(at, "SHCP", 4) != 0) continue;
+    at[100] ^= 1;
+    int e = recover_only(&r);
+    at[100] ^= 1;
+    found += e == -EBADMSG && strstr(r.why, "checkpoint at block");
+  }
+  assert_true(found > 0);
+  assert_int_equal(recover_only(&r), 0);
+  mrig_close(&r);
+}
+
+/* A directory whose checksum is right and whose contents are hostile. */
+static void test_hostile_directory(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  checkpoint_all(&r);
+  for (uint32_t i = 0; i < 256; i++) mrig_put(&r, i % 60, 100);
+  mrig_flush(&r);
+  struct root_shard *s = &r.root.shards[2];
+  char *dir = mrig_block(&r, s->dir_block), kept[BLOCK_BYTES];
+  memcpy(kept, dir, BLOCK_BYTES);
+  uint32_t good = s->dir_checksum, refused = 0;
+  for (int i = 0; i < 4000; i++) {
+    for (uint64_t n = 1 + random_below(&r.random, 3); n > 0; n--)
+      dir[random_below(&r.random, s->dir_bytes)] ^= (char)(1 + random_below(&r.random, 255));
+    s->dir_checksum = crc32c(0, dir, s->dir_bytes);
+    struct manifest *m;
+    int e = mrig_recover(&r, &m);
+    refused += e == -EBADMSG;
+    assert_true(e == 0 || e == -EBADMSG);
+    if (!e) manifest_destroy(m);
+    memcpy(dir, kept, BLOCK_BYTES);
+  }
+  s->dir_checksum = good;
+  assert_true(refused > 3000);
+  assert_int_equal(recover_only(&r), 0);
+  mrig_close(&r);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_power_cuts),
+      cmocka_unit_test(test_power_cuts_in_a_full_region),
+      cmocka_unit_test(test_damage_in_the_committed_log),
+      cmocka_unit_test(test_torn_tail),
+      cmocka_unit_test(test_uncommitted_is_dropped),
+      cmocka_unit_test(test_dead_incarnation),
+      cmocka_unit_test(test_frames_of_others),
+      cmocka_unit_test(test_damaged_checkpoints),
+      cmocka_unit_test(test_hostile_directory),
+  };
+  return cmocka_run_group_tests_name("recover", tests, NULL, NULL);
+}
