@@ -198,6 +198,9 @@ static void note_line(void *arg, int level, const char *text) {
 }
 
 void mrig_open(struct mrig *r, uint64_t blocks, uint64_t seed) {
+  mrig_open_log(r, blocks, MRIG_LOG, seed);
+}
+void mrig_open_log(struct mrig *r, uint64_t blocks, uint64_t log_blocks, uint64_t seed) {
   memset(r, 0, sizeof *r);
   r->random.state = seed;
   struct mdisk *k = &r->disk;
@@ -206,12 +209,13 @@ void mrig_open(struct mrig *r, uint64_t blocks, uint64_t seed) {
   k->blocks = blocks + 8;
   assert_int_equal(backing_open_memory(&k->now, k->blocks * BLOCK_BYTES), 0);
   k->stable = calloc(k->blocks, BLOCK_BYTES);
+  k->before = calloc(k->blocks, BLOCK_BYTES);
   k->unstable = calloc(k->blocks, 1);
   k->written = calloc(k->blocks, sizeof *k->written);
   r->digests = calloc(MRIG_HISTORY, sizeof *r->digests);
   r->states = calloc(MRIG_HISTORY, sizeof *r->states);
   uint64_t cut = blocks * 2 / 3;
-  r->region = (struct region){.segment_count = 2, .blocks = blocks, .log_blocks = MRIG_LOG};
+  r->region = (struct region){.segment_count = 2, .blocks = blocks, .log_blocks = log_blocks};
   r->region.segments[0] = (struct segment){.backing = k->now, .first_block = 3, .blocks = cut};
   r->region.segments[1] = (struct segment){
       .backing = k->now, .first_block = 5 + cut, .blocks = blocks - cut, .region_block = cut};
@@ -236,6 +240,7 @@ void mrig_close(struct mrig *r) {
   manifest_destroy(r->m);
   backing_close(r->disk.now);
   free(r->disk.stable);
+  free(r->disk.before);
   free(r->disk.unstable);
   free(r->disk.written);
   free(r->digests);
@@ -440,13 +445,11 @@ void mrig_crash(struct mrig *r) {
   drop_manifest(r);
   struct manifest *again;
   uint64_t bytes = r->disk.blocks * BLOCK_BYTES;
-  char *before = malloc(bytes);
-  memcpy(before, r->disk.now->memory, bytes);
+  memcpy(r->disk.before, r->disk.now->memory, bytes);
   if (mrig_recover(r, &r->m)) fail_msg("recovery: %s", r->why);
   if (mrig_recover(r, &again)) fail_msg("second recovery: %s", r->why);
   mrig_check(r, r->m, r->covered, r->next_sequence);
-  assert_memory_equal(before, r->disk.now->memory, bytes);
-  free(before);
+  assert_memory_equal(r->disk.before, r->disk.now->memory, bytes);
   flush_root(r);
   uint64_t sequence = r->root.shards[2].sequence; /* of all that fit, the one that it says itself */
   assert_in_range(sequence, r->covered, r->next_sequence);

@@ -28,7 +28,7 @@
 struct mdisk {
   struct device device; /* first: can be cast */
   struct backing *now;
-  char *stable;
+  char *stable, *before; /* before: for comparison */
   uint64_t blocks;
   uint8_t *unstable; /* by block: written, not covered by a flush that has completed */
   uint64_t *written; /* by block: number of its last write */
@@ -77,6 +77,7 @@ struct mrig {
 };
 
 void mrig_open(struct mrig *r, uint64_t blocks, uint64_t seed);
+void mrig_open_log(struct mrig *r, uint64_t blocks, uint64_t log_blocks, uint64_t seed);
 void mrig_close(struct mrig *r);
 
 struct blob_id mrig_id(uint32_t n);

@@ -1,0 +1,381 @@
+/* test_manifest.c - commits and seals, the ring of the log, checkpoints, full regions, failures. */
+#include "tests/shards/manifest_rig.h"
+
+/* ---- Commits and seals ------------------------------------------------------------------------
+ */
+
+static void test_commits_share_a_flush(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mwaiter w[20];
+  mrig_open(&r, 4096, 1);
+  uint64_t flushes = r.disk.flushes, fua = r.disk.fua_writes;
+  for (uint32_t i = 0; i < 20; i++) {
+    assert_int_equal(mrig_put(&r, i, 100), 0);
+    mrig_commit_start(&r, &w[i]);
+    assert_false(w[i].done);
+  }
+  mrig_drain(&r);
+  for (int i = 0; i < 20; i++) assert_true(w[i].done && w[i].result == 0);
+  assert_int_equal(r.disk.flushes - flushes, 1); /* all segments lie in one file */
+  assert_int_equal(r.disk.fua_writes - fua, 1);
+  mrig_commit_start(&r, &w[0]); /* all is durable: done at once, for nothing */
+  assert_true(w[0].done && w[0].result == 0);
+  assert_int_equal(r.disk.flushes - flushes, 1);
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  assert_int_equal(stats.commits, 1);
+  assert_int_equal(stats.commit_waiters, 20);
+  mrig_close(&r);
+}
+
+/* Who comes while a commit runs waits for the next one: its change may not be in the first. */
+static void test_commit_during_a_commit(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mwaiter first, second;
+  mrig_open(&r, 4096, 2);
+  uint64_t flushes = r.disk.flushes;
+  mrig_put(&r, 1, 100);
+  mrig_commit_start(&r, &first);
+  manifest_tick(r.m);
+  mrig_put(&r, 2, 100);
+  mrig_commit_start(&r, &second);
+  for (int i = 0; !first.done; i++) {
+    assert_true(i < 1000);
+    mrig_step(&r);
+  }
+  assert_false(second.done);
+  mrig_drain(&r);
+  assert_true(second.done && second.result == 0);
+  assert_int_equal(r.disk.flushes - flushes, 2);
+  mrig_close(&r);
+}
+
+static void test_seal_of_nothing(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mseal s;
+  mrig_open(&r, 4096, 3);
+  assert_false(manifest_dirty(r.m));
+  uint64_t writes = r.disk.writes, flushes = r.disk.flushes;
+  mrig_seal(&r, &s);
+  assert_true(s.done);
+  assert_false(s.seal.dirty);
+  assert_int_equal(s.seal.result, 0);
+  assert_memory_equal(&s.seal.root, &r.root.shards[2], sizeof s.seal.root);
+  manifest_root_durable(r.m, s.seal.epoch, 0);
+  assert_int_equal(mrig_delete(&r, 5), 0); /* nothing there: nothing logged */
+  assert_false(manifest_dirty(r.m));
+  assert_int_equal(r.disk.writes, writes);
+  assert_int_equal(r.disk.flushes, flushes);
+  mrig_close(&r);
+}
+
+/* Dirty from the change on until its own root is durable; a change during the seal stays so. */
+static void test_dirty(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mseal s;
+  mrig_open(&r, 4096, 4);
+  mrig_put(&r, 1, 100);
+  assert_true(manifest_dirty(r.m));
+  mrig_seal(&r, &s);
+  mrig_put(&r, 2, 100);
+  mrig_wait_seal(&r, &s);
+  assert_true(s.seal.dirty);
+  assert_true(manifest_dirty(r.m));
+  assert_int_equal(s.seal.root.sequence, r.next_sequence - 1);
+  manifest_root_durable(r.m, s.seal.epoch, 0);
+  assert_true(manifest_dirty(r.m));
+  mrig_flush(&r);
+  assert_false(manifest_dirty(r.m));
+  mrig_close(&r);
+}
+
+/* Freed blocks come back with the root that says so, not before. */
+static void test_freed_space_waits_for_the_root(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mseal s;
+  mrig_open(&r, 4096, 5);
+  mrig_put(&r, 1, 400000);
+  mrig_flush(&r);
+  uint64_t before = space_free_blocks(manifest_space(r.m));
+  mrig_delete(&r, 1);
+  mrig_seal(&r, &s);
+  mrig_wait_seal(&r, &s);
+  assert_int_equal(space_free_blocks(manifest_space(r.m)), before);
+  manifest_root_durable(r.m, s.seal.epoch, 0);
+  assert_int_equal(space_free_blocks(manifest_space(r.m)), before + bytes_to_blocks(400000));
+  mrig_close(&r);
+}
+
+/* ---- The ring
+ * ------------------------------------------------------------------------------------ */
+
+/* Round and round, with a flush only when the manifest wants one. */
+static void test_the_log_goes_round(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  uint64_t tail = 0;
+  mrig_open(&r, 4096, 6);
+  for (int i = 0; tail < 20 * MRIG_LOG; i++) {
+    assert_true(i < 1000000);
+    int e = mrig_put(&r, (uint32_t)random_below(&r.random, MRIG_IDS),
+                     1 + random_below(&r.random, 30000));
+    if (random_below(&r.random, 4) == 0) assert_int_equal(mrig_commit(&r), 0);
+    if (e) mrig_step(&r);
+    if (e == -ENOSPC || manifest_wants_flush(r.m)) mrig_flush(&r);
+    tail = r.root.shards[2].log_tail;
+    assert_true(tail - r.root.shards[2].log_head <= MRIG_LOG);
+  }
+  mrig_commit(&r);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, r.next_sequence, r.next_sequence);
+  manifest_destroy(m);
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  assert_true(stats.checkpoints > 20);
+  mrig_close(&r);
+}
+
+/* Without a flush the log fills up; then the manifest says what it needs; with it all goes on. */
+static void test_a_full_log_wants_a_flush(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open(&r, 4096, 7);
+  uint32_t puts = 0, waited = 0;
+  while (waited < 1000) {
+    int e = mrig_put(&r, puts % MRIG_IDS, 100);
+    assert_true(e == 0 || e == -EAGAIN);
+    if (e == 0 && puts++ % 2) assert_int_equal(mrig_commit(&r), 0);
+    waited = e ? waited + 1 : 0;
+    mrig_step(&r);
+  }
+  assert_true(manifest_wants_flush(r.m));
+  struct mseal s; /* the room for a flush is kept */
+  mrig_seal(&r, &s);
+  assert_false(manifest_wants_flush(r.m)); /* it runs */
+  mrig_wait_seal(&r, &s);
+  assert_int_equal(s.seal.result, 0);
+  manifest_root_durable(r.m, s.seal.epoch, 0);
+  assert_int_equal(mrig_put(&r, 0, 100), 0);
+  assert_false(manifest_wants_flush(r.m));
+  mrig_close(&r);
+}
+
+/* Reservations hold although a commit closes the buffer that they count on, while no write ends. */
+static void test_reservations_hold(void **state) {
+  (void)state;
+  struct mrig r;
+  uint32_t held;
+  mrig_open_log(&r, 40000, 16384, 8);
+  struct blob_id id = mrig_id(0);
+  uint64_t hash = mrig_hash(&r, id);
+  struct blob b = {.id = id, .granule_shift = 12};
+  for (;;) { /* until so many frames are being written that nothing more is taken */
+    held = 0;
+    while (held < 1000 && manifest_reserve(r.m, hash, 0, 0) == 0) held++;
+    if (held < 1000) break;
+    for (; held > 0; held--) manifest_put(r.m, hash, &b);
+    manifest_tick(r.m);
+  }
+  assert_true(held > 0);
+  struct mseal s;
+  mrig_seal(&r, &s);
+  manifest_tick(r.m);
+  for (; held > 0; held--) manifest_put(r.m, hash, &b); /* none may find no buffer */
+  mrig_wait_seal(&r, &s);
+  assert_int_equal(s.seal.result, 0);
+  mrig_drain(&r);
+  manifest_root_durable(r.m, s.seal.epoch, 0);
+  assert_int_equal(manifest_reserve(r.m, hash, 0, 0), 0);
+  manifest_cancel(r.m, 0, 0);
+  mrig_close(&r);
+}
+
+/* Entries larger than a usual frame, among small ones. */
+static void test_large_entries(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  mrig_open_log(&r, 300000, 1024, 9);
+  for (uint32_t i = 0; i < 12; i++) {
+    int e = mrig_put(&r, i % 4, UINT64_C(256) << 20); /* 4,096 checksums */
+    if (i < 4) assert_int_equal(e, 0);
+    assert_int_equal(mrig_put(&r, 10 + i, 3000), 0);
+    if (e || i % 3 == 2) mrig_flush(&r);
+    mrig_step(&r);
+  }
+  assert_int_equal(mrig_commit(&r), 0);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, r.next_sequence, r.next_sequence);
+  manifest_destroy(m);
+  mrig_close(&r);
+}
+
+/* ---- A full region
+ * ---------------------------------------------------------------------------------- */
+
+/* No block is free: deletes go on for ever, the log moves on, and all comes back. */
+static void test_full_region(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open(&r, 1200, 10);
+  uint64_t all = space_free_blocks(manifest_space(r.m));
+  uint32_t waits = 0;
+  for (int i = 0; i < 40000; i++) {
+    uint32_t id = (uint32_t)random_below(&r.random, MRIG_IDS);
+    int e = mrig_put(&r, id, 1 + random_below(&r.random, 90000));
+    if (e == -ENOSPC && random_below(&r.random, 3) == 0) e = mrig_delete(&r, id);
+    if (random_below(&r.random, 8) == 0) assert_int_equal(mrig_commit(&r), 0);
+    waits = e == -EAGAIN ? waits + 1 : 0;
+    assert_true(waits < 300);
+    mrig_step(&r);
+    if (manifest_wants_flush(r.m) || random_below(&r.random, 50) == 0) mrig_flush(&r);
+  }
+  for (uint32_t id = 0; id < MRIG_IDS; id++) {
+    while (mrig_delete(&r, id)) {
+      mrig_step(&r);
+      if (manifest_wants_flush(r.m)) mrig_flush(&r);
+    }
+  }
+  manifest_checkpoint_all(r.m);
+  mrig_drain(&r);
+  while (!manifest_checkpoint_done(r.m)) mrig_step(&r);
+  mrig_flush(&r);
+  mrig_flush(&r);
+  assert_true(space_free_blocks(manifest_space(r.m)) >= all - 8); /* nothing leaked */
+  mrig_close(&r);
+}
+
+/* ---- Failures
+ * ------------------------------------------------------------------------------------------ */
+
+/* What fails is never tried again; waiters and seals hear of it; reads go on; a reopen recovers. */
+static void failure(int writes, int flushes, bool seal) {
+  struct mrig r;
+  struct blob b;
+  mrig_open(&r, 4096, 11);
+  for (uint32_t i = 0; i < 30; i++) mrig_put(&r, i, 100);
+  assert_int_equal(mrig_commit(&r), 0);
+  uint64_t before = r.next_sequence;
+  for (uint32_t i = 0; i < 30; i++) mrig_put(&r, i, 5000);
+  r.disk.fail_write_in = writes;
+  r.disk.fail_flush_in = flushes;
+  if (seal) {
+    struct mseal s;
+    mrig_seal(&r, &s);
+    mrig_wait_seal(&r, &s);
+    assert_int_equal(s.seal.result, -EIO);
+    assert_memory_equal(&s.seal.root, &r.root.shards[2], sizeof s.seal.root);
+    manifest_root_durable(r.m, s.seal.epoch, -EIO);
+  } else {
+    assert_int_equal(mrig_commit(&r), -EIO);
+  }
+  assert_true(r.last_error[0] != 0);
+  uint64_t tried = r.disk.writes + r.disk.flushes;
+  assert_int_equal(mrig_put(&r, 1, 100), -EIO);
+  assert_int_equal(mrig_delete(&r, 1), -EIO);
+  assert_int_equal(mrig_commit(&r), -EIO);
+  struct mseal again;
+  mrig_seal(&r, &again);
+  assert_true(again.done);
+  assert_int_equal(again.seal.result, -EIO);
+  for (int i = 0; i < 20; i++) mrig_step(&r);
+  assert_int_equal(r.disk.writes + r.disk.flushes, tried);
+  assert_int_equal(index_find(manifest_index(r.m), mrig_hash(&r, mrig_id(3)), mrig_id(3), &b), 0);
+  assert_int_equal(b.bytes, 5000);
+  mrig_crash(&r);
+  assert_int_equal(r.next_sequence, before);
+  assert_int_equal(mrig_put(&r, 1, 100), 0);
+  mrig_close(&r);
+}
+static void test_failures(void **state) {
+  (void)state;
+  failure(1, 0, false); /* a frame */
+  failure(0, 1, false); /* the flush before a commit frame */
+  failure(2, 0, false); /* the commit frame */
+  failure(1, 0, true);
+  failure(0, 1, true);
+}
+
+static void test_failed_root(void **state) {
+  (void)state;
+  struct mrig r;
+  struct mseal s;
+  mrig_open(&r, 4096, 12);
+  mrig_put(&r, 1, 100);
+  uint64_t before = r.next_sequence;
+  assert_int_equal(mrig_commit(&r), 0);
+  mrig_delete(&r, 1);
+  uint64_t pending = space_pending_blocks(manifest_space(r.m));
+  mrig_seal(&r, &s);
+  mrig_wait_seal(&r, &s);
+  assert_int_equal(s.seal.result, 0);
+  manifest_root_durable(r.m, s.seal.epoch, -EIO);
+  assert_int_equal(space_pending_blocks(manifest_space(r.m)), pending);
+  assert_int_equal(mrig_put(&r, 2, 100), -EIO);
+  mrig_crash(&r);
+  assert_int_equal(r.next_sequence, before);
+  mrig_close(&r);
+}
+
+static void test_failed_checkpoint(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open(&r, 4096, 13);
+  for (uint32_t i = 0; i < 60; i++) mrig_put(&r, i, 100);
+  mrig_flush(&r);
+  r.disk.fail_write_in = 1;
+  manifest_checkpoint_all(r.m);
+  mrig_step(&r);
+  mrig_drain(&r);
+  assert_true(manifest_checkpoint_done(r.m)); /* none is outstanding: it has stopped */
+  assert_int_equal(mrig_put(&r, 1, 100), -EIO);
+  mrig_crash(&r);
+  mrig_close(&r);
+}
+
+static void test_read_only(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  mrig_open(&r, 4096, 14);
+  for (uint32_t i = 0; i < 60; i++) mrig_put(&r, i, 100);
+  mrig_flush(&r);
+  r.config.read_only = true;
+  r.config.device = NULL;
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, r.next_sequence, r.next_sequence);
+  assert_int_equal(manifest_reserve(m, 1, 1, 1), -EROFS);
+  assert_false(manifest_tick(m));
+  assert_false(manifest_wants_flush(m));
+  assert_true(manifest_idle(m));
+  manifest_destroy(m);
+  r.config.read_only = false;
+  r.config.device = &r.disk.device;
+  mrig_close(&r);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_commits_share_a_flush),
+      cmocka_unit_test(test_commit_during_a_commit),
+      cmocka_unit_test(test_seal_of_nothing),
+      cmocka_unit_test(test_dirty),
+      cmocka_unit_test(test_freed_space_waits_for_the_root),
+      cmocka_unit_test(test_the_log_goes_round),
+      cmocka_unit_test(test_a_full_log_wants_a_flush),
+      cmocka_unit_test(test_reservations_hold),
+      cmocka_unit_test(test_large_entries),
+      cmocka_unit_test(test_full_region),
+      cmocka_unit_test(test_failures),
+      cmocka_unit_test(test_failed_root),
+      cmocka_unit_test(test_failed_checkpoint),
+      cmocka_unit_test(test_read_only),
+  };
+  return cmocka_run_group_tests_name("manifest", tests, NULL, NULL);
+}
