@@ -20,10 +20,10 @@ int flusher_init(struct flusher *f, struct store *store) {
   f->peer.finished = core_answered;
   f->cores = calloc(store->core_count, sizeof *f->cores);
   f->shards = calloc(store->shard_count, sizeof *f->shards);
-  f->device_ios = calloc(l->backing_count, sizeof *f->device_ios);
+  f->files = calloc(l->backing_count, sizeof *f->files);
   f->next = calloc(1, sizeof *f->next);
   f->root_buf = arena_alloc(store->arena, l->root_slot_blocks << BLOCK_SHIFT, true);
-  if (!f->cores || !f->shards || !f->device_ios || !f->next || !f->root_buf) return -ENOMEM;
+  if (!f->cores || !f->shards || !f->files || !f->next || !f->root_buf) return -ENOMEM;
   for (uint32_t i = 0; i < store->core_count; i++) f->cores[i].flusher = f;
   return 0;
 }
@@ -32,7 +32,7 @@ void flusher_finish(struct flusher *f) {
   if (f->root_buf) arena_free(f->store->arena, f->root_buf);
   free(f->cores);
   free(f->shards);
-  free(f->device_ios);
+  free(f->files);
   free(f->next);
 }
 
@@ -79,6 +79,8 @@ static void core_answered(struct peer *peer, struct shard_op *op) {
   if (--f->pending > 0) return;
   if (f->state == FLUSH_SEALING)
     enter_flushing(f);
+  else if (f->state == FLUSH_FLUSHING)
+    enter_rooting(f);
   else
     finish_served(f);
 }
@@ -92,14 +94,7 @@ static void shard_sealed(struct manifest_seal *seal) {
   if (--c->pending == 0) core_complete(&c->flusher->store->cores[c - c->flusher->cores], &c->op);
 }
 
-/* True if no other shard's region lies on any of this region's backings. */
-static bool owns_files(const struct layout *l, const struct region *r) {
-  for (uint32_t i = 0; i < r->segment_count; i++)
-    if (l->shared[r->segments[i].file]) return false;
-  return true;
-}
-
-/* On each core. All its shards' writes are in flight at once, and so are their flushes. */
+/* On each core. All its shards' writes are in flight at once. */
 static void seal_core(struct core *core, struct shard_op *op) {
   struct flush_core *c = op->buf;
   struct flusher *f = c->flusher;
@@ -109,7 +104,6 @@ static void seal_core(struct core *core, struct shard_op *op) {
     struct flush_shard *s = &f->shards[number];
     s->core = c;
     s->seal = (struct manifest_seal){.done = shard_sealed, .epoch = f->epoch};
-    s->seal.flush_files = owns_files(f->store->layout, &f->store->layout->regions[number]);
     core_mark_busy(core, number);
     manifest_seal(shard_manifest(core->shards[number].shard), &s->seal);
   }
@@ -125,36 +119,64 @@ static void start(struct flusher *f) {
   ask_cores(f, seal_core);
 }
 
-/* ---- Flushing devices that several shards share -------------------------------------------- */
+/* ---- Flushing files ----------------------------------------------------------------------- */
 
-static void device_flushed(struct io *io) {
-  struct flusher *f = &((struct core *)io->buf)->store->flusher;
-  if (io->result && !f->result) f->result = io->result;
-  if (--f->pending == 0) enter_rooting(f);
+static void file_flushed(struct io *io) {
+  struct flush_file *file = container_of(io, struct flush_file, io);
+  struct flush_core *c = file->core;
+  file->result = io->result;
+  if (--c->pending == 0) core_complete(&c->flusher->store->cores[c - c->flusher->cores], &c->op);
 }
 
-static bool needs_device_flush(const struct flusher *f, uint32_t backing) {
-  const struct layout *l = f->store->layout;
-  for (uint32_t s = 0; s < f->store->shard_count; s++) {
-    if (!f->shards[s].seal.dirty || f->shards[s].seal.flush_files) continue;
-    for (uint32_t i = 0; i < l->regions[s].segment_count; i++)
-      if (l->regions[s].segments[i].file == backing) return true;
+/* On each core: its files, all in one submission. */
+static void flush_core(struct core *core, struct shard_op *op) {
+  struct flush_core *c = op->buf;
+  struct flusher *f = c->flusher;
+  c->pending = 1;
+  for (uint32_t b = 0; b < f->store->layout->backing_count; b++) {
+    struct flush_file *file = &f->files[b];
+    if (file->core != c) continue;
+    file->io = (struct io){.done = file_flushed, .op = IO_FLUSH, .file = (uint16_t)b};
+    c->pending++;
+    device_submit(core->device, &file->io);
   }
-  return false;
+  if (--c->pending == 0) core_complete(core, op);
+}
+
+/* Each file that a dirty shard lies on is flushed by the core of the first such shard. */
+static uint32_t deal_files(struct flusher *f) {
+  const struct layout *l = f->store->layout;
+  uint32_t count = 0;
+  for (uint32_t b = 0; b < l->backing_count; b++) f->files[b] = (struct flush_file){0};
+  for (uint32_t s = 0; s < f->store->shard_count; s++) {
+    const struct manifest_seal *seal = &f->shards[s].seal;
+    if (!seal->dirty || seal->result) continue;
+    for (uint32_t i = 0; i < l->regions[s].segment_count; i++) {
+      struct flush_file *file = &f->files[l->regions[s].segments[i].file];
+      count += file->core == NULL;
+      if (!file->core) file->core = &f->cores[f->store->core_of_shard[s]];
+    }
+  }
+  return count;
 }
 
 static void enter_flushing(struct flusher *f) {
-  struct core *core0 = &f->store->cores[0];
   f->state = FLUSH_FLUSHING;
-  f->pending = 1;
-  for (uint32_t b = 0; b < f->store->layout->backing_count; b++) {
-    if (!needs_device_flush(f, b)) continue;
-    f->device_ios[b] =
-        (struct io){.done = device_flushed, .op = IO_FLUSH, .file = (uint16_t)b, .buf = core0};
-    f->pending++;
-    device_submit(core0->device, &f->device_ios[b]);
+  if (deal_files(f) > 0)
+    ask_cores(f, flush_core);
+  else
+    enter_rooting(f);
+}
+
+/* A failed flush of any of its files is the shard's failure. */
+static void spread_results(struct flusher *f) {
+  const struct layout *l = f->store->layout;
+  for (uint32_t s = 0; s < f->store->shard_count; s++) {
+    struct manifest_seal *seal = &f->shards[s].seal;
+    if (!seal->dirty) continue;
+    for (uint32_t i = 0; i < l->regions[s].segment_count && !seal->result; i++)
+      seal->result = f->files[l->regions[s].segments[i].file].result;
   }
-  if (--f->pending == 0) enter_rooting(f);
 }
 
 /* ---- The root ------------------------------------------------------------------------------- */
@@ -188,10 +210,10 @@ static bool merge(struct flusher *f) {
 static void enter_rooting(struct flusher *f) {
   struct layout *l = f->store->layout;
   struct core *core0 = &f->store->cores[0];
-  bool device_failed = f->result != 0; /* a shared device's flush: nothing of E may be named */
-  f->root_result = f->result;
+  f->root_result = 0;
   f->state = FLUSH_ROOTING;
-  if (device_failed || !merge(f)) {
+  spread_results(f);
+  if (!merge(f)) {
     enter_settling(f);
     return;
   }

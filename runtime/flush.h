@@ -2,12 +2,16 @@
  *
  * The coordinator lives on core 0 and is a state machine on its thread:
  *
- *   idle --request--> sealing    every core seals epoch E in its shards; each shard writes its
- *                                frames, and flushes its own files if no other shard has them
- *        --all cores--> flushing the devices that several shards share, one flush each
- *        --all devices--> rooting root E in its slot, one FUA write
+ *   idle --request--> sealing    every core seals epoch E in its shards, which write their frames
+ *        --all cores--> flushing every core flushes the dirty files, each file once, all files of
+ *                                all cores at the same time: the block layer merges flushes that
+ *                                overlap. Slices of one device share its one flush.
+ *        --all cores--> rooting  root E in its slot, one FUA write
  *        --durable--> settling   every core tells its shards (freed space moves on)
  *        --all cores--> idle     the callers complete; those who came meanwhile start anew
+ *
+ * A failure stops the shards that it concerns, those of a failed frame or on a failed file, and no
+ * other: the root goes on to say of them what it said before. The callers get the error.
  *
  * Concurrent callers share a flush: who calls while one runs is served by the next. */
 #ifndef RUNTIME_FLUSH_H
@@ -27,6 +31,11 @@ struct flush_shard {
   struct manifest_seal seal;
   struct flush_core *core;
 };
+struct flush_file {
+  struct io io;
+  struct flush_core *core; /* that flushes it; NULL: it is clean */
+  int result;
+};
 struct flusher {
   struct peer peer; /* lives on core 0; owns the calls */
   struct store *store;
@@ -34,7 +43,7 @@ struct flusher {
   struct op_chain waiting, served;
   struct flush_core *cores;
   struct flush_shard *shards;
-  struct io *device_ios; /* [backing_count] */
+  struct flush_file *files; /* [backing_count] */
   struct io root_io;
   void *root_buf;    /* one slot, block-aligned, in registered memory if there is some */
   struct root *root; /* the last durable one */
