@@ -155,6 +155,10 @@ static void test_a_full_log_wants_a_flush(void **state) {
     mrig_step(&r);
   }
   assert_true(manifest_wants_flush(r.m));
+  for (uint32_t id = 0; id < 8; id++) { /* deletes have room of their own */
+    assert_int_equal(mrig_delete(&r, id), 0);
+    assert_int_equal(mrig_put(&r, id, 100), -EAGAIN);
+  }
   struct mseal s; /* the room for a flush is kept */
   mrig_seal(&r, &s);
   assert_false(manifest_wants_flush(r.m)); /* it runs */

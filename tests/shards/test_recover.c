@@ -112,9 +112,23 @@ static void test_uncommitted_is_dropped(void **state) {
   mrig_close(&r);
 }
 
-/* Frames of an earlier open that nothing had committed stay behind the tail, and fit the chain:
- * they are not taken for new ones. */
+/* Frames of an earlier open stay behind the tail, and may fit the chain: they are not taken for new
+ * ones. */
 static void test_dead_incarnation(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  make_history(&r);
+  r.root.incarnation++; /* what is committed behind this tail was committed by another open */
+  uint64_t sequence = r.root.shards[2].sequence;
+  assert_true(sequence < r.next_sequence);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  mrig_check(&r, m, sequence, sequence);
+  manifest_destroy(m);
+  mrig_close(&r);
+}
+
+static void test_dead_frames_fit_the_chain(void **state) {
   (void)state;
   struct mrig r;
   make_history(&r);
@@ -133,7 +147,6 @@ static void test_dead_incarnation(void **state) {
   assert_int_equal(mrig_recover(&r, &m), 0);
   mrig_check(&r, m, committed, committed);
   manifest_destroy(m);
-  /* With the old incarnation's number they would be the log's next frames. */
   assert_int_equal(mrig_put(&r, 1, 100), 0);
   assert_int_equal(mrig_commit(&r), 0);
   assert_int_equal(mrig_recover(&r, &m), 0);
@@ -246,6 +259,7 @@ int main(void) {
       cmocka_unit_test(test_torn_tail),
       cmocka_unit_test(test_uncommitted_is_dropped),
       cmocka_unit_test(test_dead_incarnation),
+      cmocka_unit_test(test_dead_frames_fit_the_chain),
       cmocka_unit_test(test_frames_of_others),
       cmocka_unit_test(test_damaged_checkpoints),
       cmocka_unit_test(test_hostile_directory),
