@@ -183,7 +183,7 @@ struct disk_root_shard {
   uint64_t dir_block;
   uint32_t dir_bytes, reserved;
   uint64_t zeroed_blocks;
-  uint64_t reserved_too;
+  uint64_t blobs;
 };
 _Static_assert(sizeof(struct disk_root_shard) == 64, "on disk");
 
@@ -223,7 +223,8 @@ void root_encode(const struct root *root, const uint8_t uuid[16], void *slot_buf
                                             .dir_checksum = r->dir_checksum,
                                             .dir_block = r->dir_block,
                                             .dir_bytes = r->dir_bytes,
-                                            .zeroed_blocks = r->zeroed_blocks};
+                                            .zeroed_blocks = r->zeroed_blocks,
+                                            .blobs = r->blobs};
   }
   d->checksum = checksum_without(slot_buf, bytes, offsetof(struct disk_root, checksum));
   memcpy((char *)slot_buf + bytes, slot_buf, bytes);
@@ -251,7 +252,7 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
   for (uint32_t s = 0; s < shard_count; s++) {
     const struct disk_root_shard *r = &d->shards[s];
     if (r->log_head > r->log_tail || r->log_tail > POSITION_MAX || r->sequence > POSITION_MAX ||
-        r->reserved || r->reserved_too)
+        r->reserved)
       REFUSE(-EBADMSG, "shard %u: impossible log positions", s);
     root->shards[s] = (struct root_shard){.log_head = r->log_head,
                                           .log_tail = r->log_tail,
@@ -260,7 +261,8 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
                                           .dir_checksum = r->dir_checksum,
                                           .dir_block = r->dir_block,
                                           .dir_bytes = r->dir_bytes,
-                                          .zeroed_blocks = r->zeroed_blocks};
+                                          .zeroed_blocks = r->zeroed_blocks,
+                                          .blobs = r->blobs};
   }
   return 0;
 }

@@ -47,6 +47,7 @@ struct root_shard {
   uint64_t dir_block; /* checkpoint directory, region block; 0: no checkpoint yet */
   uint32_t dir_bytes;
   uint64_t zeroed_blocks; /* region blocks below were written at least once */
+  uint64_t blobs;         /* a hint: recovery makes room for so many at once */
 };
 struct root {
   uint64_t epoch;

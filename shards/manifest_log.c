@@ -271,6 +271,7 @@ static void note_root(struct manifest *m) {
   m->next_root.sequence = m->barrier_sequence;
   m->next_root.chain = m->chain;
   m->next_root.zeroed_blocks = m->zeroed_blocks;
+  m->next_root.blobs = index_count(m->index);
 }
 
 void barrier_advance(struct manifest *m) {

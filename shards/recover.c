@@ -210,13 +210,25 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
   return 0;
 }
 
+/* Tables that grow while the log is replayed cost more than the replay. The root says how many
+ * blobs there will be; it is not believed beyond what the log can hold. */
+static int make_room(struct manifest *m) {
+  const struct root_shard *s = &m->root;
+  uint64_t entries = ((s->log_tail - s->log_head) << BLOCK_SHIFT) / ENTRY_SMALL_BYTES;
+  uint64_t blobs = min_u64(s->blobs, index_count(m->index) + entries);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS && blobs > index_count(m->index); p++)
+    if (index_reserve_partition(m->index, p, div_up(blobs, INDEX_PARTITIONS))) return -ENOMEM;
+  return 0;
+}
+
 static int replay_log(struct manifest *m, const struct root *root, char *why, size_t why_bytes) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct log_reader r = {.m = m,
                          .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)};
   if (!r.window) return -ENOMEM;
   struct walk w = {.position = s->log_head};
-  int e = replay(m, &r, &w, s->log_tail, why, why_bytes);
+  int e = make_room(m);
+  if (!e) e = replay(m, &r, &w, s->log_tail, why, why_bytes);
   if (!e && w.chained && (w.chain != s->chain || w.sequence != s->sequence)) {
     REFUSE(s->log_tail, "the log's end is not the one that the root names");
     e = -EBADMSG;

@@ -163,7 +163,8 @@ static uint64_t make_root(uint32_t shards) {
                                          .dir_checksum = 0xd1 + s,
                                          .dir_block = 500 + s,
                                          .dir_bytes = 24 + s,
-                                         .zeroed_blocks = 9 + s};
+                                         .zeroed_blocks = 9 + s,
+                                         .blobs = 33 + s};
   root_encode(&root, uuid, slot);
   return root_copy_blocks(shards) << BLOCK_SHIFT;
 }
@@ -214,9 +215,10 @@ static void test_root_refusals(void **state) {
   static const struct {
     size_t offset;
     uint64_t value;
-  } cases[] = {{48, 1},      {56, 1},      {64 + 0, 11},          {64 + 8, UINT64_MAX},
-               {64 + 44, 1}, {64 + 56, 1}, {64 + 16, UINT64_MAX}, {64 + 3 * 64, 1},
-               {4088, 1}};
+  } cases[] = {{48, 1},          {56, 1},
+               {64 + 0, 11},     {64 + 8, UINT64_MAX},
+               {64 + 44, 1},     {64 + 16, UINT64_MAX},
+               {64 + 3 * 64, 1}, {4088, 1}};
   for (size_t i = 0; i < array_size(cases); i++) {
     make_root(3);
     memcpy(slot + cases[i].offset, &cases[i].value, cases[i].offset == 64 + 44 ? 4 : 8);
