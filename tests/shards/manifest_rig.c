@@ -1,6 +1,8 @@
 /* manifest_rig.c - see manifest_rig.h. */
 #include "tests/shards/manifest_rig.h"
 
+#include <sys/mman.h>
+
 /* ---- The disk ------------------------------------------------------------------------------ */
 
 static void disk_take(struct device *d, struct io *io) {
@@ -197,6 +199,13 @@ static void note_line(void *arg, int level, const char *text) {
   if (level == 0) snprintf(r->last_error, sizeof r->last_error, "%s", text);
 }
 
+/* Zeros that cost nothing until they are used. */
+static char *map_bytes(uint64_t bytes) {
+  char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  assert_true(p != MAP_FAILED);
+  return p;
+}
+
 void mrig_open(struct mrig *r, uint64_t blocks, uint64_t seed) {
   mrig_open_log(r, blocks, MRIG_LOG, seed);
 }
@@ -208,8 +217,8 @@ void mrig_open_log(struct mrig *r, uint64_t blocks, uint64_t log_blocks, uint64_
   k->random.state = seed ^ 4711;
   k->blocks = blocks + 8;
   assert_int_equal(backing_open_memory(&k->now, k->blocks * BLOCK_BYTES), 0);
-  k->stable = calloc(k->blocks, BLOCK_BYTES);
-  k->before = calloc(k->blocks, BLOCK_BYTES);
+  k->stable = map_bytes(k->blocks * BLOCK_BYTES);
+  k->before = map_bytes(k->blocks * BLOCK_BYTES);
   k->unstable = calloc(k->blocks, 1);
   k->written = calloc(k->blocks, sizeof *k->written);
   r->digests = calloc(MRIG_HISTORY, sizeof *r->digests);
@@ -239,8 +248,8 @@ void mrig_close(struct mrig *r) {
   mrig_drain(r);
   manifest_destroy(r->m);
   backing_close(r->disk.now);
-  free(r->disk.stable);
-  free(r->disk.before);
+  munmap(r->disk.stable, r->disk.blocks * BLOCK_BYTES);
+  munmap(r->disk.before, r->disk.blocks * BLOCK_BYTES);
   free(r->disk.unstable);
   free(r->disk.written);
   free(r->digests);
