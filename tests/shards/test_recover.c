@@ -24,11 +24,11 @@ static void power_cuts(uint64_t seed, uint64_t blocks, int crashes) {
 }
 static void test_power_cuts(void **state) {
   (void)state;
-  for (uint64_t seed = 1; seed <= 12; seed++) power_cuts(seed, 4096, 25);
+  for (uint64_t seed = 1; seed <= 6; seed++) power_cuts(seed, 4096, 25);
 }
 static void test_power_cuts_in_a_full_region(void **state) {
   (void)state;
-  for (uint64_t seed = 100; seed < 106; seed++) power_cuts(seed, 900, 25);
+  for (uint64_t seed = 100; seed < 104; seed++) power_cuts(seed, 900, 25);
 }
 
 /* ---- Damage
