@@ -136,7 +136,7 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
                                 .lock_timeout_ms = o.lock_timeout_ms,
                                 .queue_depth = o.queue_depth ? o.queue_depth : 256,
                                 .poll_us = o.poll_us ? o.poll_us : 50,
-                                .arena_bytes = o.arena_bytes ? o.arena_bytes : 64u << 20,
+                                .arena_bytes = o.arena_bytes ? o.arena_bytes : 32u << 20,
                                 .seed = o.seed ? o.seed : random_seed(),
                                 .logger = stderr_logger,
                                 .local_finished = local_finished};

@@ -98,8 +98,8 @@ struct sr_format_options {
                           process may use. Fixed for the life of the store. */
   uint32_t prealloc;   /* enum sr_prealloc */
   bool force;          /* overwrite what looks like a store or holds data */
-  uint64_t log_bytes;  /* manifest log of one shard; default 1/64 of its region, between
-                          1 MiB and 64 MiB */
+  uint64_t log_bytes;  /* manifest log of one shard; default 1/512 of its region, between
+                          1 MiB and 1 GiB */
   void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes); /* may be NULL */
   void *progress_arg;
 };
@@ -122,7 +122,7 @@ struct sr_open_options {
   uint32_t lock_timeout_ms; /* how long to wait for another opener; default 0: not at all */
   uint32_t queue_depth;     /* device requests in flight per core; default 256, max 4096 */
   uint32_t poll_us;         /* an idle core polls this long before it sleeps; default 50 */
-  uint64_t arena_bytes;     /* memory for sr_buffer_alloc(); default 64 MiB */
+  uint64_t arena_bytes;     /* memory for sr_buffer_alloc(); default 32 MiB */
   bool no_background;       /* no zeroing ahead, no checkpoints between flushes */
   bool no_pin;              /* do not pin core threads */
   uint64_t seed;            /* of all randomness in the runtime; default: from the system */

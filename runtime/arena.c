@@ -253,3 +253,11 @@ void arena_get_stats(struct arena *arena, struct arena_stats *stats) {
   *stats = arena->stats;
   pthread_mutex_unlock(&arena->lock);
 }
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older kernel answers EINVAL */
+#endif
+
+void arena_populate(struct arena *arena) {
+  (void)madvise(arena_base(arena), arena_bytes(arena), MADV_POPULATE_WRITE);
+}

@@ -43,6 +43,9 @@ struct arena_stats {
  * the memory should lie, -1 for where it is first touched; a node that cannot be had is no
  * error. -EINVAL: bytes is 0 or above ARENA_BYTES_MAX; -ENOMEM. *arena only on success. */
 int arena_create(uint64_t bytes, int numa_node, struct arena **arena);
+/* Touches all of it, so that registering it finds its pages there: zeroing them is most of the
+ * cost. Only a hint. */
+void arena_populate(struct arena *arena);
 /* Every buffer inside is gone; those outside the mapping must have been freed before. NULL is
  * fine. */
 void arena_destroy(struct arena *arena);

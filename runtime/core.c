@@ -328,11 +328,16 @@ static int create_device(struct core *core) {
   int r = store->engine->create(&core->device, &options);
   for (uint32_t b = 0; !r && b < l->backing_count; b++)
     r = core->device->ops->attach(core->device, (uint16_t)b, l->backings[b]);
-  for (uint32_t i = 0; !r && i < STORE_RANGES_MAX; i++)
-    if (store->ranges[i].base) /* refused: works unregistered; the statistics say so */
-      core->device->ops->register_memory(core->device, i, store->ranges[i].base,
-                                         store->ranges[i].bytes);
   return r;
+}
+
+/* After recovery: meanwhile the thread that opens has touched the memory. Refused: works
+ * unregistered; the statistics say so. */
+static void register_ranges(struct core *core) {
+  const struct range *ranges = core->store->ranges;
+  for (uint32_t i = 0; i < STORE_RANGES_MAX; i++)
+    if (ranges[i].base)
+      core->device->ops->register_memory(core->device, i, ranges[i].base, ranges[i].bytes);
 }
 
 static int open_shard(struct core *core, uint32_t number) {
@@ -365,6 +370,7 @@ int core_start(struct core *core) {
     r = open_shard(core, core->mine[i]);
     if (!r) core_mark_busy(core, core->mine[i]);
   }
+  if (!r) register_ranges(core);
   return r;
 }
 

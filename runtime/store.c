@@ -144,6 +144,7 @@ static int start_threads(struct store *store) {
     pthread_cond_broadcast(&store->started);
     pthread_mutex_unlock(&store->lock);
   }
+  arena_populate(store->arena); /* while the cores recover */
   pthread_mutex_lock(&store->lock);
   while (store->started_count < store->core_count) pthread_cond_wait(&store->started, &store->lock);
   r = store->open_status;

@@ -322,8 +322,10 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     snprintf(why, why_bytes, "root: a log longer than its ring");
     r = -EBADMSG;
   }
+  if (!r) index_load_begin(m->index);
   if (!r) r = checkpoint_load(m, &m->root, why, why_bytes);
   if (!r) r = replay_log(m, root, why, why_bytes);
+  if (!r) index_load_end(m->index);
   if (!r) r = claim_all(m, why, why_bytes);
   if (r) {
     manifest_destroy(m);

@@ -16,7 +16,7 @@
 
 struct fixture {
   char directory[256]; /* exists */
-  char where[300];     /* the store: does not exist before format */
+  char where[700];     /* the store: does not exist before format */
   char log[8192];      /* all lines since the last reset */
 };
 

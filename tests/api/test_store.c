@@ -17,8 +17,8 @@ static void write_at(const char *path, const void *bytes, size_t n, off_t offset
   close(fd);
 }
 
-static void part_path(const struct fixture *f, const char *part, char path[400]) {
-  snprintf(path, 400, "%s/%s", f->where, part);
+static void part_path(const struct fixture *f, const char *part, char path[800]) {
+  snprintf(path, 800, "%s/%s", f->where, part);
 }
 
 static int try_open(struct fixture *f, bool read_only) {
@@ -185,7 +185,7 @@ static void a_crash_frees_the_lock(void **state) {
 }
 
 static void checksum_directory(const struct fixture *f, char out[256]) {
-  char command[700];
+  char command[900];
   snprintf(command, sizeof command, "cat %s/* | cksum", f->where);
   FILE *p = popen(command, "r");
   assert_non_null(fgets(out, 256, p));
@@ -223,7 +223,7 @@ static void read_only_changes_no_byte(void **state) {
 
 static void not_a_store(void **state) {
   struct fixture *f = *state;
-  char path[400];
+  char path[800];
   assert_int_equal(try_open(f, false), -ENOENT);
   assert_int_equal(mkdir(f->where, 0700), 0);
   assert_int_equal(try_open(f, false), -EMEDIUMTYPE);
@@ -305,7 +305,7 @@ static void impossible_options(void **state) {
 static void swapped_and_foreign_regions(void **state) {
   struct fixture *f = *state;
   struct fixture other = *f;
-  char a[400], b[400], c[400];
+  char a[800], b[800], c[800];
   snprintf(other.where, sizeof other.where, "%s/other", f->directory);
   format_store(f, 2, 16 * MIB);
   format_store(&other, 2, 16 * MIB);
@@ -328,7 +328,7 @@ static void swapped_and_foreign_regions(void **state) {
 
 static void damaged_identity(void **state) {
   struct fixture *f = *state;
-  char path[400];
+  char path[800];
   struct stat st;
   format_store(f, 2, 16 * MIB);
   part_path(f, "shard-0001", path);
@@ -346,7 +346,7 @@ static void damaged_identity(void **state) {
 
 static void truncated_region(void **state) {
   struct fixture *f = *state;
-  char path[400];
+  char path[800];
   format_store(f, 1, 16 * MIB);
   part_path(f, "shard-0000", path);
   assert_int_equal(truncate(path, 1 << 20), 0);
@@ -356,7 +356,7 @@ static void truncated_region(void **state) {
 
 static void damaged_roots(void **state) {
   struct fixture *f = *state;
-  char path[400], junk[4096];
+  char path[800], junk[4096];
   memset(junk, 0xa5, sizeof junk);
   format_store(f, 1, 16 * MIB);
   struct sr_store *s = open_store(f);
@@ -500,8 +500,9 @@ static void grows(void **state) {
 
 static void grows_by_a_device(void **state) {
   struct fixture *f = *state;
-  char second[300];
-  snprintf(f->where, sizeof f->where, "%s/e.img", f->directory);
+  char first[300], second[300];
+  snprintf(first, sizeof first, "%s/e.img", f->directory);
+  snprintf(f->where, sizeof f->where, "%s", first);
   snprintf(second, sizeof second, "%s/f.img", f->directory);
   format_store(f, 2, 20 * MIB);
   int fd = open(second, O_CREAT | O_RDWR, 0600);
@@ -509,8 +510,7 @@ static void grows_by_a_device(void **state) {
   close(fd);
   assert_int_equal(sr_grow(f->where, 0, second), 0);
   assert_int_equal(try_open(f, false), -EMEDIUMTYPE); /* its new part must be named */
-  strncat(f->where, ",", 2);
-  strncat(f->where, second, 300 - strlen(f->where) - 1);
+  snprintf(f->where, sizeof f->where, "%s,%s", first, second);
   struct sr_store *s = open_store(f);
   struct sr_port *p = open_port(s);
   struct sr_space space;
