@@ -38,6 +38,10 @@ static const char *reader_get(struct log_reader *r, uint64_t position, uint64_t 
     r->blocks = min_u64(WINDOW_BLOCKS, region->log_blocks - place);
     r->first = position;
     *error = region_read(region, r->window, place, r->blocks);
+    if (*error) { /* what is bad may lie beyond what is needed */
+      r->blocks = blocks;
+      *error = region_read(region, r->window, place, blocks);
+    }
     if (*error) {
       r->blocks = 0;
       return NULL;
