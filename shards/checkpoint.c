@@ -22,8 +22,7 @@
 #define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
 #define RESERVE_BLOCKS 58u         /* at least */
 
-/* ---- On disk
- * ---------------------------------------------------------------------------------------- */
+/* ---- On disk ----------------------------------------------------------------------------- */
 
 #define CHECKPOINT_MAGIC 0x50434853u /* "SHCP" */
 #define DIRECTORY_MAGIC  0x44434853u /* "SHCD" */
@@ -56,8 +55,7 @@ _Static_assert(sizeof(struct disk_directory_entry) == 40, "on disk");
            BLOCK_BYTES)
 #define DIRECTORY_BLOCKS (DIRECTORY_BYTES_MAX >> BLOCK_SHIFT) /* what recovery claims for it */
 
-/* ---- Writing into extents
- * ----------------------------------------------------------------------------- */
+/* ---- Writing into extents ---------------------------------------------------------------- */
 
 static void writer_next(struct extent_writer *w);
 
@@ -95,8 +93,7 @@ static void writer_start(struct extent_writer *w, struct manifest *m, const stru
   writer_next(w);
 }
 
-/* ---- Space
- * -------------------------------------------------------------------------------------------- */
+/* ---- Space ------------------------------------------------------------------------------- */
 
 static void fill_reserve(struct manifest *m) {
   uint64_t have = 0, target = max_u64(RESERVE_BLOCKS, m->largest_blocks + m->largest_blocks / 4);
@@ -143,8 +140,7 @@ void checkpoint_root_durable(struct manifest *m) {
   checkpoint_take_reserve(m);
 }
 
-/* ---- One checkpoint
- * -------------------------------------------------------------------------------------- */
+/* ---- One checkpoint ---------------------------------------------------------------------- */
 
 static int add_bytes(void *arg, uint64_t hash, const struct blob *b) {
   (void)hash;
@@ -281,8 +277,7 @@ uint64_t checkpoint_blocks(const struct manifest *m) {
   return blocks;
 }
 
-/* ---- The directory
- * -------------------------------------------------------------------------------------------- */
+/* ---- The directory ----------------------------------------------------------------------- */
 
 /* Live checkpoints in the order of their first live partition; each once. */
 static uint32_t encode_directory(struct manifest *m) {
@@ -334,9 +329,7 @@ void checkpoint_write_directory(struct manifest *m, struct root_shard *root) {
   writer_start(&m->directory_writer, m, &m->directory_used, 1, m->directory_buf, directory_written);
 }
 
-/* ---- Loading
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- Loading ----------------------------------------------------------------------------- */
 
 #define REFUSE(...)                                                                                \
   do {                                                                                             \
@@ -513,9 +506,7 @@ int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes) {
   return 0;
 }
 
-/* ---- Life
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------------- */
 
 int checkpoint_create(struct manifest *m) {
   m->directory_buf = aligned_alloc(BLOCK_BYTES, DIRECTORY_BYTES_MAX);

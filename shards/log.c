@@ -6,8 +6,7 @@
 
 #include "shards/base/crc32c.h"
 
-/* ---- Entries -----------------------------------------------------------------------------------
- */
+/* ---- Entries ----------------------------------------------------------------------------- */
 
 #define GRANULE_SHIFT_MAX 26 /* what the index holds: enough for 1 TiB and more */
 
@@ -155,8 +154,7 @@ uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint6
   return bytes;
 }
 
-/* ---- Frames
- * -------------------------------------------------------------------------------------- */
+/* ---- Frames ------------------------------------------------------------------------------ */
 
 struct disk_frame {
   uint32_t magic;

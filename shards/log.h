@@ -37,8 +37,7 @@ uint32_t log_entry_decode(struct entry *entry, const void *buf, uint64_t left,
 /* The id of the entry at buf, without checks beyond `left`: to prefetch by. */
 bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes);
 
-/* ---- Frames: what is written at once -----------------------------------------------------------
- */
+/* ---- Frames: what is written at once ----------------------------------------------------- */
 
 #define FRAME_HEADER_BYTES 64u
 #define FRAME_BLOCKS_MAX   84u

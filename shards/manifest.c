@@ -13,8 +13,7 @@ struct space *manifest_space(struct manifest *m) {
   return m->space;
 }
 
-/* ---- Reservations
- * --------------------------------------------------------------------------------- */
+/* ---- Reservations ------------------------------------------------------------------------ */
 
 static uint32_t reserved_bytes(uint32_t extents, uint32_t granules) {
   return entry_put_bytes(extents, granules); /* a delete is shorter than any put */
@@ -74,8 +73,7 @@ void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules) {
   }
 }
 
-/* ---- Changes
- * ---------------------------------------------------------------------------------------- */
+/* ---- Changes ----------------------------------------------------------------------------- */
 
 /* Copies: the index may move what find returned while we free it. */
 static void free_old(struct manifest *m, uint64_t hash, struct blob_id id) {
@@ -106,8 +104,7 @@ uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
   return m->sequence++;
 }
 
-/* ---- The rest
- * ------------------------------------------------------------------------------------------ */
+/* ---- The rest ---------------------------------------------------------------------------- */
 
 bool manifest_dirty(const struct manifest *m) { return m->sequence > m->covered; }
 void manifest_stop(struct manifest *m) { m->stopped = true; }

@@ -71,8 +71,7 @@ static const char *read_frame(struct log_reader *r, uint64_t position, struct fr
   return frame_checksum_matches(buf) ? buf : NULL;
 }
 
-/* ---- Applying
- * ------------------------------------------------------------------------------------------ */
+/* ---- Applying ---------------------------------------------------------------------------- */
 
 static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
                        const char **what) {
@@ -118,8 +117,7 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
   return at == f->payload_bytes ? 0 : -EBADMSG;
 }
 
-/* ---- Walking the chain
- * ------------------------------------------------------------------------------------- */
+/* ---- Walking the chain ------------------------------------------------------------------- */
 
 struct walk {
   uint64_t position, sequence;
@@ -197,10 +195,7 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
     struct frame f;
     const char *what;
     int error;
-    if (!read_frame(r, p, &f, &what, &error)) {
-      if (error && error != -EBADMSG) return error;
-      continue;
-    }
+    if (!read_frame(r, p, &f, &what, &error)) continue;
     if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
     uint64_t committed = 0;
     struct walk from = {.position = p};
@@ -255,9 +250,7 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
   return e;
 }
 
-/* ---- Free space
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- Free space -------------------------------------------------------------------------- */
 
 struct claims {
   struct manifest *m;
@@ -287,9 +280,7 @@ static int claim_all(struct manifest *m, char *why, size_t why_bytes) {
   return r;
 }
 
-/* ---- All of it
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- All of it --------------------------------------------------------------------------- */
 
 static void oldest_partition_first(struct manifest *m) {
   uint64_t oldest = UINT64_MAX;
@@ -326,10 +317,8 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     snprintf(why, why_bytes, "root: a log longer than its ring");
     r = -EBADMSG;
   }
-  if (!r) index_load_begin(m->index);
   if (!r) r = checkpoint_load(m, &m->root, why, why_bytes);
   if (!r) r = replay_log(m, root, why, why_bytes);
-  if (!r) index_load_end(m->index);
   if (!r) r = claim_all(m, why, why_bytes);
   if (r) {
     manifest_destroy(m);

@@ -191,8 +191,7 @@ static void model_restart(struct mrig *r, uint64_t sequence) {
   r->first_sequence = r->next_sequence = r->covered = sequence;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------------- */
 
 static void note_line(void *arg, int level, const char *text) {
   struct mrig *r = arg;
@@ -273,8 +272,7 @@ void mrig_drain(struct mrig *r) {
   }
 }
 
-/* ---- Changes ------------------------------------------------------------------------------------
- */
+/* ---- Changes ----------------------------------------------------------------------------- */
 
 int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {
   struct extent extents[8];
@@ -361,8 +359,7 @@ void mrig_flush(struct mrig *r) {
   if (r->covered == r->next_sequence) model_restart(r, r->next_sequence);
 }
 
-/* ---- By chance
- * ----------------------------------------------------------------------------------- */
+/* ---- By chance --------------------------------------------------------------------------- */
 
 static void random_put(struct mrig *r) {
   static const uint64_t sizes[] = {0, 1, 4096, 4097, 20000, 70000, 300000};
@@ -435,8 +432,7 @@ void mrig_settle(struct mrig *r) {
   if (r->rooting) random_flush(r);
 }
 
-/* ---- Crash
- * ---------------------------------------------------------------------------------------- */
+/* ---- Crash ------------------------------------------------------------------------------- */
 
 /* From now on nothing reaches the disk: all I/O fails, so that the manifest can be destroyed. */
 static void drop_manifest(struct mrig *r) {

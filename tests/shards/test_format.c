@@ -147,8 +147,7 @@ static void test_identity_random_bytes(void **state) {
   }
 }
 
-/* ---- Root -------------------------------------------------------------------------------------
- */
+/* ---- Root -------------------------------------------------------------------------------- */
 
 static uint64_t make_root(uint32_t shards) {
   memset(&root, 0, sizeof root);

@@ -166,8 +166,7 @@ static void test_hostile_entries(void **state) {
   index_destroy(x);
 }
 
-/* ---- Frames
- * --------------------------------------------------------------------------------------- */
+/* ---- Frames ------------------------------------------------------------------------------ */
 
 static struct frame make_frame(uint32_t payload) {
   struct frame f = {.store = 0x1234567890,

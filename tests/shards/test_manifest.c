@@ -1,8 +1,7 @@
 /* test_manifest.c - commits and seals, the ring of the log, checkpoints, full regions, failures. */
 #include "tests/shards/manifest_rig.h"
 
-/* ---- Commits and seals ------------------------------------------------------------------------
- */
+/* ---- Commits and seals ------------------------------------------------------------------- */
 
 static void test_commits_share_a_flush(void **state) {
   (void)state;
@@ -111,8 +110,7 @@ static void test_freed_space_waits_for_the_root(void **state) {
   mrig_close(&r);
 }
 
-/* ---- The ring
- * ------------------------------------------------------------------------------------ */
+/* ---- The ring ---------------------------------------------------------------------------- */
 
 /* Round and round, with a flush only when the manifest wants one. */
 static void test_the_log_goes_round(void **state) {
@@ -220,8 +218,7 @@ static void test_large_entries(void **state) {
   mrig_close(&r);
 }
 
-/* ---- A full region
- * ---------------------------------------------------------------------------------- */
+/* ---- A full region ----------------------------------------------------------------------- */
 
 /* No block is free: deletes go on for ever, the log moves on, and all comes back. */
 static void test_full_region(void **state) {
@@ -255,8 +252,7 @@ static void test_full_region(void **state) {
   mrig_close(&r);
 }
 
-/* ---- Failures
- * ------------------------------------------------------------------------------------------ */
+/* ---- Failures ---------------------------------------------------------------------------- */
 
 /* What fails is never tried again; waiters and seals hear of it; reads go on; a reopen recovers. */
 static void failure(int writes, int flushes, bool seal) {

@@ -31,8 +31,7 @@ static void test_power_cuts_in_a_full_region(void **state) {
   for (uint64_t seed = 100; seed < 104; seed++) power_cuts(seed, 900, 25);
 }
 
-/* ---- Damage
- * -------------------------------------------------------------------------------------- */
+/* ---- Damage ------------------------------------------------------------------------------ */
 
 /* A store with something in the log before the root's tail, and something committed behind it. */
 static void make_history(struct mrig *r) {
@@ -56,6 +55,15 @@ static int recover_only(struct mrig *r) {
     manifest_destroy(m);
   }
   return e;
+}
+
+static void checkpoint_all(struct mrig *r) {
+  manifest_checkpoint_all(r->m);
+  for (int i = 0; !manifest_checkpoint_done(r->m); i++) {
+    assert_true(i < 10000);
+    mrig_step(r);
+  }
+  mrig_flush(r);
 }
 
 /* Each block of the committed log is damaged in turn: it is noticed, and named. */
@@ -155,8 +163,7 @@ static void test_dead_frames_fit_the_chain(void **state) {
   mrig_close(&r);
 }
 
-/* ---- Swapped and foreign bytes
- * ---------------------------------------------------------------------- */
+/* ---- Swapped and foreign bytes ----------------------------------------------------------- */
 
 static void test_frames_of_others(void **state) {
   (void)state;
@@ -180,17 +187,56 @@ static void test_frames_of_others(void **state) {
   mrig_close(&r);
 }
 
-/* ---- Checkpoints
- * ------------------------------------------------------------------------------------- */
+/* ---- Unreadable blocks ------------------------------------------------------------------- */
 
-static void checkpoint_all(struct mrig *r) {
-  manifest_checkpoint_all(r->m);
-  for (int i = 0; !manifest_checkpoint_done(r->m); i++) {
-    assert_true(i < 10000);
-    mrig_step(r);
-  }
-  mrig_flush(r);
+struct bad_backing {
+  struct backing backing; /* first: can be cast */
+  struct backing *under;
+  uint64_t bad_block;
+};
+static int bad_read(struct backing *b, void *to, uint64_t bytes, uint64_t offset) {
+  struct bad_backing *x = (struct bad_backing *)b;
+  uint64_t bad = x->bad_block * BLOCK_BYTES;
+  if (offset <= bad && bad < offset + bytes) return -EIO;
+  return x->under->ops->read(x->under, to, bytes, offset);
 }
+static void read_through(struct mrig *r, struct backing *b) {
+  for (uint32_t i = 0; i < 2; i++) r->region.segments[i].backing = b;
+}
+
+/* Nothing is taken for a torn tail because it cannot be read; what is not needed may be bad. */
+static void test_unreadable(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  const struct backing_ops ops = {.read = bad_read};
+  struct bad_backing bad = {.backing = {.ops = &ops}, .under = r.disk.now};
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  uint64_t tail = r.root.shards[2].log_tail, end = stats.log_blocks_used;
+  uint64_t first = r.region.segments[0].first_block;
+  const struct {
+    uint64_t block;
+    int result;
+  } cases[] = {{0, -EIO},   {tail - 1, -EIO}, {tail, -EIO},      {end - 1, -EIO},
+               {end, -EIO}, {end + 1, 0},     {MRIG_LOG - 1, 0}, {MRIG_LOG + 300, 0}};
+  read_through(&r, &bad.backing);
+  for (size_t i = 0; i < array_size(cases); i++) {
+    bad.bad_block = first + cases[i].block;
+    int e = recover_only(&r);
+    if (e != cases[i].result) fail_msg("case %zu: %d, %s", i, e, r.why);
+  }
+  read_through(&r, r.disk.now);
+  checkpoint_all(&r);
+  read_through(&r, &bad.backing);
+  bad.bad_block = first + r.root.shards[2].dir_block;
+  assert_int_equal(recover_only(&r), -EIO);
+  assert_non_null(strstr(r.why, "directory"));
+  read_through(&r, r.disk.now);
+  mrig_close(&r);
+}
+
+/* ---- Checkpoints ------------------------------------------------------------------------- */
 
 static void test_damaged_checkpoints(void **state) {
   (void)state;
@@ -261,6 +307,7 @@ int main(void) {
       cmocka_unit_test(test_dead_incarnation),
       cmocka_unit_test(test_dead_frames_fit_the_chain),
       cmocka_unit_test(test_frames_of_others),
+      cmocka_unit_test(test_unreadable),
       cmocka_unit_test(test_damaged_checkpoints),
       cmocka_unit_test(test_hostile_directory),
   };
