@@ -150,7 +150,7 @@ static uint32_t deal_files(struct flusher *f) {
   for (uint32_t b = 0; b < l->backing_count; b++) f->files[b] = (struct flush_file){0};
   for (uint32_t s = 0; s < f->store->shard_count; s++) {
     const struct manifest_seal *seal = &f->shards[s].seal;
-    if (!seal->dirty || seal->result) continue;
+    if (!seal->dirty || seal->flushed || seal->result) continue;
     for (uint32_t i = 0; i < l->regions[s].segment_count; i++) {
       struct flush_file *file = &f->files[l->regions[s].segments[i].file];
       count += file->core == NULL;

@@ -46,7 +46,6 @@ struct table {
   void *block;      /* the memory that entries lies in */
 };
 struct index {
-  bool loading; /* tables double */
   struct table tables[TABLES];
   uint64_t key[2];
   uint32_t partition_count[INDEX_PARTITIONS];
@@ -229,25 +228,11 @@ int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t gra
   check(granules <= BLOB_GRANULES_MAX);
   struct table *t = &x->tables[table_of(hash)];
   if (unlikely(!has_room(t))) {
-    uint32_t slots = next_slots(t->slots);
-    int rc = grow(x, t, x->loading ? (uint32_t)max_u64(slots, t->slots * UINT64_C(2)) : slots);
+    int rc = grow(x, t, next_slots(t->slots));
     if (rc < 0) return rc;
   }
   if (extents <= 1 && granules <= 1) return 0; /* fits into the entry */
   return slab_reserve(&x->slab, entry_detail_bytes_max(extents, granules));
-}
-
-void index_load_begin(struct index *x) { x->loading = true; }
-
-void index_load_end(struct index *x) {
-  x->loading = false;
-  for (uint32_t i = 0; i < TABLES; i++) {
-    struct table *t = &x->tables[i];
-    uint64_t want = (uint64_t)t->count * LOAD_DENOMINATOR / LOAD_NUMERATOR * 33 / 32 + SLOTS_FIRST;
-    want = round_up(want, want * sizeof(struct entry) < PAGE_BYTES ? 2 : PAGE_ENTRIES);
-    /* Without memory for the smaller one the larger one goes on to serve. */
-    if (t->slots > next_slots((uint32_t)want)) (void)grow(x, t, (uint32_t)want);
-  }
 }
 
 /* Puts an entry that is not there yet to its place in the order. */

@@ -53,10 +53,6 @@ int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t gra
  * index_partition_visit() needs it: blobs in order crowd together in a table that is too small, and
  * each put then moves many. Only a hint: index_reserve() is needed all the same. 0, or -ENOMEM. */
 int index_reserve_partition(struct index *x, uint32_t partition, uint64_t count);
-/* Between the two, tables double when they grow, which costs less time and for the moment more
- * memory; the end cuts them to size. For recovery. */
-void index_load_begin(struct index *x);
-void index_load_end(struct index *x);
 /* Inserts or replaces; cannot fail after index_reserve(), else -ENOMEM when there is no room.
  * granule_count must be what the size, granule_shift and flags say (check); pointers are copied
  * from. */

@@ -38,8 +38,7 @@ uint64_t manifest_log_staged_blocks(const struct manifest *m) {
   return staged;
 }
 
-/* ---- Buffers
- * ------------------------------------------------------------------------------------- */
+/* ---- Buffers ----------------------------------------------------------------------------- */
 
 static void close_buffer(struct manifest *m) {
   struct log_buffer *b = m->open_buffer;
@@ -83,8 +82,7 @@ void manifest_log_added(struct manifest *m, uint32_t bytes) {
   if (b->payload_bytes >= FRAME_TARGET_BYTES && may_close_early(m)) close_buffer(m);
 }
 
-/* ---- Frames
- * ----------------------------------------------------------------------------------------- */
+/* ---- Frames ------------------------------------------------------------------------------ */
 
 static struct frame next_frame(const struct manifest *m, uint64_t sequence, uint64_t epoch) {
   return (struct frame){.store = m->store_key,
@@ -171,8 +169,7 @@ bool manifest_log_pump(struct manifest *m) {
   return false;
 }
 
-/* ---- Barriers
- * ------------------------------------------------------------------------------------------ */
+/* ---- Barriers ---------------------------------------------------------------------------- */
 
 static bool seal_has_work(const struct manifest *m) {
   return m->sequence > m->root.sequence || m->position != m->root.log_tail || m->directory_stale;
@@ -190,6 +187,7 @@ static void finish_commit(struct manifest *m) {
   struct manifest_waiter *served = NULL, **last = &served, **at = &m->waiters;
   if (!m->barrier_result && m->covered < m->barrier_sequence) m->covered = m->barrier_sequence;
   m->commits += !m->barrier_result;
+  if (!m->barrier_result) m->flushed_position = m->position;
   while (*at) { /* those behind the barrier wait for the next one */
     struct manifest_waiter *w = *at;
     if (w->sequence < m->barrier_sequence || m->stopped) {
@@ -272,6 +270,8 @@ static void note_root(struct manifest *m) {
   m->next_root.chain = m->chain;
   m->next_root.zeroed_blocks = m->zeroed_blocks;
   m->next_root.blobs = index_count(m->index);
+  m->seal->flushed =
+      m->position == m->flushed_position && m->next_root.dir_block == m->root.dir_block;
 }
 
 void barrier_advance(struct manifest *m) {
@@ -286,7 +286,7 @@ void barrier_advance(struct manifest *m) {
   if (m->step == STEP_FRAMES) {
     if (!frames_written(m)) return;
     if (m->barrier == BARRIER_SEAL) note_root(m);
-    if (m->barrier == BARRIER_SEAL && !m->seal->flush_files) {
+    if (m->barrier == BARRIER_SEAL && (m->seal->flushed || !m->seal->flush_files)) {
       finish_barrier(m);
       return;
     }
@@ -344,7 +344,7 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
   m->flush_asked = false;
   seal->root = m->root;
   seal->result = m->stopped ? -EIO : 0;
-  seal->dirty = false;
+  seal->dirty = seal->flushed = false;
   if (m->stopped || m->config.read_only || (!seal_has_work(m) && !m->barrier)) {
     m->epoch = seal->epoch + 1;
     seal->done(seal);
@@ -372,9 +372,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   checkpoint_root_durable(m);
 }
 
-/* ---- Life
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------------------------- */
 
 int manifest_log_create(struct manifest *m) {
   m->closed_last = &m->closed;

@@ -36,8 +36,8 @@ struct backing_ops {
 };
 struct backing {
   const struct backing_ops *ops;
-  int fd;      /* -1 if there is none */
-  int lock_fd; /* of the lock alone; -1 */
+  int fd;         /* -1 if there is none */
+  int lock_fd;    /* of the lock alone; -1 */
   void *memory;   /* mem: the bytes; else NULL */
   uint64_t bytes; /* now */
   bool read_only, is_block_device;

@@ -120,6 +120,32 @@ static void a_flush_costs_one_flush_a_file_and_one_fua_write(void **state) {
   close_both(s, p);
 }
 
+static void what_a_durable_put_has_synced_is_not_synced_again(void **state) {
+  struct fixture *f = *state;
+  format_store(f, 2, 16 * MIB);
+  struct sr_store *s = open_store(f);
+  struct sr_port *p = open_port(s);
+  assert_int_equal(sr_put(p, id_of(1), "durable", 7, SR_DURABLE), 0);
+  struct io_counts a = counts(s, p);
+  assert_int_equal(sr_flush(p), 0);
+  struct io_counts b = counts(s, p);
+  assert_int_equal(b.flushes - a.flushes, 0); /* only the root */
+  assert_int_equal(b.fua - a.fua, 1);
+  assert_int_equal(sr_put(p, id_of(1), "durable", 7, SR_DURABLE), 0);
+  assert_int_equal(sr_put(p, id_of(1), "not", 3, 0), 0); /* the same shard */
+  a = counts(s, p);
+  assert_int_equal(sr_flush(p), 0);
+  b = counts(s, p);
+  assert_int_equal(b.flushes - a.flushes, 1);
+  assert_int_equal(sr_port_close(p), 0);
+  sr_store_abandon(s);
+  s = open_store(f);
+  p = open_port(s);
+  char out[8];
+  assert_int_equal(sr_get(p, id_of(1), out, 0, 8), 3);
+  close_both(s, p);
+}
+
 static void slices_of_one_device_share_one_flush(void **state) {
   struct fixture *f = *state;
   const uint32_t shards[] = {1, 2, 8, 64};
@@ -196,6 +222,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(a_write_that_races_a_flush_is_not_lost),
       TEST(a_flush_costs_one_flush_a_file_and_one_fua_write),
+      TEST(what_a_durable_put_has_synced_is_not_synced_again),
       TEST(slices_of_one_device_share_one_flush),
       TEST(concurrent_callers_share_a_flush),
       TEST(a_long_run_without_flush_goes_on),
