@@ -420,7 +420,10 @@ static void run(struct core *core) {
 void *core_thread(void *arg) {
   struct core *core = arg;
   int status = store_core_started(core->store, core);
-  if (!status) run(core);
+  if (!status) {
+    run(core);
+    store_core_stopped(core->store);
+  }
   core_stop(core);
   return NULL;
 }

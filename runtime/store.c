@@ -41,6 +41,17 @@ static int choose_engine(struct store *store) {
   return 0;
 }
 
+/* Without threads the machine's CPUs do not matter: the same plan everywhere. */
+static void plan_stepped(struct topology_plan *plan, uint32_t core_count, uint32_t shard_count) {
+  plan->core_count = core_count ? core_count : 1;
+  for (uint32_t i = 0; i < plan->core_count; i++) {
+    plan->cores[i].numa_node = -1;
+    snprintf(plan->cores[i].why, sizeof plan->cores[i].why, "stepped, on no CPU");
+  }
+  for (uint32_t s = 0; s < shard_count; s++) plan->core_of_shard[s] = s % plan->core_count;
+  snprintf(plan->why, sizeof plan->why, "stepped: as many as asked for");
+}
+
 static int choose_cores(struct store *store) {
   struct layout *l = store->layout;
   int *nodes = calloc(l->shard_count, sizeof *nodes);
@@ -56,7 +67,11 @@ static int choose_cores(struct store *store) {
                                      .shard_count = l->shard_count,
                                      .shard_numa_nodes = nodes};
   char error[256] = "";
-  int r = topology_choose(&request, store->plan, error, sizeof error);
+  int r = 0;
+  if (store->config.stepped)
+    plan_stepped(store->plan, request.core_count, l->shard_count);
+  else
+    r = topology_choose(&request, store->plan, error, sizeof error);
   if (r) log_line(&store->logger, 0, "cores: %s", error);
   free(nodes);
   store->core_count = store->plan->core_count;
@@ -176,17 +191,54 @@ static void destroy(struct store *store) {
   free(store);
 }
 
+static int still_flushing(struct core *core, void *arg) {
+  (void)arg;
+  return core->flush_requested;
+}
+
+static void quiesce(struct store *store) {
+  for (uint32_t i = 0; i < store->core_count; i++)
+    atomic_store_explicit(&store->cores[i].quiet, true, memory_order_release);
+  for (uint32_t i = 0; i < store->core_count; i++)
+    while (store_call(store->control, i, still_flushing, NULL) > 0) {
+    }
+}
+
+bool store_step(struct store *store) {
+  bool worked = false;
+  for (uint32_t i = 0; i < store->core_count; i++) worked |= core_step(&store->cores[i]);
+  return worked;
+}
+
+/* All at once: a core that works on is stepped, and steps need every core. */
+static void stop_stepped(struct store *store) {
+  bool idle = false;
+  while (!idle) {
+    store_step(store);
+    idle = true;
+    for (uint32_t i = 0; i < store->core_count; i++) idle &= core_idle(&store->cores[i]);
+  }
+  for (uint32_t i = 0; i < store->core_count; i++) core_stop(&store->cores[i]);
+}
+
 static void stop_cores(struct store *store) {
+  if (store->config.stepped) {
+    stop_stepped(store);
+    return;
+  }
+  /* A core may see the flag before its wake: under the lock no engine goes away. */
+  pthread_mutex_lock(&store->lock);
   for (uint32_t i = 0; i < store->core_count; i++) {
     atomic_store_explicit(&store->cores[i].stop, true, memory_order_release);
-    if (store->cores[i].thread_started) store->cores[i].device->ops->wake(store->cores[i].device);
+    store->cores[i].device->ops->wake(store->cores[i].device);
   }
+  pthread_mutex_unlock(&store->lock);
   join_cores(store);
-  if (!store->config.stepped) return;
-  for (uint32_t i = 0; i < store->core_count; i++) {
-    while (!core_idle(&store->cores[i])) store_step(store);
-    core_stop(&store->cores[i]);
-  }
+}
+
+void store_core_stopped(struct store *store) {
+  pthread_mutex_lock(&store->lock);
+  pthread_mutex_unlock(&store->lock);
 }
 
 static int start(struct store *store, const char *where) {
@@ -202,6 +254,10 @@ static int start(struct store *store, const char *where) {
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
   if (!r) r = make_cores(store);
   if (!r) r = flusher_init(&store->flusher, store);
+  /* The first root of this open, whoever asks for it: what recovery found is now said by a root,
+   * and its incarnation makes all frames behind the recovered tails foreign. */
+  store->flusher.force_root = !c->read_only;
+  if (!r) r = port_open(&store->control, store, 16);
   return r;
 }
 
@@ -225,15 +281,13 @@ int store_open(struct store **out, const char *where, const struct store_config 
     destroy(store);
     return r;
   }
-  r = port_open(&store->control, store, 16);
-  /* The first root of this open: what recovery found is now said by a root, and its
-   * incarnation makes all frames behind the recovered tails foreign. */
-  store->flusher.force_root = !config->read_only;
-  if (!r && !config->read_only) r = run_flush(store);
+  if (!config->read_only) r = run_flush(store);
   if (r) {
     log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));
-    if (store->control) port_close(store->control);
-    store_close(store, false);
+    quiesce(store);
+    stop_cores(store);
+    if (config->layout) store->layout = NULL;
+    destroy(store);
     return r;
   }
   *out = store;
@@ -243,29 +297,13 @@ int store_open(struct store **out, const char *where, const struct store_config 
 /* ---- Closing ------------------------------------------------------------------------------------
  */
 
-static int still_flushing(struct core *core, void *arg) {
-  (void)arg;
-  return core->flush_requested;
-}
-
-static void quiesce(struct store *store) {
-  for (uint32_t i = 0; i < store->core_count; i++)
-    atomic_store_explicit(&store->cores[i].quiet, true, memory_order_release);
-  for (uint32_t i = 0; i < store->core_count; i++)
-    while (store_call(store->control, i, still_flushing, NULL) > 0) {
-    }
-}
-
 int store_close(struct store *store, bool flush) {
   for (uint32_t i = 0; i < PORTS_MAX; i++)
     if (store->ports[i] && store->ports[i]->open && store->ports[i] != store->control)
       return -EBUSY;
   int r = 0;
-  if (store->control && store->control->open) {
-    quiesce(store);
-    if (flush && !store->config.read_only) r = run_flush(store);
-    port_close(store->control);
-  }
+  quiesce(store);
+  if (flush && !store->config.read_only) r = run_flush(store);
   stop_cores(store);
   destroy(store);
   return r;
@@ -278,12 +316,6 @@ bool store_dirty(const struct store *store) {
   for (uint32_t i = 0; i < store->core_count; i++)
     if (atomic_load_explicit(&store->cores[i].dirty, memory_order_acquire)) return true;
   return false;
-}
-
-bool store_step(struct store *store) {
-  bool worked = false;
-  for (uint32_t i = 0; i < store->core_count; i++) worked |= core_step(&store->cores[i]);
-  return worked;
 }
 
 struct call {

@@ -50,7 +50,7 @@ struct store {
   struct arena *arena;
   struct flusher flusher;
   struct port *control; /* of the thread that opens, registers, closes; under lock */
-  pthread_mutex_t lock; /* ports, ranges, control: not on the request path */
+  pthread_mutex_t lock; /* ports, ranges, control, stopping: not on the request path */
   pthread_cond_t started;
   uint32_t started_count;
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
@@ -65,6 +65,8 @@ int store_close(struct store *store, bool flush);
 bool store_dirty(const struct store *store);
 /* From a core's thread: starts the core and reports; 0 when all cores have started. */
 int store_core_started(struct store *store, struct core *core);
+/* From a core's thread that was told to stop: returns once nobody wakes it any more. */
+void store_core_stopped(struct store *store);
 /* Stepped stores: one step of every core. True if any had something to do. */
 bool store_step(struct store *store);
 
