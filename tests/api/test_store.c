@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
+#include "shards/format.h"
 #include "tests/api/fixture.h"
 
 static void write_at(const char *path, const void *bytes, size_t n, off_t offset) {
@@ -377,6 +378,53 @@ static void damaged_roots(void **state) {
   assert_non_null(strstr(f->log, "no valid root"));
 }
 
+/* How far the region was zeroed and how many blobs there are: wrong values cost time, no more. */
+static void wrong_hints_do_no_harm(void **state) {
+  struct fixture *f = *state;
+  static struct root root, newest;
+  struct identity *id = malloc(sizeof *id);
+  char path[800], why[160];
+  char *buf = aligned_alloc(4096, 65536);
+  format_store(f, 2, 16 * MIB);
+  struct sr_store *s = open_store(f);
+  struct sr_port *p = open_port(s);
+  for (uint64_t i = 0; i < 200; i++) assert_int_equal(sr_put(p, id_of(i), &i, 8, 0), 0);
+  close_both(s, p);
+  part_path(f, "root", path);
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  assert_int_equal(pread(fd, buf, 65536, 0), 65536);
+  assert_int_equal(identity_decode(id, buf, why, sizeof why), 0);
+  off_t slot_bytes = (off_t)id->root_slot_blocks * 4096, first = (off_t)id->root_block * 4096;
+  for (uint32_t i = 0; i < FORMAT_ROOT_SLOTS; i++) {
+    assert_int_equal(pread(fd, buf, (size_t)slot_bytes, first + i * slot_bytes), slot_bytes);
+    if (root_decode(&root, id->uuid, 2, buf, why, sizeof why) == 0 && root.epoch > newest.epoch)
+      newest = root;
+  }
+  const uint64_t wrong[][2] = {{0, 0}, {UINT64_MAX, UINT64_MAX}, {3, 1}, {1 << 20, 1 << 30}};
+  for (uint32_t k = 0; k < 4; k++) {
+    newest.epoch++;
+    for (uint32_t i = 0; i < 2; i++) {
+      newest.shards[i].zeroed_blocks = wrong[k][0];
+      newest.shards[i].blobs = wrong[k][1];
+    }
+    root_encode(&newest, id->uuid, buf);
+    off_t place = first + (off_t)root_slot_of_epoch(newest.epoch) * slot_bytes;
+    assert_int_equal(pwrite(fd, buf, (size_t)slot_bytes, place), slot_bytes);
+    struct sr_open_options o = open_options(f);
+    o.read_only = k != 3; /* the last one writes, too */
+    assert_int_equal(sr_store_open(f->where, &o, &s), 0);
+    p = open_port(s);
+    for (uint64_t i = 0, got = 0; i < 200; i++) {
+      assert_int_equal(sr_get(p, id_of(i), &got, 0, 8), 8);
+      assert_int_equal(got, i);
+    }
+    if (k == 3) assert_int_equal(sr_put(p, id_of(7), "x", 1, SR_DURABLE), 0);
+    close_both(s, p);
+  }
+  assert_int_equal(try_open(f, false), 0);
+  close(fd), free(buf), free(id);
+}
+
 static void no_permission(void **state) {
   struct fixture *f = *state;
   format_store(f, 1, 16 * MIB);
@@ -538,6 +586,7 @@ int main(void) {
       TEST(damaged_identity),
       TEST(truncated_region),
       TEST(damaged_roots),
+      TEST(wrong_hints_do_no_harm),
       TEST(no_permission),
       TEST(slices_of_files_and_descriptors),
       TEST(one_shard_over_two_files),
