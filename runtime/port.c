@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@ static int make(struct port **out, struct store *store, uint32_t number) {
   for (uint32_t c = 0; !r && c < store->core_count; c++) {
     r = inbox_add_peer(&port->inbox, c, MAILBOX_SLOTS);
     if (!r) r = inbox_add_peer(&store->cores[c].inbox, number, MAILBOX_SLOTS);
+    if (r == -EEXIST) r = 0; /* of an attempt that failed later; nothing was ever sent */
   }
   port->event_fd = port->peer.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (!r && port->event_fd < 0) r = -errno;
@@ -89,8 +91,7 @@ int port_open_local(struct port **out, struct core *core,
   return 0;
 }
 
-int port_add(struct port *port, uint32_t core, struct shard_op *op) {
-  if (unlikely(port->in_flight >= port->depth)) return -EAGAIN;
+static inline int add(struct port *port, uint32_t core, struct shard_op *op) {
   op->core = (uint8_t)core;
   op->owner = &port->peer;
   if (port->peer.local) {
@@ -105,6 +106,11 @@ int port_add(struct port *port, uint32_t core, struct shard_op *op) {
   }
   port->in_flight++;
   return 0;
+}
+
+int port_add(struct port *port, uint32_t core, struct shard_op *op) {
+  if (unlikely(port->in_flight >= port->depth)) return -EAGAIN;
+  return add(port, core, op);
 }
 
 void port_send(struct port *port) {
@@ -181,14 +187,16 @@ int port_wait(struct port *port, int64_t timeout_ns) {
   if (store->config.stepped) return wait_stepped(port, timeout_ns);
   uint64_t start = clock_now_ns(&store->clock), now = start;
   uint64_t spin_ns = min_u64((uint64_t)store->config.poll_us * 1000, SPIN_NS_MAX);
-  while (!port_drain(port)) {
+  bool slept = false, done;
+  while (!(done = port_drain(port))) {
     now = clock_now_ns(&store->clock);
     int64_t left = left_ns(start, now, timeout_ns);
-    if (left == 0) return 0;
+    if (left == 0) break;
     if (now - start < spin_ns) {
       __builtin_ia32_pause();
       continue;
     }
+    slept = true;
     clear_event(port);
     if (!inbox_prepare_sleep(&port->inbox)) continue;
     struct timespec ts = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
@@ -196,14 +204,27 @@ int port_wait(struct port *port, int64_t timeout_ns) {
     ppoll(&pfd, 1, timeout_ns < 0 ? NULL : &ts, NULL);
     inbox_awake(&port->inbox);
   }
-  return 1;
+  if (slept &&
+      port->fd_used) { /* who polls the descriptor must not miss what we saw, or wait for */
+    if (done)
+      signal_event(port);
+    else
+      port_arm(port);
+  }
+  return done;
+}
+
+/* A core with a full mailbox is at work on it. */
+static void wait_for_room(struct port *port) {
+  if (port->store->config.stepped)
+    store_step(port->store);
+  else
+    sched_yield();
 }
 
 int port_run(struct port *port, uint32_t core, struct shard_op *op) {
-  int r;
-  while ((r = port_add(port, core, op)) == -EAGAIN) /* the others in flight will make room */
-    port_wait(port, 1000000);
-  if (r) return r;
+  /* Beyond the depth, too: what fills it may be waiting to be reaped, by our caller. */
+  while (add(port, core, op)) wait_for_room(port);
   port_send(port);
   struct op_chain others = {0};
   for (;;) {

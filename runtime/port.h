@@ -41,7 +41,7 @@ bool port_drain(struct port *port);
 int port_wait(struct port *port, int64_t timeout_ns);
 /* After a drain that found nothing: from now on a completion makes event_fd readable. */
 void port_arm(struct port *port);
-/* Sends one op to a core and waits for just this one. */
+/* Sends one op to a core and waits for just this one, whatever the port's depth. */
 int port_run(struct port *port, uint32_t core, struct shard_op *op);
 
 #endif
