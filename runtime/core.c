@@ -307,8 +307,8 @@ int core_init(struct core *core, struct store *store, uint32_t index) {
                              .event_fd = -1,
                              .finished = self_finished};
   int r = inbox_init(&core->inbox, PEERS_MAX);
-  for (uint32_t c = 0; !r && c < store->core_count; c++)
-    if (c != index) r = inbox_add_peer(&core->inbox, PORTS_MAX + c, MAILBOX_SLOTS);
+  for (uint32_t c = 0; !r && c < store->core_count; c++) /* its own number: store_post() */
+    r = inbox_add_peer(&core->inbox, PORTS_MAX + c, MAILBOX_SLOTS);
   return r;
 }
 

@@ -41,7 +41,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define INBOX_PEERS_MAX   320u /* 64 ports and 256 cores */
+#define INBOX_PEERS_MAX   384u /* 65 ports and 256 cores, to whole words */
 #define INBOX_READY_WORDS (INBOX_PEERS_MAX / 64)
 #define INBOX_SLOTS_MAX   65536u
 

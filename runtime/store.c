@@ -187,6 +187,7 @@ static void destroy(struct store *store) {
   layout_close(store->layout);
   free(store->plan);
   pthread_mutex_destroy(&store->lock);
+  pthread_mutex_destroy(&store->post_lock);
   pthread_cond_destroy(&store->started);
   free(store);
 }
@@ -269,6 +270,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
   store->clock = config->clock ? *config->clock : clock_monotonic;
   store->layout = config->layout;
   pthread_mutex_init(&store->lock, NULL);
+  pthread_mutex_init(&store->post_lock, NULL);
   pthread_cond_init(&store->started, NULL);
   int r = start(store, where);
   if (!r) r = config->stepped ? start_stepped(store) : start_threads(store);
@@ -399,8 +401,10 @@ int store_post(struct store *store, uint32_t core, struct shard_op *op) {
   op->core = (uint8_t)core;
   op->owner = NULL;
   op->next = NULL;
-  pthread_mutex_lock(&store->lock);
-  bool sent = core_post(&store->cores[core], &store->control->peer, op);
-  pthread_mutex_unlock(&store->lock);
+  /* In the core's name, which it never uses towards itself; and under a lock of its own, so that a
+   * core may call this while another thread, which holds the store's lock, waits for the core. */
+  pthread_mutex_lock(&store->post_lock);
+  bool sent = core_post(&store->cores[core], &store->cores[core].self, op);
+  pthread_mutex_unlock(&store->post_lock);
   return sent ? 0 : -EAGAIN;
 }

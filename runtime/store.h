@@ -51,6 +51,7 @@ struct store {
   struct flusher flusher;
   struct port *control; /* of the thread that opens, registers, closes; under lock */
   pthread_mutex_t lock; /* ports, ranges, control, stopping: not on the request path */
+  pthread_mutex_t post_lock; /* store_post() */
   pthread_cond_t started;
   uint32_t started_count;
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
