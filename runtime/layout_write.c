@@ -628,13 +628,15 @@ static int grow_device(struct layout *l, const char *name, const struct logger *
 int layout_grow(const char *where, uint64_t add_bytes, const char *add_device,
                 const struct logger *logger) {
   struct layout *l;
+  if (layout_is_memory(where)) {
+    log_line(logger, 0, "%s: a store in memory cannot grow", where);
+    return -EINVAL;
+  }
   int r = layout_open(&l, where, false, 0, 0, logger);
   if (r) return r;
   bool directory = is_directory_store(where);
-  if (l->memory || (add_device && directory)) {
-    log_line(logger, 0, "%s: %s", where,
-             l->memory ? "a store in memory cannot grow"
-                       : "a store in a directory grows in length, not by devices");
+  if (add_device && directory) {
+    log_line(logger, 0, "%s: a store in a directory grows in length, not by devices", where);
     r = -EINVAL;
   } else {
     r = add_device ? grow_device(l, add_device, logger)

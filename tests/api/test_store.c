@@ -520,6 +520,7 @@ static void in_memory(void **state) {
   assert_int_equal(sr_store_open("mem:", &o, &s), -EINVAL);
   assert_int_equal(sr_store_open("mem:12Q", &o, &s), -EINVAL);
   assert_int_equal(sr_store_open("mem:1M", &o, &s), -EINVAL);
+  assert_int_equal(sr_grow("mem:64M", 16 * MIB, NULL), -EINVAL);
 }
 
 static void grows(void **state) {
