@@ -40,9 +40,7 @@ void sr_id_format(struct sr_id id, char text[33]) {
 
 /* ---- Options -------------------------------------------------------------------------------- */
 
-/* Copies a caller's options, of whatever age, over zeros. A shorter struct is an older
- * header's; of a longer one the tail that we do not know must be zero. */
-static int copy_options(void *to, size_t to_bytes, const void *from) {
+int options_copy(void *to, size_t to_bytes, const void *from) {
   memset(to, 0, to_bytes);
   if (!from) return 0;
   size_t bytes;
@@ -88,7 +86,7 @@ static const struct logger stderr_logger = {log_to_stderr, NULL};
 int sr_format(const char *where, const struct sr_format_options *options) {
   struct sr_format_options o;
   if (!where) return -EINVAL;
-  int r = copy_options(&o, sizeof o, options);
+  int r = options_copy(&o, sizeof o, options);
   if (r) return r;
   if (o.shards > SR_SHARDS_MAX || o.prealloc > SR_PREALLOC_SPARSE) {
     log_line(&stderr_logger, SR_LOG_ERROR,
@@ -124,7 +122,7 @@ static uint64_t random_seed(void) {
 int sr_store_open(const char *where, const struct sr_open_options *options, struct sr_store **out) {
   struct sr_open_options o;
   if (!where || !out) return -EINVAL;
-  int r = copy_options(&o, sizeof o, options);
+  int r = options_copy(&o, sizeof o, options);
   if (r) return r;
   struct store_config config = {.cores = o.cores,
                                 .core_count = o.core_count,

@@ -34,6 +34,10 @@ static inline uint32_t core_of_hash(const struct store *s, uint64_t hash) {
   return s->core_of_shard[shard_of_hash(hash, s->shard_count)];
 }
 
+/* Copies a caller's options, of whatever age, over zeros. A shorter struct is an older
+ * header's; of a longer one the tail that we do not know must be zero (-E2BIG). */
+int options_copy(void *to, size_t to_bytes, const void *from);
+
 /* Runs one op and waits; its result, or why it was not run. Not on a core's own port. */
 int64_t run_op(struct sr_port *port, struct shard_op *op);
 /* ... on every shard in turn, until one fails. */

@@ -6,11 +6,13 @@
 #define FLAGS_KNOWN (SR_DURABLE | SR_IF_ABSENT | SR_NO_CHECKSUM | SR_RESERVE)
 
 int sr_port_open(struct sr_store *s, const struct sr_port_options *options, struct sr_port **out) {
+  struct sr_port_options o;
   if (!s || !out) return -EINVAL;
-  uint32_t depth = options && options->depth ? options->depth : 1024;
-  if (depth > 65536) return -EINVAL;
+  int r = options_copy(&o, sizeof o, options);
+  if (r) return r;
+  if (o.depth > 65536) return -EINVAL;
   struct port *port;
-  int r = port_open(&port, store_of(s), depth);
+  r = port_open(&port, store_of(s), o.depth ? o.depth : 1024);
   if (!r) *out = (struct sr_port *)port;
   return r;
 }
@@ -79,7 +81,7 @@ int sr_port_reap(struct sr_port *p, struct sr_request *finished[], uint32_t max)
   port_drain(port);
   uint32_t n = 0, stored = 0;
   /* Only what is here now: a callback that submits again must not hold us for ever. */
-  for (uint32_t left = port->finished.count; left > 0; left--) {
+  for (uint32_t left = port->finished.count; left > 0 && port->finished.head; left--) {
     struct sr_request *request = request_of(port->finished.head);
     if (!request->done && stored == max) break;
     port_take(port);

@@ -14,8 +14,10 @@ uint64_t sr_latency_bucket_ns(uint32_t bucket) {
   return bucket < SR_LATENCY_BUCKETS ? latency_bucket_end_ns(bucket) : UINT64_MAX;
 }
 
-static bool usable(const struct sr_port *p) {
-  return p && port_of(p)->open && !port_of(p)->peer.local;
+static int refused(const struct sr_port *p, const void *out) {
+  if (!p || !out) return -EINVAL;
+  if (port_of(p)->peer.local) return -EDEADLK;
+  return port_of(p)->open ? 0 : -ESHUTDOWN;
 }
 
 static struct shard *hosted_shard(struct core *core, uint32_t i) {
@@ -42,13 +44,13 @@ static int add_space(struct core *core, void *arg) {
 }
 
 int sr_space(struct sr_port *p, struct sr_space *space) {
-  if (!usable(p) || !space) return -EINVAL;
+  int r = refused(p, space);
+  if (r) return r;
   struct store *s = port_of(p)->store;
   *space = (struct sr_space){.metadata_bytes = s->layout->root_slot_blocks * FORMAT_ROOT_SLOTS
                                                << BLOCK_SHIFT};
   space->metadata_bytes += (uint64_t)s->layout->backing_count * 2 * FORMAT_IDENTITY_BLOCKS
                            << BLOCK_SHIFT;
-  int r = 0;
   for (uint32_t c = 0; !r && c < s->core_count; c++)
     r = store_call(port_of(p), c, add_space, space);
   return r;
@@ -122,8 +124,10 @@ static int read_core(struct core *core, void *arg) {
 }
 
 int sr_core_stats(struct sr_port *p, uint32_t core, struct sr_core_stats *stats) {
-  if (!usable(p) || !stats || core >= port_of(p)->store->core_count) return -EINVAL;
-  int r = store_call(port_of(p), core, read_core, stats);
+  int r = refused(p, stats);
+  if (r) return r;
+  if (core >= port_of(p)->store->core_count) return -EINVAL;
+  r = store_call(port_of(p), core, read_core, stats);
   stats->io_workers = count_io_workers();
   return r;
 }
@@ -159,7 +163,8 @@ static void format_uuid(const uint8_t uuid[16], char text[37]) {
 }
 
 int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
-  if (!usable(p) || !stats) return -EINVAL;
+  int r = refused(p, stats);
+  if (r) return r;
   struct store *s = port_of(p)->store;
   *stats = (struct sr_store_stats){.format_version = FORMAT_VERSION,
                                    .shards = s->shard_count,
@@ -170,7 +175,6 @@ int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
   format_uuid(s->layout->uuid, stats->uuid);
   snprintf(stats->why_cores, sizeof stats->why_cores, "%s", s->plan->why);
   snprintf(stats->why_engine, sizeof stats->why_engine, "%s", s->why_engine);
-  int r = 0;
   for (uint32_t c = 0; !r && c < s->core_count; c++)
     r = store_call(port_of(p), c, add_store, stats);
   return r;

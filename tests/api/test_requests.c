@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <cmocka.h>
 
 #include "tests/api/fixture.h"
@@ -131,6 +132,7 @@ static void callbacks_and_event_descriptor(void **state) {
 }
 
 static void malformed_and_closed(void **state) {
+  struct sr_space space;
   struct sr_store *s = fresh(*state);
   struct sr_port *p = open_port(s);
   struct sr_request r = request_of_op(99, 1, NULL, 0), *list[] = {&r}, *null[] = {NULL};
@@ -159,6 +161,8 @@ static void malformed_and_closed(void **state) {
   assert_int_equal(sr_port_close(p), 0);
   r = request_of_op(SR_OP_GET, 1, NULL, 0);
   assert_int_equal(sr_port_submit(p, list, 1), -ESHUTDOWN);
+  assert_int_equal(sr_count(p), -ESHUTDOWN);
+  assert_int_equal(sr_space(p, &space), -ESHUTDOWN);
   assert_int_equal(sr_store_close(s), 0);
 }
 
@@ -180,6 +184,108 @@ static void a_full_queue_is_eagain(void **state) {
   }
   assert_int_equal(sr_port_submit(p, list + 8, 12), 8);
   for (back = 0; back < 8; back += (uint32_t)sr_port_reap(p, out, 20)) sr_port_wait(p, -1);
+  close_both(s, p);
+}
+
+/* A blocking call needs no place of the port's depth, nor anything to be reaped first. */
+static void blocking_calls_pass_a_full_port(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port_options o = SR_PORT_OPTIONS_INIT;
+  struct sr_port *p;
+  o.depth = 4;
+  assert_int_equal(sr_port_open(s, &o, &p), 0);
+  struct sr_request r[4], *list[4], *out[4];
+  for (uint32_t i = 0; i < 4; i++) r[i] = request_of_op(SR_OP_NOP, i, NULL, 0), list[i] = &r[i];
+  assert_int_equal(sr_port_submit(p, list, 4), 4);
+  assert_int_equal(sr_put(p, id_of(1), "x", 1, 0), 0);
+  assert_int_equal(sr_exists(p, id_of(1)), 1);
+  assert_int_equal(sr_port_in_flight(p), 4);
+  assert_int_equal(sr_port_submit(p, list, 1), -EAGAIN);
+  for (int back = 0; back < 4; back += sr_port_reap(p, out, 4)) sr_port_wait(p, -1);
+  close_both(s, p);
+}
+
+/* A wait in between, whatever it returns, takes nothing from who polls the descriptor. */
+static void waiting_keeps_the_descriptor_armed(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port *p = open_port(s);
+  struct pollfd fd = {.fd = sr_port_fd(p), .events = POLLIN};
+  struct sr_request r = request_of_op(SR_OP_FLUSH, 0, NULL, 0), *list[] = {&r}, *out[1];
+  for (int i = 0; i < 100; i++) {
+    assert_int_equal(sr_put(p, id_of(1), &i, sizeof i, 0), 0);
+    while (sr_port_reap(p, out, 1) != 0) {
+    }
+    assert_int_equal(sr_port_submit(p, list, 1), 1);
+    sr_port_wait(p, i * 20000); /* over before the flush is, or not */
+    assert_int_equal(poll(&fd, 1, 10000), 1);
+    while (sr_port_reap(p, out, 1) == 0) assert_int_equal(poll(&fd, 1, 10000), 1);
+  }
+  close_both(s, p);
+}
+
+static struct sr_port *reaped_port;
+static void reap_again(struct sr_request *r) {
+  r->user = &callbacks;
+  callbacks += 1 + 100 * sr_port_reap(reaped_port, NULL, 0);
+}
+
+static void a_callback_may_reap(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port *p = reaped_port = open_port(s);
+  struct sr_request r[5], *list[5];
+  for (uint32_t i = 0; i < 5; i++) {
+    r[i] = request_of_op(SR_OP_NOP, 0, NULL, 0);
+    r[i].done = reap_again;
+    list[i] = &r[i];
+  }
+  callbacks = 0;
+  assert_int_equal(sr_port_submit(p, list, 5), 5);
+  while (sr_port_in_flight(p) > 0) {
+    sr_port_wait(p, -1);
+    sr_port_reap(p, NULL, 0);
+  }
+  for (uint32_t i = 0; i < 5; i++) assert_ptr_equal(r[i].user, &callbacks);
+  close_both(s, p);
+}
+
+static void ports_up_to_their_number(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port *p[64], *extra = NULL;
+  struct rlimit before, none = {0, 0};
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+  none.rlim_max = before.rlim_max;
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+  int r = sr_port_open(s, NULL, &extra); /* no descriptor is left, this time */
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+  assert_int_equal(r, -EMFILE);
+  for (int round = 0; round < 2; round++) {
+    for (uint32_t i = 0; i < 64; i++) assert_int_equal(sr_port_open(s, NULL, &p[i]), 0);
+    assert_int_equal(sr_port_open(s, NULL, &extra), -EMFILE);
+    for (uint32_t i = 0; i < 64; i++) {
+      assert_int_equal(sr_put(p[i], id_of(i), &i, sizeof i, 0), 0);
+      assert_int_equal(sr_port_close(p[i]), 0);
+    }
+  }
+  assert_null(extra);
+  assert_int_equal(sr_store_close(s), 0);
+}
+
+static void port_options_of_other_headers(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port *p = NULL;
+  struct {
+    struct sr_port_options o;
+    uint64_t tail;
+  } newer = {.o = {.size = sizeof newer}, .tail = 1};
+  assert_int_equal(sr_port_open(s, &newer.o, &p), -E2BIG);
+  newer.o.size = 0;
+  assert_int_equal(sr_port_open(s, &newer.o, &p), -EINVAL);
+  newer.o.size = sizeof newer.o;
+  newer.o.depth = 65537;
+  assert_int_equal(sr_port_open(s, &newer.o, &p), -EINVAL);
+  assert_null(p);
+  newer.o.size = sizeof(size_t); /* older: it had no depth */
+  assert_int_equal(sr_port_open(s, &newer.o, &p), 0);
   close_both(s, p);
 }
 
@@ -244,6 +350,49 @@ static void code_runs_on_the_owning_core(void **state) {
   assert_int_equal(sr_store_run(s, 3, on_core_start, c), -EINVAL);
   free(c);
   assert_int_equal(sr_store_close(s), 0);
+}
+
+/* A function on a core hands the next one on while another thread waits for all cores. */
+struct chain {
+  struct sr_store *store;
+  atomic_int left, errors;
+};
+static void run_next(struct sr_port *port, void *arg) {
+  struct chain *c = arg;
+  struct sr_space space;
+  atomic_fetch_add(&c->errors, sr_space(port, &space) != -EDEADLK);
+  atomic_fetch_add(&c->errors, sr_count(port) != -EDEADLK);
+  int left = atomic_load(&c->left);
+  if (left > 1)
+    atomic_fetch_add(&c->errors, sr_store_run(c->store, (uint32_t)left % 3, run_next, c) != 0);
+  atomic_fetch_sub(&c->left, 1);
+}
+
+static void cores_run_functions_while_memory_is_registered(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct chain c = {.store = s, .left = 20000};
+  char *mine = aligned_alloc(4096, 4096);
+  assert_int_equal(sr_store_run(s, 0, run_next, &c), 0);
+  while (atomic_load(&c.left) > 0) {
+    int r = sr_memory_register(s, mine, 4096);
+    assert_true(r == 0 || r == -ENOMEM);
+    if (!r) assert_int_equal(sr_memory_unregister(s, mine), 0);
+  }
+  assert_int_equal(atomic_load(&c.errors), 0);
+  free(mine);
+  assert_int_equal(sr_store_close(s), 0);
+}
+
+static void note_run(struct sr_port *port, void *arg) {
+  (void)port;
+  atomic_fetch_add((atomic_int *)arg, 1);
+}
+static void what_was_to_run_runs_before_the_end(void **state) {
+  atomic_int ran = 0;
+  struct sr_store *s = fresh(*state);
+  for (uint32_t i = 0; i < 60; i++) assert_int_equal(sr_store_run(s, i % 3, note_run, &ran), 0);
+  assert_int_equal(sr_store_close(s), 0);
+  assert_int_equal(atomic_load(&ran), 60);
 }
 
 static void *hammer(void *arg) {
@@ -437,7 +586,14 @@ int main(void) {
       TEST(callbacks_and_event_descriptor),
       TEST(malformed_and_closed),
       TEST(a_full_queue_is_eagain),
+      TEST(blocking_calls_pass_a_full_port),
+      TEST(waiting_keeps_the_descriptor_armed),
+      TEST(a_callback_may_reap),
+      TEST(ports_up_to_their_number),
+      TEST(port_options_of_other_headers),
       TEST(code_runs_on_the_owning_core),
+      TEST(cores_run_functions_while_memory_is_registered),
+      TEST(what_was_to_run_runs_before_the_end),
       TEST(many_threads),
       TEST(streams),
       TEST(lists_every_blob_once),
@@ -446,5 +602,6 @@ int main(void) {
       TEST(statistics_tell_the_truth),
       TEST(ids_as_text),
   };
+  cmocka_set_test_filter(getenv("CMOCKA_FILTER"));
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
