@@ -237,8 +237,12 @@ static void stop_cores(struct store *store) {
   join_cores(store);
 }
 
+/* Another core may still be about to wake this one for what it has long found by itself. */
 void store_core_stopped(struct store *store) {
   pthread_mutex_lock(&store->lock);
+  store->stopped_count++;
+  pthread_cond_broadcast(&store->started);
+  while (store->stopped_count < store->core_count) pthread_cond_wait(&store->started, &store->lock);
   pthread_mutex_unlock(&store->lock);
 }
 

@@ -53,7 +53,7 @@ struct store {
   pthread_mutex_t lock; /* ports, ranges, control, stopping: not on the request path */
   pthread_mutex_t post_lock; /* store_post() */
   pthread_cond_t started;
-  uint32_t started_count;
+  uint32_t started_count, stopped_count;
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
   struct range ranges[STORE_RANGES_MAX];
   int open_status;
@@ -66,7 +66,7 @@ int store_close(struct store *store, bool flush);
 bool store_dirty(const struct store *store);
 /* From a core's thread: starts the core and reports; 0 when all cores have started. */
 int store_core_started(struct store *store, struct core *core);
-/* From a core's thread that was told to stop: returns once nobody wakes it any more. */
+/* From a core's thread that was told to stop: returns once all have, and nobody wakes it. */
 void store_core_stopped(struct store *store);
 /* Stepped stores: one step of every core. True if any had something to do. */
 bool store_step(struct store *store);
