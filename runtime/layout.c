@@ -87,6 +87,15 @@ static int read_copy(struct backing *b, uint64_t block, struct identity *id, cha
 
 static bool copy_usable(int r) { return r == 0 || r == -EROFS; }
 
+/* r as it was, if all that the identity speaks of is there. */
+static int check_length(const struct backing *b, const struct identity *id, int r, char *why,
+                        size_t why_bytes) {
+  if (id->backing_blocks <= b->bytes >> BLOCK_SHIFT) return r;
+  snprintf(why, why_bytes, "truncated: the store uses %llu blocks, %llu are there",
+           (unsigned long long)id->backing_blocks, (unsigned long long)(b->bytes >> BLOCK_SHIFT));
+  return -EBADMSG;
+}
+
 int layout_read_identity(struct backing *b, struct identity *id, const struct logger *logger) {
   struct identity *last = malloc(sizeof *last);
   if (!last) return -ENOMEM;
@@ -95,12 +104,7 @@ int layout_read_identity(struct backing *b, struct identity *id, const struct lo
   if (r == -ENOTSUP) goto out; /* a newer format: what its second copy says is no concern of ours */
   uint64_t blocks = copy_usable(r) ? id->backing_blocks : b->bytes >> BLOCK_SHIFT;
   uint64_t place = blocks >= FORMAT_IDENTITY_BLOCKS ? blocks - FORMAT_IDENTITY_BLOCKS : 0;
-  if (blocks > b->bytes >> BLOCK_SHIFT) {
-    snprintf(why, sizeof why, "truncated: the store uses %llu blocks, %llu are there",
-             (unsigned long long)blocks, (unsigned long long)(b->bytes >> BLOCK_SHIFT));
-    r = -EBADMSG;
-    goto out;
-  }
+  if (copy_usable(r) && (r = check_length(b, id, r, why, sizeof why)) == -EBADMSG) goto out;
   int s = read_copy(b, place, last, why_last, sizeof why_last);
   if (copy_usable(r) && !copy_usable(s)) {
     log_line(logger, 1, "%s: second identity copy, block %llu: %s; the first one serves", b->name,
@@ -110,7 +114,7 @@ int layout_read_identity(struct backing *b, struct identity *id, const struct lo
       log_line(logger, 1, "%s: first identity copy, block 0: %s; the second one serves", b->name,
                why);
     memcpy(id, last, sizeof *id);
-    r = s;
+    r = check_length(b, id, s, why, sizeof why);
   }
 out:
   if (r == -EROFS)

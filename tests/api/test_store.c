@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "shards/format.h"
+#include "shards/format.h"
 #include "tests/api/fixture.h"
 
 static void write_at(const char *path, const void *bytes, size_t n, off_t offset) {
@@ -345,6 +346,35 @@ static void damaged_identity(void **state) {
   assert_non_null(strstr(f->log, "shard-0001"));
 }
 
+/* A valid last copy that promises more than is there, while the first one is damaged or older. */
+static void identity_beyond_the_end(void **state) {
+  struct fixture *f = *state;
+  char path[400];
+  struct stat st;
+  format_store(f, 1, 16 * MIB);
+  part_path(f, "shard-0000", path);
+  assert_int_equal(stat(path, &st), 0);
+  const size_t bytes = FORMAT_IDENTITY_BLOCKS << BLOCK_SHIFT;
+  const off_t place = st.st_size - (off_t)bytes;
+  char *copy = malloc(bytes), why[160];
+  struct identity *id = malloc(sizeof *id);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  assert_int_equal(pread(fd, copy, bytes, place), bytes);
+  close(fd);
+  assert_int_equal(identity_decode(id, copy, why, sizeof why), 0);
+  id->generation++;
+  id->backing_blocks *= 8;
+  id->segments[0].blocks *= 4;
+  memset(copy, 0, bytes);
+  identity_encode(id, copy);
+  write_at(path, copy, bytes, place);
+  assert_int_equal(try_open(f, false), -EBADMSG);
+  assert_non_null(strstr(f->log, "truncated"));
+  write_at(path, "garbage!", 8, 200);
+  assert_int_equal(try_open(f, true), -EBADMSG);
+  free(copy), free(id);
+}
+
 static void truncated_region(void **state) {
   struct fixture *f = *state;
   char path[800];
@@ -585,6 +615,7 @@ int main(void) {
       TEST(impossible_options),
       TEST(swapped_and_foreign_regions),
       TEST(damaged_identity),
+      TEST(identity_beyond_the_end),
       TEST(truncated_region),
       TEST(damaged_roots),
       TEST(wrong_hints_do_no_harm),
