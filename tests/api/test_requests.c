@@ -2,6 +2,7 @@
  * lists, statistics; on a store in memory and on files, by the argument. */
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -184,6 +185,32 @@ static void a_full_queue_is_eagain(void **state) {
   }
   assert_int_equal(sr_port_submit(p, list + 8, 12), 8);
   for (back = 0; back < 8; back += (uint32_t)sr_port_reap(p, out, 20)) sr_port_wait(p, -1);
+  close_both(s, p);
+}
+
+/* One batch each, more than a mailbox takes, before the first is reaped: cores keep what does not
+ * fit. */
+static void answers_wait_for_who_does_not_reap(void **state) {
+  struct sr_store *s = fresh(*state);
+  struct sr_port_options o = SR_PORT_OPTIONS_INIT;
+  struct sr_port *p;
+  enum { N = 5000 };
+  o.depth = 65536;
+  assert_int_equal(sr_port_open(s, &o, &p), 0);
+  struct sr_request *r = aligned_alloc(64, N * sizeof *r), *out[64];
+  for (uint32_t i = 0; i < N; i++) {
+    struct sr_request *list[] = {&r[i]};
+    r[i] = request_of_op(SR_OP_NOP, i, NULL, 0);
+    r[i].result = 1;
+    int n;
+    while ((n = sr_port_submit(p, list, 1)) == -EAGAIN) sched_yield();
+    assert_int_equal(n, 1);
+  }
+  assert_int_equal(sr_port_in_flight(p), N);
+  assert_int_equal(sr_put(p, id_of(1), "x", 1, 0), 0);
+  for (uint32_t back = 0; back < N; back += (uint32_t)sr_port_reap(p, out, 64)) sr_port_wait(p, -1);
+  for (uint32_t i = 0; i < N; i++) assert_int_equal(r[i].result, 0);
+  free(r);
   close_both(s, p);
 }
 
@@ -586,6 +613,7 @@ int main(void) {
       TEST(callbacks_and_event_descriptor),
       TEST(malformed_and_closed),
       TEST(a_full_queue_is_eagain),
+      TEST(answers_wait_for_who_does_not_reap),
       TEST(blocking_calls_pass_a_full_port),
       TEST(waiting_keeps_the_descriptor_armed),
       TEST(a_callback_may_reap),
