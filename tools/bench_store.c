@@ -52,6 +52,12 @@ int bench_create(const struct bench_options *o) {
   f.size_bytes = o->size_bytes;
   f.shards = (uint32_t)o->shards;
   f.force = o->force;
+  /* A long log: no checkpoint is written among the blobs while the store is filled, and so the raw
+   * loop, too, meets unwritten blocks only. */
+  if (o->prealloc == PREALLOC_UNWRITTEN) {
+    uint64_t quarter = o->size_bytes / (o->shards ? o->shards : 1) / 4;
+    f.log_bytes = quarter < 256 * MIB ? quarter : 256 * MIB;
+  }
   f.prealloc = o->prealloc == PREALLOC_FULL     ? SR_PREALLOC_FULL
                : o->prealloc == PREALLOC_SPARSE ? SR_PREALLOC_SPARSE
                                                 : SR_PREALLOC_DEFAULT;

@@ -349,7 +349,7 @@ static void damaged_identity(void **state) {
 /* A valid last copy that promises more than is there, while the first one is damaged or older. */
 static void identity_beyond_the_end(void **state) {
   struct fixture *f = *state;
-  char path[400];
+  char path[800];
   struct stat st;
   format_store(f, 1, 16 * MIB);
   part_path(f, "shard-0000", path);
