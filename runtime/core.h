@@ -23,7 +23,7 @@ struct core;
 struct port;
 
 #define CORES_MAX       256u
-#define PORTS_MAX       65u /* of the caller, and the store's own */
+#define PORTS_MAX       65u                     /* of the caller, and the store's own */
 #define PEERS_MAX       (PORTS_MAX + CORES_MAX) /* ports first, then cores */
 #define MAILBOX_SLOTS   256u
 #define LATENCY_BUCKETS 320u

@@ -49,8 +49,8 @@ struct store {
   struct core *cores;
   struct arena *arena;
   struct flusher flusher;
-  struct port *control; /* of the thread that opens, registers, closes; under lock */
-  pthread_mutex_t lock; /* ports, ranges, control, stopping: not on the request path */
+  struct port *control;      /* of the thread that opens, registers, closes; under lock */
+  pthread_mutex_t lock;      /* ports, ranges, control, stopping: not on the request path */
   pthread_mutex_t post_lock; /* store_post() */
   pthread_cond_t started;
   uint32_t started_count, stopped_count;

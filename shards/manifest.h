@@ -80,7 +80,7 @@ struct manifest_seal {
   bool flush_files; /* false: the caller flushes the device for all shards, after done */
   bool dirty;
   bool flushed; /* durable commits have flushed all of it already: no file needs a flush */
-  int result; /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
+  int result;   /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
   struct root_shard root;
 };
 void manifest_seal(struct manifest *m, struct manifest_seal *seal);

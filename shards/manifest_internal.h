@@ -82,8 +82,8 @@ struct manifest {
   uint64_t position; /* of the next frame */
   uint32_t chain;
   uint64_t flushed_position; /* after the last commit: all before it is durable */
-  uint64_t durable_head; /* the last durable root's log_head */
-  uint64_t covered;      /* entries before this sequence survive a crash */
+  uint64_t durable_head;     /* the last durable root's log_head */
+  uint64_t covered;          /* entries before this sequence survive a crash */
   struct log_buffer buffers[LOG_BUFFERS];
   struct log_buffer *free_buffers, *open_buffer;
   struct log_buffer *closed, **closed_last;
