@@ -146,7 +146,8 @@ int sr_store_open(const char *where, const struct sr_open_options *options,
  * (-EBUSY) and no request may be in flight. NULL is fine. Any other error is that of the
  * last flush: the store is closed all the same, unflushed changes are lost. */
 int sr_store_close(struct sr_store *store);
-/* As after kill -9: no flush. For tests and for giving up. */
+/* As after kill -9: no flush. For tests and for giving up. All ports must be closed: with an open
+ * one it does nothing. */
 void sr_store_abandon(struct sr_store *store);
 
 /* True exactly when something that has completed is not yet durable. */
