@@ -74,7 +74,7 @@ static void dirty_all(struct sr_store *s, struct sr_port *p, uint32_t shards, ui
 static void measure(const char *where, uint32_t shards, const char *engine, dev_t device) {
   struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
   struct sr_store *s;
-  struct sr_port *p;
+  struct sr_port *p = NULL;
   o.engine = engine;
   o.no_background = true;
   int r = sr_store_open(where, &o, &s);

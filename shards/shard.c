@@ -206,7 +206,8 @@ static bool room_tick(struct shard *s) {
 
 bool shard_tick(struct shard *s) {
   if (s->read_only) return false;
-  bool more = manifest_tick(s->manifest) | sums_late_tick(s);
+  bool more = manifest_tick(s->manifest);
+  more |= sums_late_tick(s);
   if (s->waiting[WAIT_ROOM].first) {
     more |= room_tick(s);
   } else if (s->config.background && !s->vacuum.ops.first) {
