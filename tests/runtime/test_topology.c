@@ -282,9 +282,9 @@ static void random_deals_are_even_and_at_home(void **state) {
   "<object type=\"" type "\" os_index=\"" index "\" cpuset=\"" cpus "\" complete_cpuset=\"" cpus   \
   "\" nodeset=\"" node "\" complete_nodeset=\"" node "\""
 static const char asymmetric[] =
-    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>"
-    "<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">"
-    "<topology version=\"2.0\">"
+    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+    "<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n"
+    "<topology version=\"2.0\">\n"
     "<object type=\"Machine\" os_index=\"0\" cpuset=\"0x0000007f\" complete_cpuset=\"0x0000007f\""
     " allowed_cpuset=\"0x0000007f\" nodeset=\"0x00000003\" complete_nodeset=\"0x00000003\""
     " allowed_nodeset=\"0x00000003\">" OBJECT("Package", "0", "0x0000003f", "0x00000001") ">" //
