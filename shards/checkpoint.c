@@ -455,7 +455,7 @@ static int load_entries(struct manifest *m, const struct checkpoint *c, const ch
       REFUSE("checkpoint at block %llu: a blob of another partition",
              (unsigned long long)c->extents[0].block);
     if (m->of_partition[p] != c) continue;
-    int r = index_reserve(m->index, hash, e.blob.extent_count, e.blob.granule_count);
+    int r = manifest_index_room(m, hash, &e.blob);
     if (!r) r = index_put(m->index, hash, &e.blob);
     if (r) return r;
   }

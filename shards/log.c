@@ -74,7 +74,8 @@ bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t
   *bytes = d->type == ENTRY_PUT_SMALL ? ENTRY_SMALL_BYTES
            : d->type == ENTRY_DELETE  ? (uint32_t)sizeof *d
                                       : d->value;
-  return *bytes >= sizeof *d;
+  /* The next one is looked at before this one is checked, so it must at least be aligned. */
+  return *bytes >= sizeof *d && *bytes % 8 == 0;
 }
 
 static bool extents_fit(const struct blob *b, uint64_t region_blocks) {

@@ -89,7 +89,7 @@ uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob
   free_old(m, hash, blob->id);
   /* Again: other puts may have used the room that was reserved. Only growth of a table or of the
    * slab can fail here, for want of memory, and then there is no way back. */
-  check(index_reserve(m->index, hash, blob->extent_count, blob->granule_count) == 0);
+  check(manifest_index_room(m, hash, blob) == 0);
   check(index_put(m->index, hash, blob) == 0);
   manifest_cancel(m, blob->extent_count, blob->granule_count); /* consumed */
   return m->sequence++;

@@ -140,6 +140,13 @@ struct manifest {
   uint64_t checkpoints;
 };
 
+/* Room in the index for one blob as it is. One extent that is longer than its bytes need takes as
+ * much as two: see index_reserve(). */
+static inline int manifest_index_room(struct manifest *m, uint64_t hash, const struct blob *b) {
+  bool roomy = b->extent_count == 1 && b->extents[0].blocks != bytes_to_blocks(b->bytes);
+  return index_reserve(m->index, hash, roomy ? 2 : b->extent_count, b->granule_count);
+}
+
 /* manifest_log.c */
 int manifest_log_create(struct manifest *m);
 void manifest_log_destroy(struct manifest *m);

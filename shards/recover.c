@@ -83,7 +83,7 @@ static int apply_entry(struct manifest *m, const struct entry *e, uint64_t seque
     return index_delete(m->index, hash, e->blob.id) ? -EBADMSG : 0;
   }
   *what = "out of memory";
-  int r = index_reserve(m->index, hash, e->blob.extent_count, e->blob.granule_count);
+  int r = manifest_index_room(m, hash, &e->blob);
   return r ? r : index_put(m->index, hash, &e->blob);
 }
 
@@ -141,10 +141,10 @@ static const char *next_in_chain(struct log_reader *r, struct walk *w, struct fr
 
 #define REFUSE(position, ...)                                                                      \
   do {                                                                                             \
-    int used_ = snprintf(                                                                          \
+    uint64_t used_ = (uint64_t)snprintf(                                                           \
         why, why_bytes, "log position %llu (region block %llu): ", (unsigned long long)(position), \
         (unsigned long long)log_place(position, m->config.region->log_blocks));                    \
-    snprintf(why + used_, why_bytes - (size_t)used_, __VA_ARGS__);                                 \
+    if (used_ < why_bytes) snprintf(why + used_, why_bytes - used_, __VA_ARGS__);                  \
   } while (0)
 
 /* Applies all frames from w up to a position; each must be there. */

@@ -3,6 +3,8 @@
 
 #include <sys/mman.h>
 
+#include "shards/manifest_internal.h" /* for mrig_check_space(): who holds which block */
+
 /* ---- The disk ------------------------------------------------------------------------------ */
 
 static void disk_take(struct device *d, struct io *io) {
@@ -179,6 +181,49 @@ uint64_t mrig_check(struct mrig *r, struct manifest *m, uint64_t low, uint64_t h
     fail_msg("no state from sequence %llu to %llu is like this one", (unsigned long long)low,
              (unsigned long long)high);
   return found;
+}
+
+struct owners {
+  const struct manifest *m;
+  uint8_t *owned; /* by block */
+  uint64_t blocks;
+};
+static void own(struct owners *o, const struct extent *extents, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++)
+    for (uint64_t b = extents[i].block; b < extents[i].block + extents[i].blocks; b++) {
+      assert_true(b < o->m->config.region->blocks);
+      if (o->owned[b]) fail_msg("block %llu has two owners", (unsigned long long)b);
+      assert_true(space_is_used(o->m->space, b));
+      o->owned[b] = 1;
+      o->blocks++;
+    }
+}
+static int own_blob(void *arg, uint64_t hash, const struct blob *b) {
+  (void)hash;
+  own(arg, b->extents, b->extent_count);
+  return 0;
+}
+
+void mrig_check_space(const struct manifest *m) {
+  struct owners o = {.m = m, .owned = calloc(m->config.region->blocks, 1)};
+  own(&o, &(struct extent){0, m->config.region->log_blocks}, 1);
+  own(&o, m->directory_area, 2);
+  own(&o, m->reserve, m->reserve_count);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    bool seen = false;
+    for (uint32_t k = 0; k < p; k++) seen |= m->of_partition[k] == c;
+    if (c && !seen) own(&o, c->extents, c->extent_count);
+    index_partition_visit(m->index, p, own_blob, &o);
+  }
+  for (const struct checkpoint *c = m->dead; c; c = c->next) own(&o, c->extents, c->extent_count);
+  for (const struct checkpoint *c = m->retiring; c; c = c->next)
+    own(&o, c->extents, c->extent_count);
+  if (m->writing) own(&o, m->writing->extents, m->writing->extent_count);
+  assert_int_equal(space_total_blocks(m->space), m->config.region->blocks);
+  assert_int_equal(o.blocks + space_pending_blocks(m->space) + space_free_blocks(m->space),
+                   space_total_blocks(m->space));
+  free(o.owned);
 }
 
 /* The history begins anew with the state before a sequence. */
@@ -455,6 +500,8 @@ void mrig_crash(struct mrig *r) {
   if (mrig_recover(r, &again)) fail_msg("second recovery: %s", r->why);
   mrig_check(r, r->m, r->covered, r->next_sequence);
   assert_memory_equal(r->disk.before, r->disk.now->memory, bytes);
+  mrig_check_space(r->m);
+  assert_int_equal(space_pending_blocks(manifest_space(r->m)), 0);
   flush_root(r);
   uint64_t sequence = r->root.shards[2].sequence; /* of all that fit, the one that it says itself */
   assert_in_range(sequence, r->covered, r->next_sequence);

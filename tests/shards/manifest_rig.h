@@ -103,6 +103,9 @@ int mrig_recover(struct mrig *r, struct manifest **m);
 /* The manifest holds what the model held before some sequence in [low, high]: that sequence. */
 uint64_t mrig_check(struct mrig *r, struct manifest *m, uint64_t low, uint64_t high);
 
+/* Each block has one owner at most, and all that are not free have one: nothing leaks. */
+void mrig_check_space(const struct manifest *m);
+
 void mrig_seal(struct mrig *r, struct mseal *s);
 void mrig_wait_seal(struct mrig *r, struct mseal *s);
 void mrig_commit_start(struct mrig *r, struct mwaiter *w);

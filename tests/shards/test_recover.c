@@ -12,7 +12,10 @@ static void power_cuts(uint64_t seed, uint64_t blocks, int crashes) {
   struct mrig r;
   mrig_open(&r, blocks, seed);
   for (int i = 0; i < crashes; i++) {
-    for (uint64_t n = random_below(&r.random, 1500); n > 0; n--) mrig_random_step(&r);
+    for (uint64_t n = random_below(&r.random, 1500); n > 0; n--) {
+      mrig_random_step(&r);
+      if (n % 64 == 0) mrig_check_space(r.m);
+    }
     mrig_crash(&r);
   }
   struct manifest_stats stats;
@@ -120,6 +123,49 @@ static void test_uncommitted_is_dropped(void **state) {
   mrig_close(&r);
 }
 
+/* Damage where nothing is committed yet is a torn tail, wherever it is. */
+static void test_damage_in_the_uncommitted_tail(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  struct manifest_stats stats;
+  manifest_stats(r.m, &stats);
+  uint64_t committed = r.next_sequence;
+  struct mseal s;
+  for (uint32_t i = 0; i < 60; i++) assert_int_equal(mrig_put(&r, i, 90000), 0);
+  mrig_seal(&r, &s);
+  mrig_wait_seal(&r, &s);
+  assert_true(s.seal.root.log_tail > stats.log_blocks_used + 1);
+  for (uint64_t b = stats.log_blocks_used; b < s.seal.root.log_tail; b++) {
+    char *at = mrig_block(&r, b) + random_below(&r.random, BLOCK_BYTES);
+    struct manifest *m;
+    *at ^= 0x10;
+    if (mrig_recover(&r, &m)) fail_msg("block %llu: %s", (unsigned long long)b, r.why);
+    mrig_check(&r, m, committed, committed);
+    manifest_destroy(m);
+    *at ^= 0x10;
+  }
+  manifest_root_durable(r.m, s.seal.epoch, -EIO);
+  mrig_close(&r);
+}
+
+/* The message is cut to the room that it has. */
+static void test_short_message(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  mrig_block(&r, 3)[100] ^= 1;
+  for (size_t bytes = 1; bytes < 100; bytes += 7) {
+    struct manifest *m;
+    char *why = malloc(bytes);
+    assert_int_equal(manifest_recover(&m, &r.config, &r.root, why, bytes), -EBADMSG);
+    assert_true(strlen(why) < bytes);
+    free(why);
+  }
+  mrig_block(&r, 3)[100] ^= 1;
+  mrig_close(&r);
+}
+
 /* Frames of an earlier open stay behind the tail, and may fit the chain: they are not taken for new
  * ones. */
 static void test_dead_incarnation(void **state) {
@@ -184,6 +230,140 @@ static void test_frames_of_others(void **state) {
   assert_int_equal(recover_only(&r), -EBADMSG);
   r.config.shard = 2;
   assert_int_equal(recover_only(&r), 0);
+  mrig_close(&r);
+}
+
+/* Two frames at the tail of an idle log: one with a payload, and the commit that makes it count. */
+static void forge_tail(struct mrig *r, struct frame f, const void *payload, uint32_t bytes) {
+  static uint64_t buf64[FRAME_BYTES_MAX / 8];
+  char *buf = (char *)buf64;
+  uint64_t position = r->root.shards[2].log_tail; /* as the frames say, they may lie */
+  memcpy(buf + FRAME_HEADER_BYTES, payload, bytes);
+  f.payload_bytes = bytes;
+  frame_encode(&f, buf);
+  uint64_t blocks = frame_blocks(bytes);
+  assert_int_equal(region_write(&r->region, buf, position, blocks), 0);
+  f = (struct frame){.store = f.store,
+                     .shard = f.shard,
+                     .incarnation = f.incarnation,
+                     .epoch = f.epoch,
+                     .position = f.position + blocks,
+                     .sequence = f.sequence + f.entry_count,
+                     .chain = f.checksum,
+                     .flags = FRAME_COMMIT};
+  frame_encode(&f, buf);
+  assert_int_equal(region_write(&r->region, buf, position + blocks, 1), 0);
+}
+
+static struct frame next_frame_of(const struct mrig *r) {
+  const struct root_shard *s = &r->root.shards[2];
+  return (struct frame){.store = log_store_key(r->config.uuid),
+                        .shard = 2,
+                        .incarnation = r->root.incarnation,
+                        .epoch = r->root.epoch + 1,
+                        .position = s->log_tail,
+                        .sequence = s->sequence,
+                        .chain = s->chain,
+                        .entry_count = 1};
+}
+
+/* Frames that are sound in themselves, with a commit, where the next ones must come: only those of
+ * this store, shard, place and open count, and only if they continue the chain. */
+static void test_foreign_frames_at_the_tail(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  mrig_flush(&r);
+  uint64_t entry[3];
+  uint32_t bytes = log_entry_delete(entry, mrig_id(1));
+  for (int i = 0; i < 9; i++) {
+    struct frame f = next_frame_of(&r);
+    f.store ^= i == 1;
+    f.shard ^= i == 2;
+    f.position += i == 3 ? MRIG_LOG : 0;
+    f.position += i == 4 ? 1 : 0;
+    f.incarnation -= i == 5;
+    f.incarnation += i == 6;
+    f.sequence += i == 7;
+    f.chain ^= i == 8;
+    forge_tail(&r, f, entry, bytes);
+    struct manifest *m;
+    struct blob b;
+    int e = mrig_recover(&r, &m);
+    assert_int_equal(e, i < 7 ? 0 : -EBADMSG); /* a commit behind a broken chain is a hole */
+    if (e) continue;
+    int found = index_find(manifest_index(m), mrig_hash(&r, mrig_id(1)), mrig_id(1), &b);
+    assert_int_equal(found, i == 0 ? -ENOENT : 0);
+    if (i) mrig_check(&r, m, r.next_sequence, r.next_sequence);
+    manifest_destroy(m);
+  }
+  mrig_close(&r);
+}
+
+/* Entries that are wrong under a right checksum. */
+static void test_hostile_frames(void **state) {
+  (void)state;
+  struct mrig r;
+  make_history(&r);
+  mrig_flush(&r);
+  uint64_t payload[512];
+  uint32_t refused = 0;
+  for (int i = 0; i < 1500; i++) {
+    struct frame f = next_frame_of(&r);
+    uint32_t sums[64] = {0}, bytes = 0, count = 1 + (uint32_t)random_below(&r.random, 8);
+    for (uint32_t k = 0; k < count; k++) {
+      uint64_t size = 1 + random_below(&r.random, 60000);
+      struct extent x = {3000 + k * 16, bytes_to_blocks(size)};
+      struct blob b = {.id = mrig_id(k + 70), .bytes = size, .granule_shift = 12};
+      b.granule_count = blob_granule_count(size, 12);
+      b.extents = &x;
+      b.extent_count = 1;
+      b.checksums = sums;
+      char *at = (char *)payload + bytes;
+      bytes +=
+          random_below(&r.random, 3) ? log_entry_put(at, &b) : log_entry_delete(at, mrig_id(k));
+    }
+    for (uint64_t n = random_below(&r.random, 4); n > 0; n--)
+      ((char *)payload)[random_below(&r.random, bytes)] ^= (char)(1 << random_below(&r.random, 8));
+    f.entry_count = count + (random_below(&r.random, 8) == 0);
+    forge_tail(&r, f, payload, bytes);
+    struct manifest *m;
+    int e = mrig_recover(&r, &m);
+    if (e && (e != -EBADMSG || !r.why[0])) fail_msg("round %d: %d, %s", i, e, r.why);
+    refused += e != 0;
+    if (e) continue;
+    mrig_check_space(m);
+    manifest_destroy(m);
+  }
+  assert_in_range(refused, 300, 1300);
+  mrig_close(&r);
+}
+
+/* An extent may be longer than its blob: from the log, and from a checkpoint. */
+static void test_roomy_extent(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  mrig_open(&r, 4096, 6);
+  uint32_t sum = 7;
+  struct extent x;
+  struct blob b = {.id = mrig_id(1), .bytes = 100, .granule_shift = 12, .granule_count = 1}, found;
+  uint64_t hash = mrig_hash(&r, b.id);
+  assert_int_equal(space_alloc(manifest_space(r.m), 3, &x, 1, 0), 1);
+  b.extents = &x;
+  b.extent_count = 1;
+  b.checksums = &sum;
+  assert_int_equal(manifest_reserve(r.m, hash, 1, 1), 0);
+  r.next_sequence = manifest_put(r.m, hash, &b) + 1;
+  for (int i = 0; i < 2; i++) {
+    mrig_flush(&r);
+    if (mrig_recover(&r, &m)) fail_msg("%s", r.why);
+    assert_int_equal(index_find(manifest_index(m), hash, b.id, &found), 0);
+    assert_int_equal(found.extents[0].blocks, 3);
+    mrig_check_space(m);
+    manifest_destroy(m);
+    checkpoint_all(&r);
+  }
   mrig_close(&r);
 }
 
@@ -303,10 +483,15 @@ int main(void) {
       cmocka_unit_test(test_power_cuts_in_a_full_region),
       cmocka_unit_test(test_damage_in_the_committed_log),
       cmocka_unit_test(test_torn_tail),
+      cmocka_unit_test(test_short_message),
       cmocka_unit_test(test_uncommitted_is_dropped),
+      cmocka_unit_test(test_damage_in_the_uncommitted_tail),
       cmocka_unit_test(test_dead_incarnation),
       cmocka_unit_test(test_dead_frames_fit_the_chain),
       cmocka_unit_test(test_frames_of_others),
+      cmocka_unit_test(test_foreign_frames_at_the_tail),
+      cmocka_unit_test(test_hostile_frames),
+      cmocka_unit_test(test_roomy_extent),
       cmocka_unit_test(test_unreadable),
       cmocka_unit_test(test_damaged_checkpoints),
       cmocka_unit_test(test_hostile_directory),
