@@ -155,17 +155,15 @@ static int adopt(struct layout *l, struct backing *b, struct identity **ids,
   return 0;
 }
 
-static int open_part(struct layout *l, const char *name, struct identity **ids, int expect_index,
+/* Locks, reads and adopts an opened backing; closes it on failure. */
+static int take_part(struct layout *l, struct backing *b, struct identity **ids, int expect_index,
                      uint32_t timeout_ms, const struct logger *logger) {
-  struct backing *b;
-  int r = layout_open_device(&b, name, l->read_only, logger);
-  if (r) return r;
   struct identity *id = malloc(sizeof *id);
   if (!id) {
     backing_close(b);
     return -ENOMEM;
   }
-  r = layout_lock(b, !l->read_only, timeout_ms, logger);
+  int r = layout_lock(b, !l->read_only, timeout_ms, logger);
   if (!r) r = layout_read_identity(b, id, logger);
   if (r == -EROFS && l->read_only) r = 0;
   if (!r && expect_index >= 0 && id->backing_index != (uint32_t)expect_index) {
@@ -177,6 +175,13 @@ static int open_part(struct layout *l, const char *name, struct identity **ids, 
   free(id);
   if (r) backing_close(b);
   return r;
+}
+
+static int open_part(struct layout *l, const char *name, struct identity **ids, int expect_index,
+                     uint32_t timeout_ms, const struct logger *logger) {
+  struct backing *b;
+  int r = layout_open_device(&b, name, l->read_only, logger);
+  return r ? r : take_part(l, b, ids, expect_index, timeout_ms, logger);
 }
 
 void layout_part_path(char *path, size_t bytes, const char *directory, uint32_t index) {
@@ -337,23 +342,48 @@ out:
   return result;
 }
 
-int layout_open(struct layout **out, const char *where, bool read_only, uint32_t lock_timeout_ms,
-                uint32_t memory_shards, const struct logger *logger) {
-  if (layout_is_memory(where)) return layout_open_memory(out, where, memory_shards, logger);
+/* Where the parts come from: names of devices, a directory, or backings that are already open. */
+struct source {
+  const char *where;
+  struct backing *const *backings;
+  uint32_t backing_count, lock_timeout_ms;
+};
+
+static int open_named(struct layout *l, const struct source *from, struct identity **ids,
+                      const struct logger *logger) {
+  struct stat st;
+  const char *where = from->where;
+  bool one_path = strncmp(where, "fd:", 3) != 0 && !strchr(where, ',');
+  if (one_path && stat(where, &st) != 0) {
+    int r = -errno;
+    log_line(logger, 0, "%s: %s", where, strerror(-r));
+    return r;
+  }
+  return one_path && S_ISDIR(st.st_mode)
+             ? open_directory(l, where, ids, from->lock_timeout_ms, logger)
+             : open_devices(l, where, ids, from->lock_timeout_ms, logger);
+}
+
+static int take_backings(struct layout *l, const struct source *from, struct identity **ids,
+                         const struct logger *logger) {
+  int r = 0;
+  for (uint32_t i = 0; i < from->backing_count; i++) {
+    if (r) /* all are ours now, whatever became of the others */
+      backing_close(from->backings[i]);
+    else
+      r = take_part(l, from->backings[i], ids, -1, from->lock_timeout_ms, logger);
+  }
+  return r;
+}
+
+static int open_from(struct layout **out, const struct source *from, bool read_only,
+                     const struct logger *logger) {
   struct layout *l = calloc(1, sizeof *l);
   struct identity **ids = calloc(LAYOUT_BACKINGS_MAX, sizeof *ids);
   int r = -ENOMEM;
   if (!l || !ids) goto out;
   l->read_only = read_only;
-  struct stat st;
-  if (strncmp(where, "fd:", 3) != 0 && !strchr(where, ',') && stat(where, &st) != 0) {
-    r = -errno;
-    log_line(logger, 0, "%s: %s", where, strerror(-r));
-    goto out;
-  }
-  bool directory = strncmp(where, "fd:", 3) != 0 && !strchr(where, ',') && S_ISDIR(st.st_mode);
-  r = directory ? open_directory(l, where, ids, lock_timeout_ms, logger)
-                : open_devices(l, where, ids, lock_timeout_ms, logger);
+  r = from->where ? open_named(l, from, ids, logger) : take_backings(l, from, ids, logger);
   if (!r) r = check_parts(l, ids, logger);
   if (!r) r = build_regions(l, ids, logger);
   if (!r) r = read_root(l, logger);
@@ -366,6 +396,19 @@ out:
   }
   *out = l;
   return 0;
+}
+
+int layout_open(struct layout **out, const char *where, bool read_only, uint32_t lock_timeout_ms,
+                uint32_t memory_shards, const struct logger *logger) {
+  if (layout_is_memory(where)) return layout_open_memory(out, where, memory_shards, logger);
+  const struct source from = {.where = where, .lock_timeout_ms = lock_timeout_ms};
+  return open_from(out, &from, read_only, logger);
+}
+
+int layout_open_backings(struct layout **out, struct backing *const *backings, uint32_t count,
+                         bool read_only, const struct logger *logger) {
+  const struct source from = {.backings = backings, .backing_count = count};
+  return open_from(out, &from, read_only, logger);
 }
 
 void layout_close(struct layout *l) {

@@ -44,6 +44,10 @@ int layout_format(const char *where, const struct layout_format *format,
  * For mem: it formats first; shards: how many if the string does not say. */
 int layout_open(struct layout **layout, const char *where, bool read_only, uint32_t lock_timeout_ms,
                 uint32_t memory_shards, const struct logger *logger);
+/* The same from backings that are open already, in any order: for a simulator and fuzzers. They are
+ * taken over, also by a failure. */
+int layout_open_backings(struct layout **layout, struct backing *const *backings, uint32_t count,
+                         bool read_only, const struct logger *logger);
 /* Adds bytes to every packed file (a directory, dealt evenly), or what a device has grown by, or
  * a further device. The store must not be open. */
 int layout_grow(const char *where, uint64_t add_bytes, const char *add_device,
