@@ -91,11 +91,15 @@ static int check_segments(const struct disk_identity *d, char *why, size_t why_b
   if (d->segment_count > FORMAT_SEGMENTS_MAX)
     REFUSE(-EBADMSG, "%u segments: at most %u fit", d->segment_count, FORMAT_SEGMENTS_MAX);
   uint64_t end = d->backing_blocks - FORMAT_IDENTITY_BLOCKS;
+  uint64_t root_end = d->root_block + FORMAT_ROOT_SLOTS * d->root_slot_blocks;
   for (uint32_t i = 0; i < d->segment_count; i++) {
     const struct disk_segment *s = &d->segments[i];
     if (s->shard >= d->shard_count || s->blocks == 0 || s->first_block < FORMAT_IDENTITY_BLOCKS ||
         s->first_block > end || s->blocks > end - s->first_block)
       REFUSE(-EBADMSG, "segment %u: out of range", i);
+    if (d->backing_index == 0 && s->first_block < root_end &&
+        d->root_block < s->first_block + s->blocks)
+      REFUSE(-EBADMSG, "segment %u overlaps the root slots", i);
     for (uint32_t k = 0; k < i; k++) {
       const struct disk_segment *o = &d->segments[k];
       if (s->first_block < o->first_block + o->blocks &&

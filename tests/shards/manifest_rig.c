@@ -384,9 +384,9 @@ void mrig_wait_seal(struct mrig *r, struct mseal *s) {
   }
 }
 
-static void adopt_root(struct mrig *r, const struct mseal *s) {
+void mrig_adopt_root(struct mrig *r, const struct mseal *s) {
   r->root.epoch = s->seal.epoch;
-  r->root.incarnation = r->config.incarnation;
+  r->root.incarnation = r->m->config.incarnation; /* r->config may be another one's by now */
   r->root.shards[2] = s->seal.root;
 }
 static void flush_root(struct mrig *r) {
@@ -394,7 +394,7 @@ static void flush_root(struct mrig *r) {
   mrig_seal(r, &s);
   mrig_wait_seal(r, &s);
   assert_int_equal(s.seal.result, 0);
-  adopt_root(r, &s);
+  mrig_adopt_root(r, &s);
   manifest_root_durable(r->m, s.seal.epoch, 0);
 }
 void mrig_flush(struct mrig *r) {
@@ -418,7 +418,7 @@ static void random_put(struct mrig *r) {
 
 static void random_flush(struct mrig *r) {
   if (r->rooting) {
-    adopt_root(r, &r->seal);
+    mrig_adopt_root(r, &r->seal);
     manifest_root_durable(r->m, r->seal.seal.epoch, 0);
     if (r->covered < r->seal_sequence) r->covered = r->seal_sequence;
     r->rooting = false;
@@ -485,6 +485,7 @@ static void drop_manifest(struct mrig *r) {
   mrig_drain(r);
   manifest_destroy(r->m);
   r->disk.dead = r->sealing = r->rooting = false;
+  r->disk.fail_write_in = r->disk.fail_flush_in = 0;
   memset(r->waiters, 0, sizeof r->waiters);
 }
 

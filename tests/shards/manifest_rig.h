@@ -108,6 +108,8 @@ void mrig_check_space(const struct manifest *m);
 
 void mrig_seal(struct mrig *r, struct mseal *s);
 void mrig_wait_seal(struct mrig *r, struct mseal *s);
+/* What was sealed is the root that recovery finds from now on. */
+void mrig_adopt_root(struct mrig *r, const struct mseal *s);
 void mrig_commit_start(struct mrig *r, struct mwaiter *w);
 char *mrig_block(struct mrig *r, uint64_t block);
 

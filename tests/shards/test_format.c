@@ -114,6 +114,9 @@ static void test_identity_impossible_fields(void **state) {
       {252, 4, 1, -EBADMSG, "reserved"},
       {256, 4, 4, -EBADMSG, "segment 0"},
       {264, 8, 15, -EBADMSG, "segment 0"},
+      {264, 8, 16, -EBADMSG, "root slots"}, /* they are blocks 16 to 23 */
+      {264, 8, 23, -EBADMSG, "root slots"},
+      {104, 8, 5000, -EBADMSG, "root slots"},
       {264, 8, UINT64_MAX, -EBADMSG, "segment 0"},
       {272, 8, 0, -EBADMSG, "segment 0"},
       {272, 8, UINT64_MAX, -EBADMSG, "segment 0"},
@@ -129,6 +132,34 @@ static void test_identity_impossible_fields(void **state) {
     int e = decode();
     if (e != cases[i].error || !strstr(why, cases[i].why)) fail_msg("case %zu: %d, %s", i, e, why);
   }
+}
+
+/* Only backing 0 has root slots to keep clear of. */
+static void test_identity_other_backing(void **state) {
+  (void)state;
+  make_identity();
+  id.backing_index = 1;
+  id.segments[0].first_block = 16;
+  identity_encode(&id, buf);
+  if (decode()) fail_msg("%s", why);
+  id.backing_index = 0;
+  identity_encode(&id, buf);
+  assert_int_equal(decode(), -EBADMSG);
+  assert_non_null(strstr(why, "segment 0 overlaps the root slots"));
+}
+
+/* What a newer library may have added does not keep this one from reading. */
+static void test_identity_read_only_compatible(void **state) {
+  (void)state;
+  make_identity();
+  id.read_only_compatible = UINT64_C(1) << 63;
+  identity_encode(&id, buf);
+  memset(&back, 0xff, sizeof back);
+  assert_int_equal(decode(), -EROFS);
+  assert_memory_equal(&id, &back, sizeof id);
+  id.incompatible = UINT64_C(1) << 63; /* of both the one that refuses more counts */
+  identity_encode(&id, buf);
+  assert_int_equal(decode(), -ENOTSUP);
 }
 
 /* Nothing that a stranger writes makes it crash or accept what is out of range. */
@@ -234,6 +265,8 @@ int main(void) {
       cmocka_unit_test(test_identity_round_trip),
       cmocka_unit_test(test_identity_any_byte_damaged),
       cmocka_unit_test(test_identity_impossible_fields),
+      cmocka_unit_test(test_identity_other_backing),
+      cmocka_unit_test(test_identity_read_only_compatible),
       cmocka_unit_test(test_identity_random_bytes),
       cmocka_unit_test(test_root_round_trip),
       cmocka_unit_test(test_root_any_byte_damaged),

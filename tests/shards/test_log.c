@@ -92,6 +92,31 @@ static void test_entries_round_trip(void **state) {
   round_trip(&b);
 }
 
+/* At each length, in memory that ends there. */
+static void test_entries_cut_off(void **state) {
+  (void)state;
+  struct blob blobs[3];
+  for (int i = 0; i < 4; i++) {
+    uint32_t n;
+    if (i == 0) blobs[0] = make_blob(100, 1, 0);
+    if (i == 1) blobs[1] = make_blob(0, 0, 0);
+    if (i == 2) blobs[2] = make_blob(30000, 3, 0);
+    n = i < 3 ? log_entry_put(buf, &blobs[i]) : log_entry_delete(buf, (struct blob_id){1, 2});
+    for (uint32_t left = 0; left <= n; left++) {
+      char *cut = malloc(left ? left : 1);
+      struct blob_id id;
+      uint32_t bytes;
+      struct entry e;
+      const char *why = NULL;
+      memcpy(cut, buf, left);
+      assert_int_equal(log_entry_decode(&e, cut, left, REGION, &why), left == n ? n : 0);
+      assert_true(left == n || why);
+      assert_int_equal(log_entry_peek(cut, left, &id, &bytes), left >= 24);
+      free(cut);
+    }
+  }
+}
+
 static void test_delete_round_trip(void **state) {
   (void)state;
   struct entry e;
@@ -154,6 +179,11 @@ static void test_hostile_entries(void **state) {
     uint32_t got = log_entry_decode(&e, buf, n, REGION, &why);
     if (!got) assert_non_null(why);
     if (!got || e.type == ENTRY_DELETE) continue;
+    for (uint32_t k = 0; k < e.blob.extent_count; k++) {
+      assert_in_range(e.blob.extents[k].blocks, 1, REGION);
+      assert_true(e.blob.extents[k].block <= REGION - e.blob.extents[k].blocks);
+    }
+    assert_true(got <= n && got % 8 == 0);
     uint64_t hash = hash_id(e.blob.id, key);
     assert_int_equal(index_reserve(x, hash, e.blob.extent_count, e.blob.granule_count), 0);
     assert_int_equal(index_put(x, hash, &e.blob), 0);
@@ -239,10 +269,15 @@ static void test_positions(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_entries_round_trip),   cmocka_unit_test(test_delete_round_trip),
-      cmocka_unit_test(test_entries_out_of_range), cmocka_unit_test(test_hostile_entries),
-      cmocka_unit_test(test_frames_round_trip),    cmocka_unit_test(test_frames_any_byte_damaged),
-      cmocka_unit_test(test_hostile_headers),      cmocka_unit_test(test_positions),
+      cmocka_unit_test(test_entries_round_trip),
+      cmocka_unit_test(test_entries_cut_off),
+      cmocka_unit_test(test_delete_round_trip),
+      cmocka_unit_test(test_entries_out_of_range),
+      cmocka_unit_test(test_hostile_entries),
+      cmocka_unit_test(test_frames_round_trip),
+      cmocka_unit_test(test_frames_any_byte_damaged),
+      cmocka_unit_test(test_hostile_headers),
+      cmocka_unit_test(test_positions),
   };
   return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

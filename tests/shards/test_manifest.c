@@ -110,6 +110,25 @@ static void test_freed_space_waits_for_the_root(void **state) {
   mrig_close(&r);
 }
 
+static void test_ask_flush(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open(&r, 4096, 15);
+  assert_int_equal(mrig_put(&r, 1, 100000), 0);
+  assert_int_equal(mrig_delete(&r, 1), 0);
+  assert_false(manifest_ask_flush(r.m, 0)); /* nothing freed: it would not help */
+  assert_false(manifest_wants_flush(r.m));
+  assert_true(manifest_ask_flush(r.m, space_pending_blocks(manifest_space(r.m))));
+  assert_true(manifest_wants_flush(r.m));
+  mrig_flush(&r);
+  assert_false(manifest_wants_flush(r.m)); /* it has come */
+  assert_int_equal(space_pending_blocks(manifest_space(r.m)), 0);
+  manifest_stop(r.m);
+  assert_false(manifest_ask_flush(r.m, 1));
+  assert_false(manifest_wants_flush(r.m));
+  mrig_close(&r);
+}
+
 /* ---- The ring ---------------------------------------------------------------------------- */
 
 /* Round and round, with a flush only when the manifest wants one. */
@@ -195,6 +214,150 @@ static void test_reservations_hold(void **state) {
   manifest_root_durable(r.m, s.seal.epoch, 0);
   assert_int_equal(manifest_reserve(r.m, hash, 0, 0), 0);
   manifest_cancel(r.m, 0, 0);
+  mrig_close(&r);
+}
+
+/* Both hold the same blobs. */
+struct pair {
+  struct index *other;
+  uint64_t count;
+};
+static int find_in_other(void *arg, uint64_t hash, const struct blob *b) {
+  struct pair *p = arg;
+  struct blob o;
+  assert_int_equal(index_find(p->other, hash, b->id, &o), 0);
+  assert_true(o.bytes == b->bytes && o.flags == b->flags && o.granule_shift == b->granule_shift);
+  assert_int_equal(o.extent_count, b->extent_count);
+  assert_int_equal(o.granule_count, b->granule_count);
+  if (b->extent_count)
+    assert_memory_equal(o.extents, b->extents, b->extent_count * sizeof *b->extents);
+  if (b->granule_count)
+    assert_memory_equal(o.checksums, b->checksums, b->granule_count * sizeof *b->checksums);
+  p->count++;
+  return 0;
+}
+static void assert_recovers(struct mrig *r) {
+  struct manifest *m;
+  if (mrig_recover(r, &m)) fail_msg("%s", r->why);
+  struct pair p = {.other = manifest_index(m)};
+  for (uint32_t i = 0; i < INDEX_PARTITIONS; i++)
+    index_partition_visit(manifest_index(r->m), i, find_in_other, &p);
+  assert_int_equal(p.count, index_count(manifest_index(m)));
+  mrig_check_space(m);
+  manifest_destroy(m);
+}
+
+/* A blob of so many extents, without checksums; its blocks come in one run. */
+static int reserve_extents(struct mrig *r, uint32_t count) {
+  return manifest_reserve(r->m, mrig_hash(r, mrig_id(0)), count, 0);
+}
+static void put_extents(struct mrig *r, uint32_t id, uint32_t count) {
+  static struct extent extents[BLOB_EXTENTS_MAX];
+  struct extent run = {0};
+  if (count) assert_int_equal(space_alloc(manifest_space(r->m), count, &run, 1, 0), 1);
+  for (uint32_t i = 0; i < count; i++) extents[i] = (struct extent){run.block + i, 1};
+  struct blob b = {.id = mrig_id(id),
+                   .bytes = (uint64_t)count << BLOCK_SHIFT,
+                   .granule_shift = 12,
+                   .flags = BLOB_NO_CHECKSUM,
+                   .extent_count = count,
+                   .extents = extents};
+  r->next_sequence = manifest_put(r->m, mrig_hash(r, b.id), &b) + 1;
+}
+
+/* Small and large reservations until no more are given; used and given back in any order, while
+ * commits and a seal come in between and writes take their time. No check may fail, none may
+ * find no buffer. */
+static void test_reservations_in_any_order(void **state) {
+  (void)state;
+  static uint32_t held[4096];
+  struct mrig r;
+  uint64_t large = 0, most = 0;
+  mrig_open_log(&r, 600000, 16384, 16);
+  for (int round = 0; round < 40; round++) {
+    uint32_t count = 0;
+    for (int refused = 0; refused < 20;) {
+      uint64_t dice = random_below(&r.random, 8);
+      uint32_t n = dice < 3   ? (uint32_t)dice % 2
+                   : dice < 7 ? (uint32_t)random_below(&r.random, 1020)
+                              : 1024 + (uint32_t)random_below(&r.random, 3073);
+      int e = reserve_extents(&r, n);
+      assert_true(e == 0 || e == -EAGAIN);
+      refused += e != 0;
+      if (e) continue;
+      assert_true(count < array_size(held));
+      large += n >= 1024;
+      held[count++] = n;
+    }
+    most = max_u64(most, count);
+    struct mwaiter w = {.done = true};
+    struct mseal s = {.done = true};
+    bool sealed = false;
+    while (count > 0) {
+      uint64_t i = random_below(&r.random, count), dice = random_below(&r.random, 100);
+      if (dice < 5)
+        manifest_cancel(r.m, held[i], 0);
+      else
+        put_extents(&r, (uint32_t)random_below(&r.random, 48), held[i]);
+      held[i] = held[--count];
+      if (dice >= 90 && w.done) mrig_commit_start(&r, &w);
+      if (dice < 10 && !sealed && round % 2) mrig_seal(&r, &s);
+      sealed |= dice < 10 && round % 2;
+      if (random_below(&r.random, 10) < (uint64_t)round % 4) mrig_step(&r);
+    }
+    mrig_wait_seal(&r, &s);
+    mrig_drain(&r);
+    assert_true(w.done && w.result == 0);
+    if (sealed) {
+      assert_int_equal(s.seal.result, 0);
+      manifest_root_durable(r.m, s.seal.epoch, 0);
+    }
+    mrig_flush(&r);
+    mrig_check_space(r.m);
+    if (round % 8 == 0) assert_recovers(&r);
+  }
+  assert_true(large > 40 && most > 100);
+  assert_recovers(&r);
+  mrig_close(&r);
+}
+
+/* The largest entry there is: through the log, through a checkpoint, and replaced. */
+static void test_largest_entry(void **state) {
+  (void)state;
+  static struct extent extents[BLOB_EXTENTS_MAX];
+  static uint32_t sums[BLOB_GRANULES_MAX];
+  struct mrig r;
+  mrig_open_log(&r, 200000, 1024, 17);
+  for (uint32_t k = 0; k < 3; k++) {
+    struct blob b = {.id = mrig_id(k % 2),
+                     .bytes = (uint64_t)BLOB_GRANULES_MAX << 12,
+                     .granule_shift = 12,
+                     .granule_count = BLOB_GRANULES_MAX,
+                     .extent_count = BLOB_EXTENTS_MAX,
+                     .extents = extents,
+                     .checksums = sums};
+    uint64_t hash = mrig_hash(&r, b.id), each = BLOB_GRANULES_MAX / BLOB_EXTENTS_MAX;
+    struct extent run;
+    assert_int_equal(space_alloc(manifest_space(r.m), BLOB_GRANULES_MAX, &run, 1, 0), 1);
+    for (uint32_t i = 0; i < BLOB_EXTENTS_MAX; i++)
+      extents[i] = (struct extent){run.block + i * each, each};
+    for (uint32_t i = 0; i < BLOB_GRANULES_MAX; i++) sums[i] = k + i;
+    assert_int_equal(manifest_reserve(r.m, hash, BLOB_EXTENTS_MAX, BLOB_GRANULES_MAX), 0);
+    r.next_sequence = manifest_put(r.m, hash, &b) + 1;
+    assert_int_equal(mrig_commit(&r), 0);
+    assert_recovers(&r);
+    if (k == 1) { /* makes room for the third */
+      assert_int_equal(manifest_reserve(r.m, mrig_hash(&r, mrig_id(0)), 0, 0), 0);
+      r.next_sequence = manifest_delete(r.m, mrig_hash(&r, mrig_id(0)), mrig_id(0)) + 1;
+      assert_int_equal(mrig_commit(&r), 0);
+    }
+    manifest_checkpoint_all(r.m);
+    while (!manifest_checkpoint_done(r.m)) mrig_step(&r);
+    mrig_flush(&r);
+    assert_int_equal(r.root.shards[2].log_head, r.root.shards[2].log_tail);
+    assert_recovers(&r);
+    mrig_check_space(r.m);
+  }
   mrig_close(&r);
 }
 
@@ -302,6 +465,57 @@ static void test_failures(void **state) {
   failure(0, 1, true);
 }
 
+/* Changes, commits, checkpoints and flushes until something fails. True: something did. */
+static bool work_until_failure(struct mrig *r) {
+  for (uint32_t i = 0; i < 60; i++) {
+    if (mrig_put(r, i, 5000 + i * 500)) return true;
+    if (i % 6 == 5 && mrig_delete(r, i / 2)) return true;
+    if (i % 5 == 4 && mrig_commit(r)) return true;
+    if (i % 15 == 7) manifest_checkpoint_all(r->m);
+    if (i % 15 != 14) continue;
+    struct mseal s;
+    mrig_seal(r, &s);
+    mrig_wait_seal(r, &s);
+    manifest_root_durable(r->m, s.seal.epoch, s.seal.result);
+    if (s.seal.result) return true;
+    mrig_adopt_root(r, &s);
+    r->covered = s.seal.root.sequence;
+  }
+  return false;
+}
+
+/* Whichever write or flush fails: it is told, nothing more is written, what is in memory is read as
+ * before, and a reopen finds all that was promised. */
+static void test_every_failure(void **state) {
+  (void)state;
+  uint32_t failed[2] = {0};
+  for (int n = 1; n <= 50; n++) {
+    for (int kind = 0; kind < 2; kind++) {
+      struct mrig r;
+      mrig_open(&r, 4096, 100 + (uint64_t)n);
+      r.disk.fail_write_in = kind == 0 ? n : 0;
+      r.disk.fail_flush_in = kind == 1 ? n : 0;
+      if (work_until_failure(&r)) {
+        failed[kind]++;
+        mrig_drain(&r);
+        assert_true(r.last_error[0] != 0);
+        assert_int_equal(mrig_put(&r, 1, 100), -EIO);
+        assert_int_equal(mrig_delete(&r, 95), 0); /* nothing there */
+        uint64_t tried = r.disk.writes + r.disk.flushes;
+        for (int i = 0; i < 10; i++) mrig_step(&r);
+        assert_int_equal(r.disk.writes + r.disk.flushes, tried);
+        mrig_check(&r, r.m, r.next_sequence, r.next_sequence);
+      }
+      mrig_crash(&r);
+      assert_int_equal(mrig_put(&r, 1, 100), 0);
+      assert_int_equal(mrig_commit(&r), 0);
+      mrig_close(&r);
+    }
+  }
+  assert_in_range(failed[0], 30, 50);
+  assert_in_range(failed[1], 10, 49);
+}
+
 static void test_failed_root(void **state) {
   (void)state;
   struct mrig r;
@@ -367,12 +581,16 @@ int main(void) {
       cmocka_unit_test(test_seal_of_nothing),
       cmocka_unit_test(test_dirty),
       cmocka_unit_test(test_freed_space_waits_for_the_root),
+      cmocka_unit_test(test_ask_flush),
       cmocka_unit_test(test_the_log_goes_round),
       cmocka_unit_test(test_a_full_log_wants_a_flush),
       cmocka_unit_test(test_reservations_hold),
+      cmocka_unit_test(test_reservations_in_any_order),
+      cmocka_unit_test(test_largest_entry),
       cmocka_unit_test(test_large_entries),
       cmocka_unit_test(test_full_region),
       cmocka_unit_test(test_failures),
+      cmocka_unit_test(test_every_failure),
       cmocka_unit_test(test_failed_root),
       cmocka_unit_test(test_failed_checkpoint),
       cmocka_unit_test(test_read_only),
