@@ -47,7 +47,9 @@ void index_prefetch(const struct index *x, uint64_t hash);
 /* 0 and *blob, or -ENOENT. */
 int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct blob *blob);
 /* Room for one put of a blob with at most that many extents and granules: 0, or -ENOMEM. A blob of
- * one extent that is longer than its bytes need takes as much as one of two: reserve for 2. */
+ * one extent that is longer than its bytes need, or lies at INDEX_NEAR_BLOCKS or beyond, takes as
+ * much as one of two: reserve for 2. */
+#define INDEX_NEAR_BLOCKS (UINT64_C(1) << 40)
 int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t granules);
 /* For loading: room at once for about so many blobs in a partition. Loading in the order of
  * index_partition_visit() needs it: blobs in order crowd together in a table that is too small, and

@@ -6,6 +6,7 @@
 
 #define BLOCK_BITS 40
 #define BLOCK_MASK ((UINT64_C(1) << BLOCK_BITS) - 1)
+_Static_assert(INDEX_NEAR_BLOCKS == BLOCK_MASK + 1, "what fits an entry");
 
 /* A shift of 0 (nothing to check) or 12 to 26 in four bits. */
 #define SHIFT_BASE 11

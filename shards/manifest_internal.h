@@ -142,10 +142,11 @@ struct manifest {
   struct losses *losses; /* recovered in spite of damage: what is missing; else NULL. losses.h */
 };
 
-/* Room in the index for one blob as it is. One extent that is longer than its bytes need takes as
- * much as two: see index_reserve(). */
+/* Room in the index for one blob as it is. One extent may take as much as two: see
+ * index_reserve(). */
 static inline int manifest_index_room(struct manifest *m, uint64_t hash, const struct blob *b) {
-  bool roomy = b->extent_count == 1 && b->extents[0].blocks != bytes_to_blocks(b->bytes);
+  bool roomy = b->extent_count == 1 && (b->extents[0].blocks != bytes_to_blocks(b->bytes) ||
+                                        b->extents[0].block >= INDEX_NEAR_BLOCKS);
   return index_reserve(m->index, hash, roomy ? 2 : b->extent_count, b->granule_count);
 }
 

@@ -11,6 +11,8 @@
 
 static void check_fields(const struct root *root, uint32_t shards) {
   check(root->shard_count == shards);
+  check(root->epoch <= UINT64_C(1) << 60);
+  check(root->incarnation <= UINT64_C(1) << 60);
   for (uint32_t s = 0; s < shards; s++) {
     const struct root_shard *r = &root->shards[s];
     check(r->log_head <= r->log_tail);

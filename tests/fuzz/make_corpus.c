@@ -41,5 +41,6 @@ int main(int argc, char **argv) {
   top = argv[1];
   make_directory(top);
   corpus_format();
+  corpus_log();
   return 0;
 }

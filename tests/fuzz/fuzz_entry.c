@@ -1,0 +1,104 @@
+/* fuzz_entry.c - log_entry_decode(), log_entry_peek(): entries one after the other, as in a frame.
+ * What is accepted is in range, fits the index, and encodes to the same bytes.
+ *
+ * Input: the region's blocks (8 bytes), then entries. */
+#include <stdlib.h>
+
+#include "shards/log.h"
+#include "tests/fuzz/fuzz.h"
+
+#define ENTRY_BYTES       65536u /* of the input that are looked at */
+#define REGION_BLOCKS_MAX (UINT64_C(1) << 51)
+
+static void check_put(const struct blob *b, uint64_t region_blocks) {
+  uint64_t blocks = 0;
+  check(b->bytes <= UINT64_C(1) << 40);
+  check((b->flags & ~BLOB_NO_CHECKSUM) == 0);
+  check(b->granule_shift >= BLOCK_SHIFT && b->granule_shift <= 26);
+  check(b->extent_count <= BLOB_EXTENTS_MAX);
+  check((b->bytes == 0) == (b->extent_count == 0));
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    const struct extent *e = &b->extents[i];
+    check(e->blocks > 0);
+    check(e->block < region_blocks);
+    check(e->blocks <= region_blocks - e->block);
+    blocks += e->blocks;
+  }
+  check(blocks >= bytes_to_blocks(b->bytes));
+  bool none = b->bytes == 0 || b->flags & BLOB_NO_CHECKSUM;
+  check(b->granule_count == (none ? 0 : blob_granule_count(b->bytes, b->granule_shift)));
+}
+
+/* One block as a small put would have it: the encoder writes that, and never the long form. */
+static bool small_in_long_form(const struct entry *e, const struct blob *b) {
+  return e->type == ENTRY_PUT && b->extent_count == 1 && b->extents[0].blocks == 1 &&
+         b->granule_count <= 1 && b->bytes <= BLOCK_BYTES;
+}
+
+static void check_same_bytes(const struct entry *e, const void *buf, uint32_t n) {
+  char *again = fuzz_alloc(entry_put_bytes(e->blob.extent_count, e->blob.granule_count));
+  if (e->type == ENTRY_DELETE) {
+    check(log_entry_delete(again, e->blob.id) == n);
+    check(memcmp(again, buf, n) == 0);
+  } else if (small_in_long_form(e, &e->blob)) {
+    check(log_entry_put(again, &e->blob) == ENTRY_SMALL_BYTES);
+  } else {
+    check(n <= entry_put_bytes(e->blob.extent_count, e->blob.granule_count));
+    check(log_entry_put(again, &e->blob) == n);
+    check(memcmp(again, buf, n) == 0);
+  }
+  free(again);
+}
+
+/* What recovery does with it: the index takes it, and gives the same back. */
+static void check_in_index(struct index *x, const uint64_t key[2], const struct blob *b) {
+  uint64_t hash = hash_id(b->id, key);
+  struct blob found;
+  bool roomy = b->extent_count == 1 && (b->extents[0].blocks != bytes_to_blocks(b->bytes) ||
+                                        b->extents[0].block >= INDEX_NEAR_BLOCKS);
+  check(index_reserve(x, hash, roomy ? 2 : b->extent_count, b->granule_count) == 0);
+  check(index_put(x, hash, b) == 0);
+  check(index_find(x, hash, b->id, &found) == 0);
+  check(found.bytes == b->bytes && found.flags == b->flags);
+  check(found.extent_count == b->extent_count && found.granule_count == b->granule_count);
+  check(memcmp(found.extents, b->extents, b->extent_count * sizeof(struct extent)) == 0);
+  check(memcmp(found.checksums, b->checksums, b->granule_count * 4u) == 0);
+}
+
+static uint32_t take_entry(struct index *x, const uint64_t key[2], const char *buf, uint64_t left,
+                           uint64_t region_blocks) {
+  struct entry e;
+  struct blob_id id;
+  uint32_t peeked = 0;
+  const char *why = "";
+  bool peeks = log_entry_peek(buf, left, &id, &peeked);
+  if (peeks) check(peeked > 0 && peeked % 8 == 0);
+  uint32_t n = log_entry_decode(&e, buf, left, region_blocks, &why);
+  if (n == 0) {
+    check(why[0]);
+    return 0;
+  }
+  check(n <= left && n % 8 == 0 && n <= ENTRY_BYTES_MAX);
+  check(peeks && peeked == n && blob_id_equal(id, e.blob.id));
+  check_same_bytes(&e, buf, n);
+  if (e.type == ENTRY_DELETE) return n;
+  check(e.type == ENTRY_PUT || e.type == ENTRY_PUT_SMALL);
+  check_put(&e.blob, region_blocks);
+  check_in_index(x, key, &e.blob);
+  return n;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  static const uint64_t key[2] = {1, 2};
+  struct feed f = {data, size};
+  uint64_t region_blocks = feed_number(&f, 8) % REGION_BLOCKS_MAX;
+  uint64_t left = min_u64(f.left, ENTRY_BYTES);
+  char *buf = fuzz_string(f.at, left), *at = buf; /* as frames: aligned to 8 bytes */
+  struct index *x;
+  check(index_create(&x, key) == 0);
+  for (uint32_t n = 1; n > 0 && left > 0; at += n, left -= n)
+    n = take_entry(x, key, at, left, region_blocks);
+  index_destroy(x);
+  free(buf);
+  return 0;
+}

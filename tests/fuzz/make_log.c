@@ -1,0 +1,105 @@
+/* make_log.c - corpus of the entry and frame targets. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "shards/log.h"
+#include "tests/fuzz/make_corpus.h"
+
+#define REGION 100000u
+
+static struct blob make_blob(uint64_t bytes, uint32_t extents, uint8_t flags) {
+  static struct extent places[64];
+  static uint32_t sums[4096];
+  uint64_t blocks = bytes_to_blocks(bytes), at = 1000;
+  struct blob b = {.id = {0xfeed, bytes},
+                   .bytes = bytes,
+                   .granule_shift = blob_granule_shift(bytes),
+                   .flags = flags,
+                   .extent_count = extents,
+                   .extents = places,
+                   .checksums = sums};
+  if (bytes && !(flags & BLOB_NO_CHECKSUM))
+    b.granule_count = blob_granule_count(bytes, b.granule_shift);
+  for (uint32_t i = 0; i < extents; i++) {
+    places[i] = (struct extent){at, i + 1 < extents ? 1 : blocks - (extents - 1)};
+    at += places[i].blocks + 3;
+  }
+  for (uint32_t i = 0; i < b.granule_count; i++) sums[i] = 0xc0ffee00 + i;
+  return b;
+}
+
+static const struct {
+  const char *name;
+  uint64_t bytes;
+  uint32_t extents;
+  uint8_t flags;
+} blobs[] = {
+    {"small", 100, 1, 0},
+    {"small_without_sum", 4096, 1, BLOB_NO_CHECKSUM},
+    {"empty", 0, 0, 0},
+    {"one_extent", 10000, 1, 0},
+    {"extents", 70000, 9, 0},
+    {"without_sums", 70000, 3, BLOB_NO_CHECKSUM},
+    {"large_granules", 5 << 20, 2, 0},
+};
+
+static size_t all_entries(char *at) {
+  char *from = at;
+  for (size_t i = 0; i < array_size(blobs); i++) {
+    struct blob b = make_blob(blobs[i].bytes, blobs[i].extents, blobs[i].flags);
+    at += log_entry_put(at, &b);
+  }
+  at += log_entry_delete(at, (struct blob_id){0xfeed, 100});
+  return (size_t)(at - from);
+}
+
+static void add_entries(void) {
+  static struct draft d;
+  char *buf = fuzz_blocks(4);
+  for (size_t i = 0; i < array_size(blobs); i++) {
+    struct blob b = make_blob(blobs[i].bytes, blobs[i].extents, blobs[i].flags);
+    d.count = 0;
+    draft_number(&d, REGION, 8);
+    draft_bytes(&d, buf, log_entry_put(buf, &b));
+    corpus_add("entry", blobs[i].name, d.bytes, d.count);
+  }
+  d.count = 0;
+  draft_number(&d, REGION, 8);
+  draft_bytes(&d, buf, log_entry_delete(buf, (struct blob_id){1, 2}));
+  corpus_add("entry", "delete", d.bytes, d.count);
+  d.count = 8;
+  draft_bytes(&d, buf, all_entries(buf));
+  corpus_add("entry", "all", d.bytes, d.count);
+  free(buf);
+}
+
+static void add_frame(const char *name, uint16_t flags, bool payload) {
+  static struct draft d;
+  char *buf = fuzz_blocks(FRAME_BLOCKS_MAX);
+  struct frame f = {.store = 0x1234,
+                    .shard = 2,
+                    .incarnation = 3,
+                    .epoch = 4,
+                    .position = 77,
+                    .sequence = 1000,
+                    .chain = 0xabcdef,
+                    .flags = flags};
+  if (payload) {
+    f.payload_bytes = (uint32_t)all_entries(buf + FRAME_HEADER_BYTES);
+    f.entry_count = (uint32_t)array_size(blobs) + 1;
+  }
+  frame_encode(&f, buf);
+  d.count = 0;
+  draft_number(&d, 1, 1);
+  draft_bytes(&d, buf, bytes_used(buf, FRAME_BYTES_MAX));
+  corpus_add("frame", name, d.bytes, d.count);
+  free(buf);
+}
+
+void corpus_log(void) {
+  add_entries();
+  add_frame("entries", 0, true);
+  add_frame("empty", 0, false);
+  add_frame("commit", FRAME_COMMIT, false);
+  add_frame("skip", FRAME_SKIP, false);
+}
