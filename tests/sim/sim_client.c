@@ -197,6 +197,7 @@ static void unexpected(const struct slot *s) {
 
 /* Some version that may have been the newest one before `version` was a blob (or was none). */
 static bool was_there(const struct client *c, const struct slot *s, bool present) {
+  check(s->from >= c->model->rows[s->id].first);
   for (uint32_t v = s->from; v < s->version; v++) {
     const struct version *x = model_version(c->model, s->id, v);
     if (x->outcome != FAILED && x->absent != present) return true;

@@ -8,6 +8,8 @@
 #include "shards/base/base.h"
 #include "tests/sim/sim_random.h"
 
+#define HISTORY 256u /* versions before the floor that are kept */
+
 void model_create(struct model *m, uint64_t seed, uint32_t id_count) {
   check(id_count <= MODEL_IDS_MAX);
   *m = (struct model){.seed = seed, .id_count = id_count};
@@ -40,8 +42,9 @@ void model_fill(const struct model *m, uint32_t id, uint32_t content, void *buf,
 
 uint32_t model_begin(struct model *m, uint32_t id, bool absent, uint64_t bytes) {
   struct row *r = &m->rows[id];
-  uint32_t old = r->floor - r->first;
-  if (r->count == r->room && old >= r->room / 2) { /* what can never be seen again goes */
+  /* What a request in flight can still see is kept: none sees that many versions go by. */
+  uint32_t old = r->floor - r->first > HISTORY ? r->floor - r->first - HISTORY : 0;
+  if (r->count == r->room && old >= r->room / 2) {
     memmove(r->versions, r->versions + old, (r->count - old) * sizeof *r->versions);
     r->first += old;
     r->count -= old;
