@@ -58,14 +58,57 @@ static void log_to_stderr(void *arg, int level, const char *text) {
   if (level <= SR_LOG_WARNING) fprintf(stderr, "shardring: %s: %s\n", names[level], text);
 }
 
-/* The caller's log function takes an enum where ours takes an int. */
-struct log_adapter {
+/* ---- Damage --------------------------------------------------------------------------------- */
+
+static const char *damage_remedy(enum damage_kind kind) {
+  switch (kind) {
+  case DAMAGE_PART:
+    return "put the right file or device in its place; else copy what is left with shard-ctl "
+           "salvage";
+  case DAMAGE_IDENTITY:
+    return "the other copy serves: copy the store (shard-ctl salvage) before that one fails, too";
+  case DAMAGE_ROOT:
+    return "the other copies serve; shard-ctl flush, four times, writes all of them anew";
+  case DAMAGE_LOG:
+  case DAMAGE_DIRECTORY:
+  case DAMAGE_CHECKPOINT:
+    return "copy what is intact into a new store: shard-ctl salvage";
+  case DAMAGE_BLOB:
+    return "put the blob again, or delete it";
+  case DAMAGE_OLD:
+    return "compare it with another copy, if there is one";
+  default:
+    return "nothing to be done";
+  }
+}
+
+/* What the caller wants to know, by its own functions: log lines take an enum where ours take an
+ * int, damage a struct of its own. */
+struct adapter {
   void (*log)(void *arg, enum sr_log_level level, const char *line);
-  void *arg;
+  void *log_arg;
+  sr_damage_fn *damage;
+  void *damage_arg;
 };
+
 static void log_to_caller(void *arg, int level, const char *text) {
-  const struct log_adapter *a = arg;
-  a->log(a->arg, (enum sr_log_level)level, text);
+  const struct adapter *a = arg;
+  a->log(a->log_arg, (enum sr_log_level)level, text);
+}
+
+static void damage_to_caller(void *arg, const struct damage *d) {
+  const struct adapter *a = arg;
+  const struct sr_damage out = {.kind = d->kind,
+                                .error = d->error,
+                                .shard = d->shard == DAMAGE_NO_SHARD ? -1 : (int)d->shard,
+                                .where = d->backing,
+                                .offset_bytes = d->block << BLOCK_SHIFT,
+                                .bytes = d->blocks << BLOCK_SHIFT,
+                                .lost_changes = d->changes,
+                                .id = {d->id.hi, d->id.lo},
+                                .what = d->what,
+                                .remedy = damage_remedy(d->kind)};
+  a->damage(a->damage_arg, &out);
 }
 
 /* ---- Format and grow --------------------------------------------------------------------------
@@ -124,6 +167,7 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
   if (!where || !out) return -EINVAL;
   int r = options_copy(&o, sizeof o, options);
   if (r) return r;
+  if (o.damaged > SR_DAMAGED_SEARCH || (o.damaged && !o.read_only)) return -EINVAL;
   struct store_config config = {.cores = o.cores,
                                 .core_count = o.core_count,
                                 .engine = o.engine,
@@ -137,10 +181,12 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
                                 .arena_bytes = o.arena_bytes ? o.arena_bytes : 32u << 20,
                                 .seed = o.seed ? o.seed : random_seed(),
                                 .logger = stderr_logger,
+                                .damaged = (enum damaged_mode)o.damaged,
                                 .local_finished = local_finished};
-  struct log_adapter *adapter = malloc(sizeof *adapter);
+  struct adapter *adapter = malloc(sizeof *adapter);
   if (!adapter) return -ENOMEM;
-  *adapter = (struct log_adapter){o.log, o.log_arg};
+  *adapter = (struct adapter){o.log, o.log_arg, o.damage, o.damage_arg};
+  if (o.damage) config.damage = (struct damage_sink){damage_to_caller, adapter};
   if (o.log) config.logger = (struct logger){log_to_caller, adapter};
   config.embedder = adapter;
   struct store *store;

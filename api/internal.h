@@ -17,6 +17,8 @@ static inline struct sr_request *request_of(struct shard_op *op) {
   return container_of(op, struct sr_request, opaque);
 }
 
+_Static_assert((int)SR_DAMAGE_NOTE == (int)DAMAGE_NOTE, "as enum damage_kind");
+
 /* Marks a request as finished: results out of the op. */
 static inline void request_finish(struct sr_request *r) {
   r->result = op_of(r)->result;

@@ -109,6 +109,43 @@ struct sr_format_options {
  * -EINVAL: an option is out of range. -EBUSY: it is open. A failed format leaves no store. */
 int sr_format(const char *where, const struct sr_format_options *options);
 
+/* What is wrong at one place on disk, as an open in spite of damage and a scrub report it. */
+enum sr_damage_kind {
+  SR_DAMAGE_PART = 1,   /* a file or device of the store is missing, or is not what it should be */
+  SR_DAMAGE_IDENTITY,   /* one of its two copies */
+  SR_DAMAGE_ROOT,       /* a copy in a root slot; or no root is left */
+  SR_DAMAGE_LOG,        /* of the changes that were lost with it see lost_changes */
+  SR_DAMAGE_DIRECTORY,  /* of the checkpoints */
+  SR_DAMAGE_CHECKPOINT, /* blobs that only it had are lost */
+  SR_DAMAGE_BLOB,       /* id is damaged or cannot be read at this place */
+  SR_DAMAGE_OLD,        /* changes are lost, so blob id may be older than the last one that was put,
+                           or have been deleted */
+  SR_DAMAGE_NOTE,       /* no harm: carries nothing that counts and will be overwritten */
+};
+struct sr_damage {
+  uint32_t kind;         /* enum sr_damage_kind */
+  int error;             /* -EBADMSG, -EIO ... */
+  int shard;             /* -1: of no shard */
+  const char *where;     /* file or device; NULL: of no single place */
+  uint64_t offset_bytes; /* in it */
+  uint64_t bytes;        /* how far it may reach; 0: unknown */
+  uint64_t lost_changes; /* SR_DAMAGE_LOG; UINT64_MAX: unknown how many */
+  struct sr_id id;       /* SR_DAMAGE_BLOB, SR_DAMAGE_OLD */
+  const char *what;      /* one line */
+  const char *remedy;    /* one line: what can be done */
+};
+/* Strings are valid during the call. Any core's thread may call it, one at a time; it must not
+ * call the library. */
+typedef void sr_damage_fn(void *arg, const struct sr_damage *damage);
+
+enum sr_damaged {
+  SR_DAMAGED_REFUSE = 0, /* -EBADMSG, and the log names the place */
+  SR_DAMAGED_SKIP = 1,   /* open with all that is proven to be intact, report the rest. A blob that
+                            may have been there, but nobody knows, is -EBADMSG, not -ENOENT */
+  SR_DAMAGED_SEARCH = 2, /* the same, and where roots or directories are destroyed search the whole
+                            store for what they named: reads everything */
+};
+
 struct sr_open_options {
   size_t size;
   const char *cores;        /* CPUs to run on, "0-3,8"; default: chosen by topology */
@@ -129,6 +166,9 @@ struct sr_open_options {
   void (*log)(void *arg, enum sr_log_level level, const char *line); /* default: errors and
                               warnings go to stderr. Any core's thread may call it. */
   void *log_arg;
+  uint32_t damaged;     /* enum sr_damaged; other than the default: read_only must be set */
+  sr_damage_fn *damage; /* is told of each damage that an open or a scrub finds; may be NULL */
+  void *damage_arg;
 };
 #define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
@@ -137,7 +177,7 @@ struct sr_open_options {
  *   -EINVAL     an option is out of range          -EACCES  no permission
  *   -ENOTSUP    a newer or unknown format          -E2BIG   options from a newer header
  *   -EMEDIUMTYPE  not a store, or parts of different stores
- *   -EBADMSG    damaged; the log names the place. A read-only open may still work.
+ *   -EBADMSG    damaged; the log names the place. A read-only open with SR_DAMAGED_SKIP works.
  *   -EROFS      only a read-only open is possible */
 int sr_store_open(const char *where, const struct sr_open_options *options,
                   struct sr_store **store);
@@ -353,6 +393,11 @@ struct sr_store_stats {
   bool read_only, engine_fallback;
   char why_cores[128];
   char why_engine[128];
+  /* Damage that was found since the store was opened, in the open or by scrubbing; reads that fail
+   * are in checksum_errors of the cores. */
+  uint64_t damaged_blobs, damaged_metadata;
+  uint64_t old_blobs;    /* see SR_DAMAGE_OLD */
+  uint64_t lost_changes; /* as far as it is known how many */
 };
 int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
 

@@ -162,6 +162,16 @@ static void format_uuid(const uint8_t uuid[16], char text[37]) {
   }
 }
 
+static void fill_damage(struct store *s, struct sr_store_stats *st) {
+  uint64_t n[DAMAGE_KINDS];
+  for (uint32_t k = 0; k < DAMAGE_KINDS; k++)
+    n[k] = atomic_load_explicit(&s->damage_counts[k], memory_order_relaxed);
+  st->damaged_blobs = n[DAMAGE_BLOB];
+  st->old_blobs = n[DAMAGE_OLD];
+  for (uint32_t k = DAMAGE_PART; k <= DAMAGE_CHECKPOINT; k++) st->damaged_metadata += n[k];
+  st->lost_changes = atomic_load_explicit(&s->lost_changes, memory_order_relaxed);
+}
+
 int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
   int r = refused(p, stats);
   if (r) return r;
@@ -173,6 +183,7 @@ int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
                                    .read_only = s->config.read_only,
                                    .engine_fallback = s->engine_fallback};
   format_uuid(s->layout->uuid, stats->uuid);
+  fill_damage(s, stats);
   snprintf(stats->why_cores, sizeof stats->why_cores, "%s", s->plan->why);
   snprintf(stats->why_engine, sizeof stats->why_engine, "%s", s->why_engine);
   for (uint32_t c = 0; !r && c < s->core_count; c++)

@@ -350,7 +350,9 @@ static int open_shard(struct core *core, uint32_t number) {
                                              .incarnation = l->root->incarnation + 1,
                                              .clock = store->clock,
                                              .logger = store->logger,
-                                             .read_only = store->config.read_only},
+                                             .read_only = store->config.read_only,
+                                             .damaged = store->config.damaged,
+                                             .damage = {store_damage, store}},
                                 .background =
                                     !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);

@@ -347,6 +347,8 @@ struct source {
   const char *where;
   struct backing *const *backings;
   uint32_t backing_count, lock_timeout_ms;
+  enum damaged_mode damaged;
+  const struct damage_sink *damage;
 };
 
 static int open_named(struct layout *l, const struct source *from, struct identity **ids,
@@ -383,6 +385,8 @@ static int open_from(struct layout **out, const struct source *from, bool read_o
   int r = -ENOMEM;
   if (!l || !ids) goto out;
   l->read_only = read_only;
+  l->damaged = from->damaged;
+  if (from->damage) l->damage = *from->damage;
   r = from->where ? open_named(l, from, ids, logger) : take_backings(l, from, ids, logger);
   if (!r) r = check_parts(l, ids, logger);
   if (!r) r = build_regions(l, ids, logger);
@@ -403,6 +407,15 @@ int layout_open(struct layout **out, const char *where, bool read_only, uint32_t
   if (layout_is_memory(where)) return layout_open_memory(out, where, memory_shards, logger);
   const struct source from = {.where = where, .lock_timeout_ms = lock_timeout_ms};
   return open_from(out, &from, read_only, logger);
+}
+
+int layout_open_damaged(struct layout **out, const char *where, uint32_t lock_timeout_ms,
+                        enum damaged_mode mode, const struct damage_sink *damage,
+                        const struct logger *logger) {
+  if (layout_is_memory(where)) return -EINVAL;
+  const struct source from = {
+      .where = where, .lock_timeout_ms = lock_timeout_ms, .damaged = mode, .damage = damage};
+  return open_from(out, &from, true, logger);
 }
 
 int layout_open_backings(struct layout **out, struct backing *const *backings, uint32_t count,

@@ -4,6 +4,7 @@
 #ifndef RUNTIME_LAYOUT_H
 #define RUNTIME_LAYOUT_H
 
+#include "shards/damage.h"
 #include "shards/format.h"
 #include "shards/region.h"
 
@@ -20,8 +21,10 @@ struct layout {
   uint64_t log_blocks;
   uint64_t root_block, root_slot_blocks;
   bool read_only;
-  bool memory;       /* mem: */
-  struct root *root; /* the newest valid one */
+  bool memory; /* mem: */
+  enum damaged_mode damaged;
+  struct damage_sink damage; /* damaged other than refuse */
+  struct root *root;         /* the newest valid one */
 };
 
 struct layout_format {
@@ -44,6 +47,12 @@ int layout_format(const char *where, const struct layout_format *format,
  * For mem: it formats first; shards: how many if the string does not say. */
 int layout_open(struct layout **layout, const char *where, bool read_only, uint32_t lock_timeout_ms,
                 uint32_t memory_shards, const struct logger *logger);
+/* Read-only, in spite of damage, which is reported: a part that is not there or not readable is
+ * replaced by one of which nothing can be read, and without a root the logs are looked through for
+ * where they begin and end. It fails if no part has an identity. */
+int layout_open_damaged(struct layout **layout, const char *where, uint32_t lock_timeout_ms,
+                        enum damaged_mode mode, const struct damage_sink *damage,
+                        const struct logger *logger);
 /* The same from backings that are open already, in any order: for a simulator and fuzzers. They are
  * taken over, also by a failure. */
 int layout_open_backings(struct layout **layout, struct backing *const *backings, uint32_t count,

@@ -21,6 +21,9 @@ struct store_config {
   uint64_t arena_bytes;
   uint64_t seed;
   struct logger logger;
+  enum damaged_mode damaged; /* other than refuse: read_only is set */
+  struct damage_sink damage; /* called from any core's thread, one at a time */
+  uint64_t scrub_bytes_per_second;
   void *embedder; /* the layer above's own */
   /* For a simulator and tests; NULL and false in real life. */
   const struct device_ops *engine_ops;
@@ -57,6 +60,9 @@ struct store {
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
   struct range ranges[STORE_RANGES_MAX];
   int open_status;
+  pthread_mutex_t damage_lock;                  /* of config.damage */
+  _Atomic uint64_t damage_counts[DAMAGE_KINDS]; /* reported so far, by kind */
+  _Atomic uint64_t lost_changes;
 };
 
 int store_open(struct store **store, const char *where, const struct store_config *config);
@@ -64,6 +70,8 @@ int store_open(struct store **store, const char *where, const struct store_confi
  * are open, nothing happened. */
 int store_close(struct store *store, bool flush);
 bool store_dirty(const struct store *store);
+/* Any thread: counts a finding, logs it, tells the embedder. arg: the store. */
+void store_damage(void *arg, const struct damage *damage);
 /* From a core's thread: starts the core and reports; 0 when all cores have started. */
 int store_core_started(struct store *store, struct core *core);
 /* From a core's thread that was told to stop: returns once all have, and nobody wakes it. */

@@ -17,43 +17,10 @@
 #include <string.h>
 
 #include "shards/base/crc32c.h"
-#include "shards/manifest_internal.h"
+#include "shards/checkpoint_disk.h"
 
 #define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
 #define RESERVE_BLOCKS 58u         /* at least */
-
-/* ---- On disk ----------------------------------------------------------------------------- */
-
-#define CHECKPOINT_MAGIC 0x50434853u /* "SHCP" */
-#define DIRECTORY_MAGIC  0x44434853u /* "SHCD" */
-
-struct disk_checkpoint { /* entries follow */
-  uint32_t magic, shard;
-  uint64_t store, sequence;
-  uint32_t first, count;
-};
-_Static_assert(sizeof(struct disk_checkpoint) == 32, "on disk");
-
-struct disk_directory { /* entries follow */
-  uint32_t magic, shard;
-  uint64_t store;
-  uint32_t count, reserved;
-};
-_Static_assert(sizeof(struct disk_directory) == 24, "on disk");
-
-struct disk_directory_entry { /* extents follow */
-  uint32_t first, count;
-  uint64_t sequence, position, bytes;
-  uint32_t checksum, extent_count;
-};
-_Static_assert(sizeof(struct disk_directory_entry) == 40, "on disk");
-
-#define DIRECTORY_BYTES_MAX                                                                        \
-  round_up(sizeof(struct disk_directory) +                                                         \
-               INDEX_PARTITIONS * (sizeof(struct disk_directory_entry) +                           \
-                                   CHECKPOINT_EXTENTS * sizeof(struct extent)),                    \
-           BLOCK_BYTES)
-#define DIRECTORY_BLOCKS (DIRECTORY_BYTES_MAX >> BLOCK_SHIFT) /* what recovery claims for it */
 
 /* ---- Writing into extents ---------------------------------------------------------------- */
 
@@ -155,7 +122,7 @@ static int encode_blob(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
-static bool grow_buffer(struct manifest *m, uint64_t bytes) {
+bool checkpoint_grow_buffer(struct manifest *m, uint64_t bytes) {
   if (bytes <= m->checkpoint_buf_bytes) return true;
   free(m->checkpoint_buf);
   m->checkpoint_buf_bytes = round_up(bytes + bytes / 4, BLOCK_BYTES);
@@ -176,7 +143,7 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
   c->sequence = m->sequence;
   c->position = m->position; /* what is in buffers gets a place from here on */
   if (blobs == 0) return true;
-  if (!grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
+  if (!checkpoint_grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
   struct disk_checkpoint head = {.magic = CHECKPOINT_MAGIC,
                                  .shard = m->config.shard,
                                  .store = m->store_key,
@@ -261,8 +228,7 @@ bool checkpoint_tick(struct manifest *m) {
   return checkpoint_step(m);
 }
 
-/* True for one partition of each checkpoint: to visit each of them once. */
-static bool is_first_of(const struct manifest *m, uint32_t p) {
+bool checkpoint_is_first(const struct manifest *m, uint32_t p) {
   const struct checkpoint *c = m->of_partition[p];
   if (!c) return false;
   for (uint32_t k = c->first; k < p; k++)
@@ -273,7 +239,7 @@ static bool is_first_of(const struct manifest *m, uint32_t p) {
 uint64_t checkpoint_blocks(const struct manifest *m) {
   uint64_t blocks = m->directory_area[0].blocks + m->directory_area[1].blocks;
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
-    if (is_first_of(m, p)) blocks += bytes_to_blocks(m->of_partition[p]->bytes);
+    if (checkpoint_is_first(m, p)) blocks += bytes_to_blocks(m->of_partition[p]->bytes);
   return blocks;
 }
 
@@ -286,7 +252,7 @@ static uint32_t encode_directory(struct manifest *m) {
   char *at = m->directory_buf + sizeof head;
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     const struct checkpoint *c = m->of_partition[p];
-    if (!is_first_of(m, p)) continue;
+    if (!checkpoint_is_first(m, p)) continue;
     struct disk_directory_entry e = {.first = c->first,
                                      .count = c->count,
                                      .sequence = c->sequence,
@@ -327,183 +293,6 @@ void checkpoint_write_directory(struct manifest *m, struct root_shard *root) {
   root->log_head = m->pending_head;
   m->directory_used = (struct extent){place->block, bytes_to_blocks(bytes)};
   writer_start(&m->directory_writer, m, &m->directory_used, 1, m->directory_buf, directory_written);
-}
-
-/* ---- Loading ----------------------------------------------------------------------------- */
-
-#define REFUSE(...)                                                                                \
-  do {                                                                                             \
-    snprintf(why, why_bytes, __VA_ARGS__);                                                         \
-    return -EBADMSG;                                                                               \
-  } while (0)
-
-/* One entry of the directory at *at; 0, or -EBADMSG with *what. */
-static int decode_checkpoint(const struct manifest *m, const char *buf, uint64_t bytes,
-                             uint64_t *at, struct checkpoint *c, const char **what) {
-  struct disk_directory_entry e;
-  *what = "is cut off";
-  if (bytes - *at < sizeof e) return -EBADMSG;
-  memcpy(&e, buf + *at, sizeof e);
-  *at += sizeof e;
-  if (e.extent_count > CHECKPOINT_EXTENTS || bytes - *at < e.extent_count * sizeof(struct extent))
-    return -EBADMSG;
-  *c = (struct checkpoint){.first = e.first,
-                           .count = e.count,
-                           .sequence = e.sequence,
-                           .position = e.position,
-                           .bytes = e.bytes,
-                           .checksum = e.checksum,
-                           .extent_count = e.extent_count};
-  memcpy(c->extents, buf + *at, e.extent_count * sizeof(struct extent));
-  *at += e.extent_count * sizeof(struct extent);
-  *what = "has impossible partitions";
-  if (e.count == 0 || e.first >= INDEX_PARTITIONS || e.count > INDEX_PARTITIONS - e.first)
-    return -EBADMSG;
-  *what = "does not fit the log that the root names";
-  if (e.position < m->root.log_head || e.position > m->root.log_tail ||
-      e.sequence > m->root.sequence)
-    return -EBADMSG;
-  *what = "has extents out of range";
-  uint64_t blocks = 0, region = m->config.region->blocks;
-  for (uint32_t i = 0; i < c->extent_count; i++) {
-    const struct extent *x = &c->extents[i];
-    if (!x->blocks || x->block >= region || x->blocks > region - x->block) return -EBADMSG;
-    blocks += x->blocks;
-  }
-  return e.bytes > region << BLOCK_SHIFT || blocks != bytes_to_blocks(e.bytes) ? -EBADMSG : 0;
-}
-
-/* The newest one of each partition counts. */
-static void adopt(struct manifest *m, struct checkpoint *c) {
-  for (uint32_t p = c->first; p < c->first + c->count; p++) {
-    struct checkpoint *old = m->of_partition[p];
-    if (old && old->sequence > c->sequence) continue;
-    if (old && --old->live == 0) free(old);
-    m->of_partition[p] = c;
-    c->live++;
-  }
-  if (c->live == 0) free(c);
-}
-
-static int decode_directory(struct manifest *m, const char *buf, uint32_t bytes, char *why,
-                            size_t why_bytes) {
-  struct disk_directory head;
-  memcpy(&head, buf, sizeof head);
-  if (head.magic != DIRECTORY_MAGIC || head.shard != m->config.shard ||
-      head.store != m->store_key || head.count > INDEX_PARTITIONS || head.reserved)
-    REFUSE("checkpoint directory: not this shard's");
-  uint64_t at = sizeof head;
-  for (uint32_t i = 0; i < head.count; i++) {
-    const char *what = "";
-    struct checkpoint *c = calloc(1, sizeof *c);
-    if (!c) return -ENOMEM;
-    if (decode_checkpoint(m, buf, bytes, &at, c, &what)) {
-      free(c);
-      REFUSE("checkpoint directory: entry %u %s", i, what);
-    }
-    m->largest_blocks = max_u64(m->largest_blocks, bytes_to_blocks(c->bytes));
-    adopt(m, c);
-  }
-  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
-    if (!m->of_partition[p] && m->root.log_head > 0)
-      REFUSE("checkpoint directory: no checkpoint of partition %u, and the log no longer has it",
-             p);
-  return 0;
-}
-
-static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
-                           size_t why_bytes) {
-  uint64_t at = 0;
-  for (uint32_t i = 0; i < c->extent_count; i++) {
-    const struct extent *e = &c->extents[i];
-    int r = region_read(m->config.region, buf + at, e->block, e->blocks);
-    if (r) {
-      snprintf(why, why_bytes, "checkpoint at block %llu: cannot be read",
-               (unsigned long long)e->block);
-      return r;
-    }
-    at += e->blocks << BLOCK_SHIFT;
-  }
-  struct disk_checkpoint head;
-  if (c->bytes < sizeof head) REFUSE("checkpoint of partition %u: cut off", c->first);
-  memcpy(&head, buf, sizeof head);
-  if (crc32c(0, buf, c->bytes) != c->checksum || head.magic != CHECKPOINT_MAGIC ||
-      head.shard != m->config.shard || head.store != m->store_key || head.sequence != c->sequence ||
-      head.first != c->first || head.count != c->count)
-    REFUSE("checkpoint at block %llu: checksum or header mismatch",
-           (unsigned long long)c->extents[0].block);
-  return 0;
-}
-
-static int load_entries(struct manifest *m, const struct checkpoint *c, const char *buf, char *why,
-                        size_t why_bytes) {
-  uint64_t guess = c->bytes / ENTRY_SMALL_BYTES / c->count;
-  for (uint32_t i = 0; i < c->count; i++)
-    if (m->of_partition[c->first + i] == c)
-      if (index_reserve_partition(m->index, c->first + i, guess)) return -ENOMEM;
-  for (uint64_t at = sizeof(struct disk_checkpoint); at < c->bytes;) {
-    struct entry e;
-    const char *what = "";
-    uint32_t n = log_entry_decode(&e, buf + at, c->bytes - at, m->config.region->blocks, &what);
-    if (!n || e.type == ENTRY_DELETE)
-      REFUSE("checkpoint at block %llu, byte %llu: %s", (unsigned long long)c->extents[0].block,
-             (unsigned long long)at, n ? "a delete" : what);
-    at += n;
-    uint64_t hash = hash_id(e.blob.id, m->config.hash_key);
-    uint32_t p = index_partition_of(hash);
-    if (p < c->first || p >= c->first + c->count)
-      REFUSE("checkpoint at block %llu: a blob of another partition",
-             (unsigned long long)c->extents[0].block);
-    if (m->of_partition[p] != c) continue;
-    int r = manifest_index_room(m, hash, &e.blob);
-    if (!r) r = index_put(m->index, hash, &e.blob);
-    if (r) return r;
-  }
-  return 0;
-}
-
-int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why,
-                    size_t why_bytes) {
-  if (root->dir_block == 0 && root->log_head > 0)
-    REFUSE("root: no checkpoint directory, and the log no longer begins at 0");
-  if (root->dir_block == 0) return 0;
-  const struct region *region = m->config.region;
-  uint64_t blocks = bytes_to_blocks(root->dir_bytes);
-  if (root->dir_bytes < sizeof(struct disk_directory) || root->dir_bytes > DIRECTORY_BYTES_MAX ||
-      root->dir_block >= region->blocks || DIRECTORY_BLOCKS > region->blocks - root->dir_block)
-    REFUSE("checkpoint directory at block %llu: out of range", (unsigned long long)root->dir_block);
-  int r = region_read(region, m->directory_buf, root->dir_block, blocks);
-  if (r || crc32c(0, m->directory_buf, root->dir_bytes) != root->dir_checksum) {
-    snprintf(why, why_bytes, "checkpoint directory at block %llu: %s",
-             (unsigned long long)root->dir_block, r ? "cannot be read" : "checksum mismatch");
-    return r ? r : -EBADMSG;
-  }
-  m->directory_area[0] = (struct extent){root->dir_block, DIRECTORY_BLOCKS};
-  m->directory_next = 1;
-  r = decode_directory(m, m->directory_buf, root->dir_bytes, why, why_bytes);
-  for (uint32_t p = 0; !r && p < INDEX_PARTITIONS; p++) {
-    const struct checkpoint *c = m->of_partition[p];
-    if (!is_first_of(m, p) || c->bytes == 0) continue;
-    if (!grow_buffer(m, round_up(c->bytes, BLOCK_BYTES))) return -ENOMEM;
-    r = read_checkpoint(m, c, m->checkpoint_buf, why, why_bytes);
-    if (!r) r = load_entries(m, c, m->checkpoint_buf, why, why_bytes);
-  }
-  return r;
-}
-
-int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes) {
-  const struct extent *d = &m->directory_area[0];
-  if (d->blocks && space_claim(m->space, d->block, d->blocks))
-    REFUSE("checkpoint directory at block %llu: its blocks are used twice",
-           (unsigned long long)d->block);
-  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
-    const struct checkpoint *c = m->of_partition[p];
-    for (uint32_t i = 0; is_first_of(m, p) && i < c->extent_count; i++)
-      if (space_claim(m->space, c->extents[i].block, c->extents[i].blocks))
-        REFUSE("checkpoint at block %llu: its blocks are used twice",
-               (unsigned long long)c->extents[i].block);
-  }
-  return 0;
 }
 
 /* ---- Life -------------------------------------------------------------------------------- */

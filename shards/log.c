@@ -225,3 +225,33 @@ bool frame_checksum_matches(const void *buf) {
   const struct disk_frame *d = buf;
   return d->checksum == frame_checksum(d);
 }
+
+/* The checksum is linear: a wrong bit changes it by what depends on the bit's place alone. From the
+ * last bit to the first, that value goes through one step of the division each time. */
+bool frame_correct_bit(void *buf) {
+  struct disk_frame *d = buf;
+  uint8_t *bytes = buf;
+  struct disk_frame head = *d;
+  head.checksum = 0;
+  uint32_t crc = crc32c(0, &head, sizeof head);
+  crc = crc32c(crc, d + 1, BLOCK_BYTES - sizeof head);
+  uint32_t wrong = crc ^ d->checksum;
+  if (wrong == 0) return false;
+  if ((wrong & (wrong - 1)) == 0) {
+    d->checksum = crc;
+    return true;
+  }
+  const uint32_t polynomial = 0x82f63b78;
+  uint32_t effect = polynomial;
+  for (uint32_t bit = 8 * BLOCK_BYTES; bit-- > 0;) {
+    uint32_t byte = bit / 8;
+    bool field = byte >= offsetof(struct disk_frame, checksum) &&
+                 byte < offsetof(struct disk_frame, checksum) + sizeof d->checksum;
+    if (effect == wrong && !field) {
+      bytes[byte] ^= (uint8_t)(1u << bit % 8);
+      return true;
+    }
+    effect = effect >> 1 ^ (effect & 1 ? polynomial : 0);
+  }
+  return false;
+}

@@ -69,6 +69,8 @@ static inline uint64_t frame_blocks(uint32_t payload_bytes) {
 void frame_encode(struct frame *frame, void *buf);
 /* Only the header's own plausibility: 0, or -EBADMSG with *why. */
 int frame_decode_header(struct frame *frame, const void *buf, const char **why);
+/* Of a frame of one block that has one wrong bit: corrects it. False: none or more than one. */
+bool frame_correct_bit(void *buf);
 /* The checksum over all its blocks. */
 bool frame_checksum_matches(const void *buf);
 

@@ -1,5 +1,6 @@
 /* manifest.c - reservations and changes: index, free space and log entry together. Owned by the
  * shard's thread; see manifest.h and manifest_internal.h. */
+#include "shards/losses.h"
 #include "shards/manifest_internal.h"
 
 #include <errno.h>
@@ -153,6 +154,8 @@ void manifest_destroy(struct manifest *m) {
   check(manifest_idle(m));
   checkpoint_destroy(m);
   manifest_log_destroy(m);
+  if (m->losses) index_destroy(m->losses->certain);
+  free(m->losses);
   index_destroy(m->index);
   space_destroy(m->space);
   free(m);

@@ -16,6 +16,7 @@
 #ifndef SHARDS_MANIFEST_H
 #define SHARDS_MANIFEST_H
 
+#include "shards/damage.h"
 #include "shards/format.h"
 #include "shards/index.h"
 #include "shards/region.h"
@@ -33,6 +34,8 @@ struct manifest_config {
   struct clock clock;
   struct logger logger;
   bool read_only;
+  enum damaged_mode damaged; /* other than refuse: read_only is set */
+  struct damage_sink damage;
 };
 
 /* Loads the checkpoints that the root names, replays the log up to the committed tail (the
@@ -41,6 +44,10 @@ struct manifest_config {
  * 0; -EBADMSG (why names the place: shard, log position or block); -ENOMEM; -EIO. */
 int manifest_recover(struct manifest **m, const struct manifest_config *config,
                      const struct root *root, char *why, size_t why_bytes);
+/* -ENOENT; -EBADMSG: nobody knows, since what would tell was damaged (manifest_config.damaged). */
+int manifest_absent(const struct manifest *m, uint64_t hash);
+/* The same of a blob that is there: true if it may be older than the last one put. */
+bool manifest_is_old(const struct manifest *m, uint64_t hash, struct blob_id id);
 /* Drops everything in memory; no I/O may be in flight (manifest_idle()). */
 void manifest_destroy(struct manifest *m);
 bool manifest_idle(const struct manifest *m);

@@ -138,6 +138,8 @@ struct manifest {
   uint64_t short_free_blocks;
   uint64_t zeroed_blocks;
   uint64_t checkpoints;
+
+  struct losses *losses; /* recovered in spite of damage: what is missing; else NULL. losses.h */
 };
 
 /* Room in the index for one blob as it is. One extent that is longer than its bytes need takes as
@@ -187,6 +189,14 @@ int checkpoint_claim(const struct manifest *m, char *why, size_t why_bytes);
 /* Recovery: the directory that root names; loads the index; sets of_partition. */
 int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why, size_t why_bytes);
 uint64_t checkpoint_blocks(const struct manifest *m);
+/* The same in spite of damage, which is reported; m->losses says what is missing. 0 or -ENOMEM. */
+int checkpoint_load_damaged(struct manifest *m, const struct root_shard *root);
+/* What is wrong with a checkpoint's bytes (whole blocks), or NULL. */
+const char *checkpoint_verify(const struct manifest *m, const struct checkpoint *c,
+                              const char *buf);
+/* True for one partition of each checkpoint: to visit each of them once. */
+bool checkpoint_is_first(const struct manifest *m, uint32_t p);
+bool checkpoint_grow_buffer(struct manifest *m, uint64_t bytes);
 
 /* manifest_log.c: something that a barrier waits for has happened. */
 void barrier_advance(struct manifest *m);

@@ -11,23 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shards/manifest_internal.h"
+#include "shards/recover.h"
 
-#define WINDOW_BLOCKS    1024u /* read at once */
-#define LOOKAHEAD        16u   /* entries prefetched */
-#define HOLE_SCAN_BLOCKS 256u  /* more than any frame */
-_Static_assert(WINDOW_BLOCKS > FRAME_BLOCKS_MAX && HOLE_SCAN_BLOCKS > FRAME_BLOCKS_MAX, "a frame");
+#define LOOKAHEAD 16u /* entries prefetched */
 
-/* Reads the ring by position, through a window. */
-struct log_reader {
-  const struct manifest *m;
-  char *window;
-  uint64_t first, blocks; /* positions in the window */
-};
-
-/* The blocks at a position, as many as asked for and as there are before the ring's end. */
-static const char *reader_get(struct log_reader *r, uint64_t position, uint64_t blocks,
-                              int *error) {
+const char *reader_get(struct log_reader *r, uint64_t position, uint64_t blocks, int *error) {
   const struct region *region = r->m->config.region;
   uint64_t place = log_place(position, region->log_blocks);
   if (blocks > region->log_blocks - place) {
@@ -50,9 +38,8 @@ static const char *reader_get(struct log_reader *r, uint64_t position, uint64_t 
   return r->window + ((position - r->first) << BLOCK_SHIFT);
 }
 
-/* The frame at a position, whole and sound in itself; NULL and *what otherwise. */
-static const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f,
-                              const char **what, int *error) {
+const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f, const char **what,
+                       int *error) {
   const struct manifest *m = r->m;
   *error = 0;
   const char *buf = reader_get(r, position, 1, error);
@@ -119,14 +106,8 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
 
 /* ---- Walking the chain ------------------------------------------------------------------- */
 
-struct walk {
-  uint64_t position, sequence;
-  uint32_t chain;
-  bool chained; /* chain and sequence of the frame before are known */
-};
-
-static const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f,
-                                 const char **what, int *error) {
+const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f, const char **what,
+                          int *error) {
   const char *buf = read_frame(r, w->position, f, what, error);
   if (!buf) return NULL;
   *what = "does not follow the frame before";
@@ -168,11 +149,8 @@ static int replay(struct manifest *m, struct log_reader *r, struct walk *w, uint
   return -EBADMSG;
 }
 
-/* Walks on as long as frames of this incarnation follow; *committed is where the last commit
- * frame ends, or unchanged. w ends behind the last good frame. 0, or -errno: what cannot be read
- * is no torn tail. */
-static int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
-                        uint64_t *committed) {
+int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
+                 uint64_t *committed) {
   while (w->position < limit) {
     struct frame f;
     const char *what;
@@ -186,11 +164,30 @@ static int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnati
   return 0;
 }
 
+bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation) {
+  int error = 0;
+  struct frame f;
+  const char *what, *buf = reader_get(r, w->position, 1, &error);
+  char *copy = buf ? aligned_alloc(BLOCK_BYTES, BLOCK_BYTES) : NULL;
+  if (!copy) return false;
+  memcpy(copy, buf, BLOCK_BYTES);
+  bool is = frame_correct_bit(copy) && !frame_decode_header(&f, copy, &what) &&
+            f.flags & FRAME_COMMIT && f.store == r->m->store_key && f.shard == r->m->config.shard &&
+            f.position == w->position && f.incarnation == incarnation && f.chain == w->chain &&
+            f.sequence == w->sequence;
+  free(copy);
+  return is;
+}
+
 /* The chain has ended at a position. If, further on, there are frames of this incarnation that lead
  * to a commit, the end is no torn tail: the commit had covered it. */
 static int check_for_hole(const struct manifest *m, struct log_reader *r, const struct walk *w,
                           uint64_t incarnation, uint64_t limit, char *why, size_t why_bytes) {
   uint64_t log = m->config.region->log_blocks;
+  if (w->position < limit && is_damaged_commit(r, w, incarnation)) {
+    REFUSE(w->position, "a commit with one wrong bit");
+    return -EBADMSG;
+  }
   for (uint64_t p = w->position + 1; p < w->position + HOLE_SCAN_BLOCKS && p < limit; p++) {
     struct frame f;
     const char *what;
@@ -211,7 +208,7 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
 
 /* Tables that grow while the log is replayed cost more than the replay. The root says how many
  * blobs there will be; it is not believed beyond what the log can hold. */
-static int make_room(struct manifest *m) {
+int recover_make_room(struct manifest *m) {
   const struct root_shard *s = &m->root;
   uint64_t entries = ((s->log_tail - s->log_head) << BLOCK_SHIFT) / ENTRY_SMALL_BYTES;
   uint64_t blobs = min_u64(s->blobs, index_count(m->index) + entries);
@@ -226,7 +223,7 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
                          .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)};
   if (!r.window) return -ENOMEM;
   struct walk w = {.position = s->log_head};
-  int e = make_room(m);
+  int e = recover_make_room(m);
   if (!e) e = replay(m, &r, &w, s->log_tail, why, why_bytes);
   if (!e && w.chained && (w.chain != s->chain || w.sequence != s->sequence)) {
     REFUSE(s->log_tail, "the log's end is not the one that the root names");
@@ -271,7 +268,7 @@ static int claim_blob(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
-static int claim_all(struct manifest *m, char *why, size_t why_bytes) {
+int recover_claim_all(struct manifest *m, char *why, size_t why_bytes) {
   struct claims c = {m, why, why_bytes};
   int r = space_claim(m->space, 0, m->config.region->log_blocks);
   if (!r) r = checkpoint_claim(m, why, why_bytes);
@@ -317,9 +314,13 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     snprintf(why, why_bytes, "root: a log longer than its ring");
     r = -EBADMSG;
   }
-  if (!r) r = checkpoint_load(m, &m->root, why, why_bytes);
-  if (!r) r = replay_log(m, root, why, why_bytes);
-  if (!r) r = claim_all(m, why, why_bytes);
+  if (!r && config->damaged) {
+    r = recover_damaged(m, root);
+  } else {
+    if (!r) r = checkpoint_load(m, &m->root, why, why_bytes);
+    if (!r) r = replay_log(m, root, why, why_bytes);
+    if (!r) r = recover_claim_all(m, why, why_bytes);
+  }
   if (r) {
     manifest_destroy(m);
     return r;

@@ -66,7 +66,10 @@ static void stat_submit(struct shard *s, struct shard_op *op) {
   struct blob b;
   s->others++;
   int r = index_find(s->index, op->hash, op->id, &b);
-  if (r == 0) op->size = b.bytes;
+  if (r == 0)
+    op->size = b.bytes;
+  else
+    r = manifest_absent(s->manifest, op->hash);
   op_complete(s, op, r);
 }
 

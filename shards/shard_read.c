@@ -114,7 +114,7 @@ void get_submit(struct shard *s, struct shard_op *op) {
     return;
   }
   if (unlikely(index_find(s->index, op->hash, op->id, &b) != 0)) {
-    op_complete(s, op, -ENOENT);
+    op_complete(s, op, manifest_absent(s->manifest, op->hash));
     return;
   }
   op->size = b.bytes;

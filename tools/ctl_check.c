@@ -2,8 +2,12 @@
  * checkpoints of every shard), lists every blob, reads every byte of each and so verifies every
  * checksum, and compares the sums with what the store says of itself. Changes nothing.
  *
- * A finding is one line: on stdout "where: what", or an entry of "findings" in JSON. What
- * recovery reports while the store is opened is a finding, too. */
+ * With --scrub it opens in spite of damage, and every byte that carries information is looked at:
+ * both copies of identities and roots, logs, checkpoints, blobs to the end of their last block.
+ *
+ * A finding is one line: on stdout "where: what", or an entry of "findings" in JSON; with --scrub
+ * also what can be done about it. What recovery reports while the store is opened is a finding,
+ * too. Notes (what is no harm) are not counted. */
 #include "tools/ctl.h"
 #include "tools/progress.h"
 
@@ -20,8 +24,8 @@
 
 struct check {
   const struct ctl_options *o;
-  struct js *findings; /* NULL: to stdout */
-  uint64_t found, blobs, bytes;
+  struct js *findings, *js_notes; /* NULL: to stdout */
+  uint64_t found, notes, blobs, bytes;
   pthread_mutex_t mutex; /* the library may log from any of its threads */
   _Atomic bool opened;
   char detail[512]; /* what it said last since then: where the read failed */
@@ -48,10 +52,49 @@ static void find(struct check *c, const char *where, const char *format, ...) {
   pthread_mutex_unlock(&c->mutex);
 }
 
+/* Of --scrub: the library has looked, and says what it found and where. */
+static void damage_finding(void *arg, const struct sr_damage *d) {
+  struct check *c = arg;
+  char where[320], id[33] = "";
+  if (d->kind == SR_DAMAGE_BLOB || d->kind == SR_DAMAGE_OLD) sr_id_format(d->id, id);
+  if (d->where)
+    snprintf(where, sizeof where, "%s, byte %" PRIu64, d->where, d->offset_bytes);
+  else
+    snprintf(where, sizeof where, "%s", d->shard >= 0 ? "" : c->o->store);
+  if (d->shard >= 0) {
+    size_t used = strlen(where);
+    snprintf(where + used, sizeof where - used, "%sshard %d", used ? ", " : "", d->shard);
+  }
+  bool note = d->kind == SR_DAMAGE_NOTE;
+  pthread_mutex_lock(&c->mutex);
+  c->found += !note;
+  c->notes += note;
+  if (!c->findings) {
+    const char *colon = d->kind == SR_DAMAGE_OLD ? " " : ": ";
+    printf("%s%s: %s%s%s%s; remedy: %s\n", note ? "note: " : "", where, *id ? "blob " : "", id,
+           *id ? colon : "", d->what, d->remedy);
+  } else {
+    struct js *f = js_add(note ? c->js_notes : c->findings, NULL, js_object());
+    js_text(f, "where", where);
+    js_text(f, "what", d->what);
+    js_text(f, "remedy", d->remedy);
+    if (d->where) js_text(f, "file", d->where);
+    if (d->where) js_count(f, "offset_bytes", d->offset_bytes);
+    if (d->bytes) js_count(f, "bytes", d->bytes);
+    if (d->shard >= 0) js_count(f, "shard", (uint64_t)d->shard);
+    if (*id) js_text(f, "id", id);
+  }
+  pthread_mutex_unlock(&c->mutex);
+}
+
 /* While the store is opened an error is a finding; later on it is the detail of one. */
 static void log_finding(void *arg, enum sr_log_level level, const char *line) {
   struct check *c = arg;
-  if (level == SR_LOG_ERROR && !c->opened) {
+  if (level == SR_LOG_ERROR && c->o->scrub) {
+    pthread_mutex_lock(&c->mutex); /* told as damage; wanted only if nothing can be opened */
+    snprintf(c->detail, sizeof(c->detail), "%s", line);
+    pthread_mutex_unlock(&c->mutex);
+  } else if (level == SR_LOG_ERROR && !c->opened) {
     find(c, "open", "%s", line);
   } else if (level == SR_LOG_ERROR) {
     pthread_mutex_lock(&c->mutex);
@@ -160,12 +203,18 @@ int ctl_check(const struct ctl_options *o) {
   if (root) {
     js_text(root, "store", o->store);
     c.findings = js_add(root, "findings", js_array());
+    if (o->scrub) c.js_notes = js_add(root, "notes", js_array());
   }
   open.read_only = true;
   open.no_background = true;
   open.core_count = 1;
   open.log = log_finding;
   open.log_arg = &c;
+  if (o->scrub) {
+    open.damaged = SR_DAMAGED_SKIP;
+    open.damage = damage_finding;
+    open.damage_arg = &c;
+  }
   int r = sr_store_open(o->store, &open, &store);
   c.opened = true;
   /* Not there, in use, forbidden: that says nothing about the store itself. */
@@ -174,7 +223,8 @@ int ctl_check(const struct ctl_options *o) {
     return ctl_fail(o->store, r);
   }
   if (r < 0)
-    find(&c, o->store, "cannot be opened: %s", strerror(-r));
+    find(&c, o->store, "cannot be opened: %s%s%s", strerror(-r), o->scrub ? ": " : "",
+         o->scrub ? c.detail : "");
   else
     check_store(&c, store);
   sr_store_close(store);

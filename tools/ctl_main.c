@@ -175,6 +175,8 @@ int main(int argc, char **argv) {
       {"no-checksum", ARG_FLAG, &o.no_checksum, .help = "put: store none; get: do not verify"},
       {"add-size", ARG_SIZE, &o.add_bytes, 4096, most, 4096, .help = "grow: so many bytes more"},
       {"add-device", ARG_TEXT, &o.add_device, .help = "grow: a further device or file"},
+      {"scrub", ARG_FLAG, &o.scrub,
+       .help = "check: every byte that counts, in spite of damage; a remedy for each finding"},
       {"version", ARG_FLAG, &version, .help = ""},
       {"help", ARG_FLAG, &o.help, .help = ""},
       {NULL, 0, NULL, .help = NULL},

@@ -1,0 +1,48 @@
+/* recover.h - what recovery and recovery in spite of damage share. Private to the manifest. */
+#ifndef SHARDS_RECOVER_H
+#define SHARDS_RECOVER_H
+
+#include "shards/manifest_internal.h"
+
+#define WINDOW_BLOCKS    1024u /* read at once */
+#define HOLE_SCAN_BLOCKS 256u  /* more than any frame */
+_Static_assert(WINDOW_BLOCKS > FRAME_BLOCKS_MAX && HOLE_SCAN_BLOCKS > FRAME_BLOCKS_MAX, "a frame");
+
+/* Reads the ring by position, through a window. */
+struct log_reader {
+  const struct manifest *m;
+  char *window;           /* WINDOW_BLOCKS */
+  uint64_t first, blocks; /* positions in the window */
+};
+/* Where in the chain of frames. */
+struct walk {
+  uint64_t position, sequence;
+  uint32_t chain;
+  bool chained; /* chain and sequence of the frame before are known */
+};
+
+/* The blocks at a position, as many as asked for and as there are before the ring's end. */
+const char *reader_get(struct log_reader *r, uint64_t position, uint64_t blocks, int *error);
+/* The frame at a position, whole and sound in itself; NULL and *what otherwise. */
+const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f, const char **what,
+                       int *error);
+/* The same, and it follows the frame before: moves w on. */
+const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f, const char **what,
+                          int *error);
+/* Walks on as long as frames of this incarnation follow; *committed is where the last commit
+ * frame ends, or unchanged. w ends behind the last good frame. 0, or -errno: what cannot be read
+ * is no torn tail. */
+int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
+                 uint64_t *committed);
+/* At the chain's end: a commit frame that would follow but for a single bit. A torn write does not
+ * look like that, so it is no torn tail. */
+bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation);
+/* Room in the index for what the root says there is. */
+int recover_make_room(struct manifest *m);
+/* Claims the blocks of all that is named. */
+int recover_claim_all(struct manifest *m, char *why, size_t why_bytes);
+
+/* recover_damaged.c: checkpoints, log and claims, with all damage reported. 0 or -ENOMEM. */
+int recover_damaged(struct manifest *m, const struct root *root);
+
+#endif
