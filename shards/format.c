@@ -82,7 +82,9 @@ void identity_encode(const struct identity *id, void *buf) {
 
 static bool all_zero(const void *buf, size_t bytes) {
   const char *b = buf;
-  return bytes == 0 || (b[0] == 0 && memcmp(b, b + 1, bytes - 1) == 0);
+  size_t i = 0;
+  while (i < bytes && !b[i]) i++;
+  return i == bytes;
 }
 
 static int check_segments(const struct disk_identity *d, char *why, size_t why_bytes) {
