@@ -1,0 +1,48 @@
+/* sim_check.h - looks at states that a power cut may leave: builds one on an image, opens the store
+ * on it with the unchanged code, and compares all that is there with the model. One thread. */
+#ifndef TESTS_SIM_CHECK_H
+#define TESTS_SIM_CHECK_H
+
+#include "tests/sim/sim_store.h"
+
+/* A set of 64-bit hashes. */
+struct seen {
+  uint64_t *slots;
+  uint64_t room, count;
+};
+bool seen_add(struct seen *s, uint64_t hash); /* false: it was there */
+
+struct checker {
+  struct sim_random random;
+  struct seen states;         /* distinct images that were opened and compared */
+  struct seen looks;          /* ... with what was expected of them at that time */
+  uint64_t recovery_cuts;     /* cuts inside the opening after a cut */
+  uint64_t atoms_max;         /* blocks that one cut had to choose from */
+  uint64_t complete, sampled; /* moments whose states were all looked at, and the others */
+  /* Of the run. */
+  struct sim_io image;
+  struct cut cut;
+  uint32_t shards;
+};
+
+/* Reports what is wrong, with the seed, and ends the process with status 1. */
+void sim_violation(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* The line that reproduces the run: set by main. */
+extern char sim_reproduce[256];
+
+/* Everything that an opened store says against the model. found[id]: which versions it may be. A
+ * violation if none, if a batch is torn, or if lists and counts differ. */
+void sim_compare(struct sr_store *store, const struct model *m, uint64_t found[]);
+
+void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, uint64_t seed);
+void checker_end(struct checker *c);
+/* The power may fail at this moment: looks at so many states by chance. */
+void checker_sample(struct checker *c, const struct sim_io *io, const struct model *m,
+                    uint32_t count);
+/* ... at all states, if there are at most `limit` of them, else at so many by chance. */
+void checker_enumerate(struct checker *c, const struct sim_io *io, const struct model *m,
+                       uint32_t limit);
+/* One state by chance, left on c->image, unopened: for a life that goes on from it. */
+void checker_choose(struct checker *c, const struct sim_io *io);
+
+#endif

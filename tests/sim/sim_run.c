@@ -1,0 +1,278 @@
+/* sim_run.c - see sim_run.h.
+ *
+ *   life: open, compare with the model -> requests, while cores take turns by chance -> the end:
+ *         a power cut at some moment, a clean close, or a crash of the process
+ *
+ * A core that has nothing to do goes to sleep as its thread would: then only a wake-up or a
+ * completion of its device gives it a turn. If nobody can move and requests are outstanding, a
+ * wake-up was lost. One thread. */
+#include "tests/sim/sim_run.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STUCK_TURNS 400000u
+
+struct world {
+  struct sim_random random;
+  struct geometry geometry;
+  struct sim_io io;
+  struct model model;
+  struct client client;
+  struct sr_store *store;
+  struct run_totals *totals;
+  bool asleep[16];
+  bool background;
+  /* Power cuts. */
+  uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
+  uint64_t moments_left;                       /* until the power fails; 0: it does not */
+};
+
+/* ---- Moments ------------------------------------------------------------------------------------
+ */
+
+static void on_moment(struct sim_io *io, void *arg) {
+  struct world *w = arg;
+  struct checker *c = &w->totals->checker;
+  if (w->enumerate)
+    checker_enumerate(c, io, &w->model, w->enumerate);
+  else if (random_percent(&w->random, w->sample_percent))
+    checker_sample(c, io, &w->model, w->samples);
+  if (w->moments_left && --w->moments_left == 0) {
+    checker_choose(c, io);
+    sim_fail(io);
+    w->client.tolerance.dead = true;
+    w->totals->cuts++;
+  }
+}
+
+static void watch(struct world *w, bool on) {
+  w->io.moment = on ? on_moment : NULL;
+  w->io.moment_arg = w;
+}
+
+/* ---- Turns
+ * --------------------------------------------------------------------------------------- */
+
+static void wake_all(struct world *w) {
+  struct store *s = store_of(w->store);
+  for (uint32_t i = 0; i < s->core_count; i++) {
+    if (w->asleep[i]) inbox_awake(&s->cores[i].inbox);
+    w->asleep[i] = false;
+  }
+}
+
+/* False: it sleeps, and nothing wakes it. */
+static bool turn(struct world *w, uint32_t i) {
+  struct core *core = &store_of(w->store)->cores[i];
+  if (w->asleep[i]) {
+    if (!sim_device_take_wake(core->device) && sim_device_due_ns(core->device) > w->io.now_ns)
+      return false;
+    inbox_awake(&core->inbox);
+    w->asleep[i] = false;
+  }
+  w->totals->steps++;
+  if (!core_step(core) && random_percent(&w->random, 50))
+    w->asleep[i] = inbox_prepare_sleep(&core->inbox);
+  return true;
+}
+
+/* All sleep: time passes until a device has something. False: none ever will. */
+static bool pass_time(struct world *w) {
+  struct store *s = store_of(w->store);
+  uint64_t due = UINT64_MAX;
+  for (uint32_t i = 0; i < s->core_count; i++)
+    due = min_u64(due, sim_device_due_ns(s->cores[i].device));
+  if (due == UINT64_MAX) return false;
+  w->io.now_ns = max_u64(w->io.now_ns, due);
+  return true;
+}
+
+static bool any_turn(struct world *w) {
+  uint32_t n = store_of(w->store)->core_count, first = (uint32_t)random_below(&w->random, n);
+  for (uint32_t k = 0; k < n; k++)
+    if (turn(w, (first + k) % n)) return true;
+  return pass_time(w);
+}
+
+static void stuck(const struct world *w, const char *why) {
+  for (uint32_t i = 0; i < w->client.slot_count; i++) {
+    const struct slot *s = &w->client.slots[i];
+    if (s->busy)
+      sim_violation("%s: %u requests are never answered; one is of kind %d, blob %u (shard %u)",
+                    why, w->client.in_flight, (int)s->kind, s->id,
+                    sr_shard_of(w->store, sim_id(s->id)));
+  }
+}
+
+/* Until so many requests have finished, or the power is gone; then until none is in flight. */
+static void work(struct world *w, uint64_t requests) {
+  struct client *c = &w->client;
+  uint64_t end = c->submitted + requests, turns = 0;
+  uint32_t eager = (uint32_t)random_in(&w->random, 1, 60);
+  while (c->in_flight || (c->submitted < end && !c->tolerance.dead)) {
+    if (c->submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
+      client_submit(c);
+      if (random_below(&w->random, 400) == 0 && !w->enumerate) {
+        wake_all(w);
+        client_block(c);
+      }
+    }
+    bool moved = any_turn(w);
+    uint32_t reaped = moved && random_percent(&w->random, 60) ? 0 : client_reap(c);
+    if (reaped || !c->in_flight) turns = 0;
+    if (!moved && !reaped && c->in_flight) stuck(w, "everybody sleeps");
+    if (++turns > STUCK_TURNS) stuck(w, "no end");
+  }
+}
+
+/* ---- Lives
+ * ----------------------------------------------------------------------------------------- */
+
+static void collapse(struct world *w, const uint64_t found[]) {
+  for (uint32_t i = 0; i < w->model.id_count; i++) {
+    const struct row *r = &w->model.rows[i];
+    model_collapse(&w->model, i, r->floor + (uint32_t)__builtin_ctzll(found[i]));
+  }
+  model_forget_batches(&w->model);
+}
+
+/* False: the power failed meanwhile. */
+static bool open_store(struct world *w) {
+  uint64_t found[MODEL_IDS_MAX];
+  struct open_how how = {.cores = (uint32_t)random_in(&w->random, 1, w->geometry.shards + 1),
+                         .background = w->background};
+  memset(w->asleep, 0, sizeof w->asleep);
+  int r = sim_open(&w->store, &w->io, &how);
+  if (w->client.tolerance.dead) {
+    if (r == 0) sr_store_abandon(w->store);
+    return false;
+  }
+  if (r) sim_violation("the store does not open: %s", strerror(-r));
+  watch(w, false);
+  sim_compare(w->store, &w->model, found);
+  collapse(w, found);
+  watch(w, true);
+  client_open(&w->client, w->store);
+  return true;
+}
+
+static void power_on(struct world *w) {
+  w->io.faults.gone = false;
+  w->io.delay_ns_max = random_in(&w->random, 100, 50000);
+  w->client.tolerance.dead = false;
+  w->moments_left = 0;
+  sim_power_on(&w->io, &w->totals->checker.image);
+}
+
+/* All that has completed must be there when the store opens again. */
+static void close_cleanly(struct world *w) {
+  uint32_t visible[MODEL_IDS_MAX];
+  for (uint32_t i = 0; i < w->model.id_count; i++) visible[i] = w->model.rows[i].visible;
+  int r = sr_store_close(w->store);
+  if (w->client.tolerance.dead) return;
+  if (r == 0)
+    model_flushed(&w->model, visible);
+  else if (!w->client.tolerance.io_errors)
+    sim_violation("close: %s", strerror(-r));
+}
+
+static void live(struct world *w, uint64_t requests, bool cut) {
+  w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
+  w->totals->lives++;
+  watch(w, true);
+  if (open_store(w)) {
+    work(w, requests);
+    wake_all(w);
+    client_close(&w->client);
+    if (w->client.tolerance.dead || random_percent(&w->random, 20))
+      sr_store_abandon(w->store);
+    else
+      close_cleanly(w);
+  }
+  if (w->client.tolerance.dead) power_on(w);
+}
+
+/* ---- Runs
+ * ------------------------------------------------------------------------------------------- */
+
+static void world_create(struct world *w, uint64_t seed, struct run_totals *t, uint32_t ids,
+                         uint32_t slots) {
+  uint64_t blocks[SIM_DISKS_MAX];
+  geometry_disks(&w->geometry, blocks);
+  sim_io_create(&w->io, random_next(&w->random), w->geometry.disk_count, blocks);
+  sim_format(&w->io, &w->geometry);
+  w->io.delay_ns_max = random_in(&w->random, 100, 50000);
+  w->totals = t;
+  model_create(&w->model, seed, ids);
+  client_create(&w->client, random_next(&w->random), &w->model, slots);
+  checker_begin(&t->checker, &w->io, w->geometry.shards, random_next(&w->random));
+}
+
+static void world_destroy(struct world *w) {
+  w->totals->runs++;
+  w->totals->requests += w->client.finished;
+  w->totals->refused += w->client.refused;
+  w->totals->events += w->io.events;
+  w->totals->faults += w->io.faults.injected;
+  checker_end(&w->totals->checker);
+  client_destroy(&w->client);
+  model_destroy(&w->model);
+  sim_io_destroy(&w->io);
+}
+
+static struct geometry random_geometry(struct sim_random *r, uint32_t shards_max) {
+  struct geometry g = {.shape = (enum shape)random_below(r, SHAPE_COUNT),
+                       .shards = (uint32_t)random_in(r, 1, shards_max),
+                       .log_blocks = random_in(r, 256, 300),
+                       .zeroed = random_percent(r, 60)};
+  g.region_blocks = g.log_blocks + random_in(r, 200, 700);
+  return g;
+}
+
+static struct habits random_habits(struct sim_random *r) {
+  struct habits h = {.weight = {40, 10, 15, 5, (uint32_t)random_in(r, 1, 8), 6},
+                     .durable_percent = (uint32_t)random_below(r, 30),
+                     .absent_percent = 10,
+                     .no_checksum_percent = 5,
+                     .bytes_max = random_in(r, 5000, 120000),
+                     .large_percent = (uint32_t)random_below(r, 40)};
+  return h;
+}
+
+void run_random(uint64_t seed, struct run_totals *t) {
+  struct world *w = calloc(1, sizeof *w);
+  check(w != NULL);
+  w->random.state = seed;
+  struct sim_random *r = &w->random;
+  w->geometry = random_geometry(r, 4);
+  w->background = random_percent(r, 80);
+  w->sample_percent = (uint32_t)random_in(r, 1, 20);
+  w->samples = (uint32_t)random_in(r, 2, 12);
+  world_create(w, seed, t, (uint32_t)random_in(r, 2, 40), (uint32_t)random_in(r, 1, SLOTS_MAX));
+  w->client.habits = random_habits(r);
+  uint32_t lives = (uint32_t)random_in(r, 2, 5);
+  for (uint32_t i = 0; i < lives; i++) live(w, random_in(r, 10, 300), random_percent(r, 60));
+  world_destroy(w);
+  free(w);
+}
+
+void run_small(uint64_t seed, struct run_totals *t) {
+  struct world *w = calloc(1, sizeof *w);
+  check(w != NULL);
+  w->random.state = seed;
+  struct sim_random *r = &w->random;
+  w->geometry = random_geometry(r, 3);
+  w->geometry.zeroed = true;
+  world_create(w, seed, t, (uint32_t)random_in(r, 1, 6), (uint32_t)random_in(r, 1, 4));
+  w->client.habits = (struct habits){.weight = {40, 15, 0, 0, 20, 15},
+                                     .durable_percent = (uint32_t)random_below(r, 60),
+                                     .bytes_max = 5000,
+                                     .large_percent = 5};
+  live(w, random_in(r, 1, 12), random_percent(r, 50));
+  w->enumerate = 2048;
+  live(w, random_in(r, 1, 4), false);
+  world_destroy(w);
+  free(w);
+}
