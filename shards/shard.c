@@ -145,6 +145,13 @@ static void submit_other(struct shard *s, struct shard_op *op) {
     checkpoint_submit(s, op);
     break;
   default:
+  case OP_PREPARE:
+  case OP_PARTS_RESERVE:
+  case OP_PARTS_UNRESERVE:
+  case OP_PARTS_APPLY:
+  case OP_PARTS_CANCEL:
+    part_submit(s, op);
+    break;
     op_complete(s, op, -EINVAL);
   }
 }
@@ -162,6 +169,7 @@ static enum start start(struct shard *s, struct shard_op *op) {
   if (op->kind == OP_GET) return get_start(s, op);
   if (op->kind == OP_PUT || op->kind == OP_DELETE) return write_start(s, op);
   return stream_start(s, op);
+  if (op->kind == OP_PREPARE) return part_start(s, op);
 }
 
 void shard_run(struct shard *s, struct shard_op *op) {
