@@ -144,7 +144,6 @@ static void submit_other(struct shard *s, struct shard_op *op) {
   case OP_CHECKPOINT:
     checkpoint_submit(s, op);
     break;
-  default:
   case OP_PREPARE:
   case OP_PARTS_RESERVE:
   case OP_PARTS_UNRESERVE:
@@ -152,6 +151,7 @@ static void submit_other(struct shard *s, struct shard_op *op) {
   case OP_PARTS_CANCEL:
     part_submit(s, op);
     break;
+  default:
     op_complete(s, op, -EINVAL);
   }
 }
@@ -168,8 +168,8 @@ void shard_submit(struct shard *s, struct shard_op *op) {
 static enum start start(struct shard *s, struct shard_op *op) {
   if (op->kind == OP_GET) return get_start(s, op);
   if (op->kind == OP_PUT || op->kind == OP_DELETE) return write_start(s, op);
-  return stream_start(s, op);
   if (op->kind == OP_PREPARE) return part_start(s, op);
+  return stream_start(s, op);
 }
 
 void shard_run(struct shard *s, struct shard_op *op) {

@@ -271,9 +271,6 @@ void writes_advance(struct shard *s, uint64_t hash, struct blob_id id);
 void write_ready(struct shard *s, struct shard_op *op, int result);
 /* Completes a write that took effect; waits for a commit if durable. */
 void write_complete(struct shard *s, struct shard_op *op, uint64_t sequence);
-
-/* shard_stream.c */
-/* A granule is complete and more data follow: moves on to larger granules when the blob outgrows
 int put_refused(const struct shard_op *op);
 /* A work with space for op's data: 0, or the FIFO, or a negative errno. */
 int put_take(struct shard *s, const struct shard_op *op, struct work **work);
@@ -283,6 +280,9 @@ void put_write(struct work *w, struct shard_op *op, void (*finish)(struct work *
 /* shard_part.c */
 void part_submit(struct shard *s, struct shard_op *op);
 enum start part_start(struct shard *s, struct shard_op *op);
+
+/* shard_stream.c */
+/* A granule is complete and more data follow: moves on to larger granules when the blob outgrows
  * these. */
 void sums_grow(struct sums *x);
 /* Runs the next op of every stream that is idle and has ops queued. */
