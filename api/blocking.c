@@ -9,7 +9,8 @@ int64_t run_op(struct sr_port *p, struct shard_op *op) {
   if (!p) return -EINVAL;
   if (port->peer.local) return -EDEADLK;
   if (!port->open) return -ESHUTDOWN;
-  uint32_t core = op->kind == OP_FLUSH ? 0 : core_of_hash(port->store, op->hash);
+  uint32_t core =
+      op->kind == OP_FLUSH || op->kind == OP_BATCH ? 0 : core_of_hash(port->store, op->hash);
   int r = port_run(port, core, op);
   return r ? r : op->result;
 }
@@ -73,6 +74,13 @@ int sr_exists(struct sr_port *p, struct sr_id id) {
 int sr_flush(struct sr_port *p) {
   struct shard_op op = {.kind = OP_FLUSH};
   return (int)run_op(p, &op);
+}
+
+int sr_batch(struct sr_port *p, struct sr_request *const parts[], uint32_t count, uint32_t flags) {
+  struct shard_op op = {0};
+  if (!p) return -EINVAL;
+  int r = batch_fill(port_of(p)->store, parts, count, flags, &op);
+  return r ? r : (int)run_op(p, &op);
 }
 
 /* ---- Lists: shard by shard; the cursor is {shard, the shard's own cursor} ------------------- */

@@ -25,6 +25,10 @@ static inline void request_finish(struct sr_request *r) {
   r->size_bytes = op_of(r)->size;
 }
 
+/* Fills an OP_BATCH from its parts. -EINVAL: see shardring.h. */
+int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t count,
+               uint32_t flags, struct shard_op *op);
+
 /* An op for whatever shard: routing goes by hash alone. */
 static inline uint64_t hash_of_shard(uint32_t shard, uint32_t shard_count) {
   return div_up((uint64_t)shard << 32, shard_count) << 32;

@@ -1,5 +1,6 @@
 /* port.c - requests through ports: submit, reap, wait. A port's own thread. */
 #include <errno.h>
+#include <string.h>
 
 #include "api/internal.h"
 
@@ -27,7 +28,7 @@ int sr_port_fd(struct sr_port *p) {
 uint32_t sr_port_in_flight(const struct sr_port *p) { return p ? port_of(p)->in_flight : 0; }
 
 static bool well_formed(const struct sr_request *r, bool local) {
-  if (unlikely(!r || r->op < SR_OP_GET || r->op > SR_OP_NOP || r->flags & ~FLAGS_KNOWN))
+  if (unlikely(!r || r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN))
     return false;
   if (unlikely(local && !r->done)) return false;
   if (unlikely(!r->buf && r->bytes && !(r->flags & SR_RESERVE)))
@@ -50,6 +51,54 @@ static void fill_op(const struct store *s, const struct sr_request *r, struct sh
 struct sr_stream; /* api/stream.c */
 void stream_fill_op(const struct sr_stream *stream, struct shard_op *op);
 
+/* ---- Batches ---- */
+
+static bool part_well_formed(const struct sr_request *r) {
+  if (!r || r->done || (r->op != SR_OP_PUT && r->op != SR_OP_DELETE)) return false;
+  if (r->flags & ~(r->op == SR_OP_PUT ? SR_NO_CHECKSUM : 0u)) return false;
+  return r->op == SR_OP_DELETE || r->buf || !r->bytes;
+}
+
+/* On core 0. */
+static void part_finished(struct shard_op *part) { request_finish(request_of(part)); }
+
+int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t count,
+               uint32_t flags, struct shard_op *op) {
+  if (!parts || !count || count > SR_BATCH_PARTS_MAX || flags & ~SR_DURABLE) return -EINVAL;
+  for (uint64_t i = 0; i < count; i++) {
+    if (!part_well_formed(parts[i])) return -EINVAL;
+    op_of(parts[i])->tick = 0;
+  }
+  struct shard_op *before = NULL;
+  for (uint64_t i = count; i-- > 0;) {
+    struct shard_op *part = op_of(parts[i]);
+    if (part->tick) return -EINVAL; /* twice in the array */
+    fill_op(s, parts[i], part);
+    part->core = (uint8_t)core_of_hash(s, part->hash);
+    part->tick = 1;
+    part->next = before;
+    before = part;
+  }
+  batch_part_fn *fn = part_finished;
+  op->kind = OP_BATCH;
+  op->flags = (uint8_t)flags;
+  op->buf = before;
+  op->bytes = count;
+  op->size = 0;
+  memcpy(&op->work, &fn, sizeof fn); /* a function in a data pointer: POSIX allows it */
+  return 0;
+}
+
+/* What fill_op() cannot do alone. */
+__attribute__((cold, noinline)) static int
+fill_rare(const struct store *s, const struct sr_request *r, struct shard_op *op) {
+  if (op->kind == SR_OP_BATCH) return batch_fill(s, r->buf, r->bytes, r->flags, op);
+  if (op->kind == OP_APPEND) stream_fill_op(r->stream, op);
+  return 0;
+}
+
+/* ---- Submit ---- */
+
 int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint32_t count) {
   struct port *port = port_of(p);
   if (unlikely(!p || (!requests && count))) return -EINVAL;
@@ -66,8 +115,9 @@ int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint3
     }
     struct shard_op *op = op_of(request);
     fill_op(s, request, op);
-    if (unlikely(op->kind == OP_APPEND)) stream_fill_op(request->stream, op);
-    r = port_add(port, op->kind == OP_FLUSH ? 0 : core_of_hash(s, op->hash), op);
+    if (unlikely(op->kind >= OP_APPEND) && (r = fill_rare(s, request, op))) break;
+    bool on_core_0 = (op->kind & ~OP_CALL) == OP_FLUSH; /* or OP_BATCH */
+    r = port_add(port, on_core_0 ? 0 : core_of_hash(s, op->hash), op);
     if (unlikely(r)) break;
   }
   port_send(port);

@@ -236,6 +236,7 @@ enum sr_op {
   SR_OP_FLUSH = 5,  /* store-wide flush; result 0 */
   SR_OP_APPEND = 6, /* buf to the end of a stream; result: bytes */
   SR_OP_NOP = 7,    /* to the core that owns id and back: what a hop costs */
+  SR_OP_BATCH = 8,  /* buf: an array of `bytes` struct sr_request *; see "Batches" */
 };
 
 enum sr_flags {
@@ -270,6 +271,25 @@ struct sr_request {
   uint64_t size_bytes; /* of the blob: set by get, stat */
   uint64_t opaque[21];
 } __attribute__((aligned(64)));
+
+/* Batches. Puts and deletes over any shards, all or nothing: after a crash, and to a flush that runs
+ * at the same time. The request has op SR_OP_BATCH, in buf an array of `bytes` pointers to requests
+ * (1 to SR_BATCH_PARTS_MAX), flags 0 or SR_DURABLE; id and offset do not matter. Its parts are
+ * SR_OP_PUT (flags 0 or SR_NO_CHECKSUM) or SR_OP_DELETE (flags 0), without `done`, each in one place
+ * only; array, parts and buffers must stay untouched until the batch is reaped.
+ *   Effect    as if one part after the other, in the order of the array; one id may come up more
+ *             than once. A delete of an absent id has the result -ENOENT, and the batch goes on.
+ *   Errors    Any other error of a part is the batch's result, and nothing of it has happened: the
+ *             parts that were fine have -ECANCELED. With -EIO of a durable batch whose parts have
+ *             no error all has happened, but it is not known to be durable.
+ *             -ENOSPC also if the changes do not fit a shard's log at once: 1024 small blobs in a
+ *             log of 1 MiB do; of blobs of more than 256 MiB at most three in one shard do.
+ *   Order     Two batches take effect in one order on all shards. A batch has none with requests
+ *             in flight on the same ids. Readers may see a part of a batch that is in flight.
+ *   Cost      Besides the puts two messages to each shard concerned. A batch in more than one shard
+ *             becomes durable with a store-wide flush, not by an SR_DURABLE put: one that meets such
+ *             changes in its shard waits for such a flush. */
+#define SR_BATCH_PARTS_MAX 1024u
 
 /* ---- Ports ---------------------------------------------------------------------------- */
 
@@ -313,6 +333,9 @@ int sr_delete(struct sr_port *port, struct sr_id id, uint32_t flags);
 int sr_exists(struct sr_port *port, struct sr_id id); /* 1, 0, or an error */
 int sr_stat(struct sr_port *port, struct sr_id id, uint64_t *size_bytes);
 int sr_flush(struct sr_port *port);
+/* An SR_OP_BATCH of parts[0..count); flags 0 or SR_DURABLE. */
+int sr_batch(struct sr_port *port, struct sr_request *const parts[], uint32_t count,
+             uint32_t flags);
 /* Blobs in the store now. */
 int64_t sr_count(struct sr_port *port);
 

@@ -169,6 +169,8 @@ static void start_rare(struct core *core, struct shard_op *op) {
     fn(core, op);
   } else if (op->kind == OP_FLUSH) {
     flusher_request(&core->store->flusher, op);
+  } else if (op->kind == OP_BATCH) {
+    batcher_request(&core->store->batcher, op);
   } else if (op->kind == OP_NOP) {
     op->result = 0;
     core_complete(core, op);
@@ -287,6 +289,7 @@ bool core_idle(const struct core *core) {
     if (!shard_idle(core->shards[core->mine[i]].shard)) return false;
   return !core->incoming.head && !core->local_done.head && !core->touched_count &&
          !core->outgoing_touched_count && !core->flush_requested &&
+         !(core->index == 0 && core->store->batcher.active) &&
          core->device->ops->in_flight(core->device) == 0;
 }
 

@@ -32,6 +32,7 @@ enum core_op_kind {
   OP_FLUSH = 5, /* the coordinator's, on core 0: flush.h */
   OP_CALL = 64, /* work: a core_call_fn, which completes the op by core_complete(), at once or
                    later */
+  OP_BATCH = OP_CALL | OP_FLUSH, /* the batcher's, on core 0: batch.h */
 };
 
 /* Where a finished op goes: op->owner. An application's port has an inbox of its own; whoever

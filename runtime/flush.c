@@ -39,7 +39,15 @@ void flusher_finish(struct flusher *f) {
 
 void flusher_request(struct flusher *f, struct shard_op *op) {
   op_chain_add(&f->waiting, op);
-  if (f->state == FLUSH_IDLE) start(f);
+  flusher_start(f);
+}
+
+void flusher_start(struct flusher *f) {
+  if (f->state == FLUSH_IDLE && f->waiting.count && !f->store->batcher.inside) start(f);
+}
+
+bool flusher_gate_open(const struct flusher *f) {
+  return f->state == FLUSH_IDLE ? f->waiting.count == 0 : f->state != FLUSH_SEALING;
 }
 
 static void finish_served(struct flusher *f) {
@@ -54,7 +62,7 @@ static void finish_served(struct flusher *f) {
     op = next;
   }
   f->served = (struct op_chain){0};
-  if (f->waiting.count) start(f);
+  flusher_start(f);
 }
 
 /* ---- Asking all cores ------------------------------------------------------------------- */
@@ -163,6 +171,7 @@ static uint32_t deal_files(struct flusher *f) {
 
 static void enter_flushing(struct flusher *f) {
   f->state = FLUSH_FLUSHING;
+  batcher_admit(&f->store->batcher);
   if (deal_files(f) > 0)
     ask_cores(f, flush_core);
   else
@@ -177,6 +186,18 @@ static void spread_results(struct flusher *f) {
     if (!seal->dirty) continue;
     for (uint32_t i = 0; i < l->regions[s].segment_count && !seal->result; i++)
       seal->result = f->files[l->regions[s].segments[i].file].result;
+  }
+}
+
+/* A failed shard keeps its old part of the root, which would tear a batch that it shares with
+ * others: so all shards with such changes in this epoch fail with it. */
+static void spread_batches(struct flusher *f) {
+  bool torn = false;
+  for (uint32_t s = 0; s < f->store->shard_count; s++)
+    torn |= f->shards[s].seal.batched && f->shards[s].seal.result;
+  for (uint32_t s = 0; s < f->store->shard_count && torn; s++) {
+    struct manifest_seal *seal = &f->shards[s].seal;
+    if (seal->batched && !seal->result) seal->result = -EIO;
   }
 }
 
@@ -216,6 +237,7 @@ static void enter_rooting(struct flusher *f) {
   f->root_result = 0;
   f->state = FLUSH_ROOTING;
   spread_results(f);
+  spread_batches(f);
   if (!merge(f)) {
     enter_settling(f);
     return;

@@ -2,7 +2,8 @@
  *
  * The coordinator lives on core 0 and is a state machine on its thread:
  *
- *   idle --request--> sealing    every core seals epoch E in its shards, which write their frames
+ *   idle --request, no batch in the gate (batch.h)-->
+ *                     sealing    every core seals epoch E in its shards, which write their frames
  *        --all cores--> flushing every core flushes the dirty files, each file once, all files of
  *                                all cores at the same time: the block layer merges flushes that
  *                                overlap. Slices of one device share its one flush.
@@ -57,7 +58,12 @@ struct flusher {
 
 int flusher_init(struct flusher *flusher, struct store *store);
 void flusher_finish(struct flusher *flusher);
-/* On core 0: an OP_FLUSH arrived; it completes by core_complete(). */
+/* On core 0: an OP_FLUSH arrived (or a batch that wants to be durable); it completes by
+ * core_complete(). */
 void flusher_request(struct flusher *flusher, struct shard_op *op);
+/* Starts a flush if one is wanted, none runs, and no batch is inside the gate. */
+void flusher_start(struct flusher *flusher);
+/* A batch may enter: no shard is sealing, and no flush waits for those inside to leave. */
+bool flusher_gate_open(const struct flusher *flusher);
 
 #endif

@@ -197,6 +197,7 @@ static int run_flush(struct store *store) {
 static void destroy(struct store *store) {
   if (store->cores) {
     flusher_finish(&store->flusher);
+    batcher_finish(&store->batcher);
     for (uint32_t i = 0; i < PORTS_MAX; i++) port_free(store->ports[i]);
     for (uint32_t i = 0; i < store->core_count; i++) {
       port_free(store->cores[i].port);
@@ -283,6 +284,7 @@ static int start(struct store *store, const char *where) {
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
   if (!r) r = make_cores(store);
   if (!r) r = flusher_init(&store->flusher, store);
+  if (!r) r = batcher_init(&store->batcher, store);
   /* The first root of this open, whoever asks for it: what recovery found is now said by a root,
    * and its incarnation makes all frames behind the recovered tails foreign. */
   store->flusher.force_root = !c->read_only;

@@ -4,6 +4,7 @@
 #define RUNTIME_STORE_H
 
 #include "runtime/arena.h"
+#include "runtime/batch.h"
 #include "runtime/core.h"
 #include "runtime/flush.h"
 #include "runtime/layout.h"
@@ -52,6 +53,7 @@ struct store {
   struct core *cores;
   struct arena *arena;
   struct flusher flusher;
+  struct batcher batcher;
   struct port *control;      /* of the thread that opens, registers, closes; under lock */
   pthread_mutex_t lock;      /* ports, ranges, control, stopping: not on the request path */
   pthread_mutex_t post_lock; /* store_post() */

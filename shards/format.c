@@ -249,6 +249,8 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
   if (!all_zero(d->reserved, sizeof d->reserved) ||
       !all_zero((const char *)copy + used, bytes - used))
     REFUSE(-EBADMSG, "reserved bytes are not zero");
+  if (d->epoch > POSITION_MAX || d->incarnation > POSITION_MAX)
+    REFUSE(-EBADMSG, "impossible epoch or incarnation"); /* the next one must be larger */
   memset(root, 0, sizeof *root);
   root->epoch = d->epoch;
   root->incarnation = d->incarnation;

@@ -125,11 +125,13 @@ static uint32_t home_of(uint32_t homes, uint32_t order) {
 
 void index_prefetch(const struct index *x, uint64_t hash) {
   const struct table *t = &x->tables[table_of(hash)];
-  const char *line = (const char *)&t->entries[home_of(t->homes, order_of(hash))];
+  /* As a number: the table may have no entries yet, and the end may be near. */
+  uintptr_t line =
+      (uintptr_t)t->entries + home_of(t->homes, order_of(hash)) * (uintptr_t)sizeof(struct entry);
   /* At these loads an entry lies three or four slots behind its home on average. */
-  __builtin_prefetch(line);
-  __builtin_prefetch(line + 64);
-  __builtin_prefetch(line + 128);
+  __builtin_prefetch((const void *)line);
+  __builtin_prefetch((const void *)(line + 64));
+  __builtin_prefetch((const void *)(line + 128));
 }
 
 /* The slot of id, or NULL. */
@@ -310,6 +312,7 @@ int index_partition_visit(const struct index *x, uint32_t partition,
   check(partition < INDEX_PARTITIONS);
   uint32_t low = partition << 24; /* the lowest hash of the partition */
   const struct table *t = &x->tables[table_of(low)];
+  if (!t->entries) return 0;
   const struct entry *e = t->entries + home_of(t->homes, order_of(low));
   for (uint64_t left = x->partition_count[partition]; left > 0; e++) {
     if (entry_kind(e) == ENTRY_EMPTY) continue;

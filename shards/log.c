@@ -102,6 +102,7 @@ static uint32_t decode_small(struct blob *b, const struct disk_entry *d, uint64_
   b->checksums = &b->inline_checksum;
   b->granule_count = b->flags & BLOB_NO_CHECKSUM ? 0 : 1;
   if (b->bytes == 0 || b->bytes > BLOCK_BYTES) return *why = "impossible size", 0;
+  if (!b->granule_count && d->value) return *why = "a checksum where there is none", 0;
   return ENTRY_SMALL_BYTES;
 }
 
@@ -127,6 +128,8 @@ static uint32_t decode_put(struct blob *b, const struct disk_entry *d, uint64_t 
   bool none = b->flags & BLOB_NO_CHECKSUM || !put.bytes;
   uint64_t want = none ? 0 : div_up(put.bytes, UINT64_C(1) << b->granule_shift);
   if (put.granule_count != want) return *why = "checksums do not fit the size", 0;
+  if (put.granule_count % 2 && b->checksums[put.granule_count])
+    return *why = "bytes behind the checksums are not zero", 0;
   return (uint32_t)bytes;
 }
 

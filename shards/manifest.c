@@ -42,38 +42,79 @@ static bool log_suffices(const struct manifest *m, uint64_t bytes, uint32_t coun
                                             bytes_to_blocks(bytes) + 2 * (uint64_t)count;
 }
 
-int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
-  if (m->config.read_only) return -EROFS;
-  if (m->stopped) return -EIO;
+/* Frames that the entries of a group can take, beyond what their bytes alone fill: an entry by
+ * itself may get one of its own; of more, in one go, small ones share frames of FRAME_TARGET_BYTES,
+ * and a large one also closes the frame before it. */
+static uint32_t group_frames(const struct manifest_group *g) {
+  return g->count == 1 ? 1 : 1 + (uint32_t)(g->small_bytes / FRAME_TARGET_BYTES) + 2 * g->large;
+}
+
+void manifest_group_add(struct manifest_group *g, uint32_t extents, uint32_t granules) {
   uint32_t bytes = reserved_bytes(extents, granules);
   bool is_large = bytes > ENTRY_SMALL_MAX;
-  uint64_t small = m->small_reserved + (is_large ? 0 : bytes);
-  if (!buffers_suffice(m, small, m->large_reserved + is_large)) return -EAGAIN;
-  uint64_t all = small + m->large_reserved_bytes + (is_large ? bytes : 0);
-  m->log_short = !log_suffices(m, all, m->reserved_count + 1, extents > 0);
+  g->count++;
+  g->large += is_large;
+  g->puts |= extents > 0;
+  *(is_large ? &g->large_bytes : &g->small_bytes) += bytes;
+}
+
+/* Whether an empty log would have room. */
+static bool group_fits(const struct manifest *m, const struct manifest_group *g) {
+  uint64_t kept = m->config.region->log_blocks / 16;
+  if (2 * g->large >= LOG_BUFFERS) return false;
+  if (g->small_bytes > (uint64_t)SMALL_ROOM * (LOG_BUFFERS - 1 - 2 * g->large)) return false;
+  return LOG_MARGIN_BLOCKS + kept + bytes_to_blocks(g->small_bytes + g->large_bytes) +
+             2 * (uint64_t)group_frames(g) <=
+         m->config.region->log_blocks;
+}
+
+int manifest_reserve_group(struct manifest *m, const struct manifest_group *g) {
+  if (m->config.read_only) return -EROFS;
+  if (m->stopped) return -EIO;
+  uint64_t small = m->small_reserved + g->small_bytes;
+  uint64_t large_bytes = m->large_reserved_bytes + g->large_bytes;
+  uint32_t count = m->reserved_count + group_frames(g);
+  if (g->count > 1 && !group_fits(m, g)) return -ENOSPC;
+  if (!buffers_suffice(m, small, m->large_reserved + g->large)) return -EAGAIN;
+  m->log_short = !log_suffices(m, small + large_bytes, count, g->puts);
   if (m->log_short) return -EAGAIN;
-  int r = index_reserve(m->index, hash, extents, granules);
-  if (r) return r;
   m->small_reserved = small;
-  m->large_reserved += is_large;
-  m->large_reserved_bytes += is_large ? bytes : 0;
-  m->reserved_count++;
+  m->large_reserved += g->large;
+  m->large_reserved_bytes = large_bytes;
+  m->reserved_count = count;
   return 0;
 }
 
-void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules) {
-  uint32_t bytes = reserved_bytes(extents, granules);
-  check(m->reserved_count > 0);
-  m->reserved_count--;
-  if (bytes > ENTRY_SMALL_MAX) {
-    check(m->large_reserved > 0);
-    m->large_reserved--;
-    m->large_reserved_bytes -= bytes;
-  } else {
-    check(m->small_reserved >= bytes);
-    m->small_reserved -= bytes;
-  }
+int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
+  struct manifest_group g = {0};
+  manifest_group_add(&g, extents, granules);
+  int r = manifest_reserve_group(m, &g);
+  if (r) return r;
+  r = index_reserve(m->index, hash, extents, granules);
+  if (r) manifest_cancel_group(m, &g);
+  return r;
 }
+
+void manifest_cancel_group(struct manifest *m, const struct manifest_group *g) {
+  check(m->reserved_count >= group_frames(g) && m->large_reserved >= g->large &&
+        m->small_reserved >= g->small_bytes && m->large_reserved_bytes >= g->large_bytes);
+  m->small_reserved -= g->small_bytes;
+  m->large_reserved -= g->large;
+  m->large_reserved_bytes -= g->large_bytes;
+  m->reserved_count -= group_frames(g);
+}
+
+void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules) {
+  struct manifest_group g = {0};
+  manifest_group_add(&g, extents, granules);
+  manifest_cancel_group(m, &g);
+}
+
+void manifest_use_group(struct manifest *m, const struct manifest_group *g) {
+  m->reserved_count += g->count - group_frames(g); /* modulo 2^32: the sum is not below 0 */
+}
+
+void manifest_note_batch(struct manifest *m) { m->batch_sequence = m->sequence; }
 
 /* ---- Changes ----------------------------------------------------------------------------- */
 

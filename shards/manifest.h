@@ -61,6 +61,24 @@ struct space *manifest_space(struct manifest *m);
  * a later tick. -ENOMEM. -EIO: writing has stopped after a failed flush. -EROFS. */
 int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules);
 void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules);
+/* Reserves log room for several changes that are made in one go, without anything else in between:
+ * they need fewer frames than as many single ones. No memory in the index. As manifest_reserve();
+ * -ENOSPC: the log is too small for it, ever. */
+struct manifest_group {
+  uint32_t count, large; /* changes; those with large entries among them */
+  bool puts;             /* not deletes alone */
+  uint64_t small_bytes, large_bytes;
+};
+void manifest_group_add(struct manifest_group *g, uint32_t extents, uint32_t granules);
+int manifest_reserve_group(struct manifest *m, const struct manifest_group *g);
+void manifest_cancel_group(struct manifest *m, const struct manifest_group *g);
+/* Begins the use: g->count single reservations follow from it, to be consumed before this call's
+ * caller returns. */
+void manifest_use_group(struct manifest *m, const struct manifest_group *g);
+/* The last changes belong to a batch with others in other shards: they, and all before them, count
+ * only when a root names them. Until then no commit is made here, since it would make them count in
+ * this shard alone; who waits for one waits for a store-wide flush, which is asked for. */
+void manifest_note_batch(struct manifest *m);
 /* The change, visible at once; cannot fail after manifest_reserve(). The replaced blob's extents
  * go to space_free(). Returns the change's sequence number. The blob's data must have been
  * written completely (its I/O completed). */
@@ -69,7 +87,8 @@ uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob
 uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id);
 
 /* Calls done when everything up to the sequence survives any crash: writes the staged frames,
- * one flush of the region's files, one commit frame (FUA); waiters share it (group commit). */
+ * one flush of the region's files, one commit frame (FUA); waiters share it (group commit). Or,
+ * after manifest_note_batch(), when a root names it. */
 struct manifest_waiter {
   void (*done)(struct manifest_waiter *waiter, int result);
   struct manifest_waiter *next; /* the manifest's */
@@ -87,6 +106,9 @@ struct manifest_seal {
   bool flush_files; /* false: the caller flushes the device for all shards, after done */
   bool dirty;
   bool flushed; /* durable commits have flushed all of it already: no file needs a flush */
+  bool batched; /* has changes of manifest_note_batch() that no root names yet: either all shards that
+                   say so get into the next root, or none. Of a shard that stopped earlier: only in
+                   its first seal since. */
   int result;   /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
   struct root_shard root;
 };

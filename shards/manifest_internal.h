@@ -111,6 +111,8 @@ struct manifest {
   struct root_shard root; /* the last durable one's, or the one to come while sealed */
   struct root_shard next_root;
   uint64_t commits, commit_waiters;
+  uint64_t batch_sequence; /* changes of many shards' batches lie before it. root.sequence below it:
+                              no root names them all yet */
 
   /* Checkpoints. */
   struct checkpoint *of_partition[INDEX_PARTITIONS];
@@ -148,6 +150,10 @@ static inline int manifest_index_room(struct manifest *m, uint64_t hash, const s
   bool roomy = b->extent_count == 1 && (b->extents[0].blocks != bytes_to_blocks(b->bytes) ||
                                         b->extents[0].block >= INDEX_NEAR_BLOCKS);
   return index_reserve(m->index, hash, roomy ? 2 : b->extent_count, b->granule_count);
+}
+
+static inline bool manifest_batched(const struct manifest *m) {
+  return m->batch_sequence > m->root.sequence;
 }
 
 /* manifest_log.c */

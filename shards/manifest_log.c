@@ -180,19 +180,18 @@ static bool seal_has_work(const struct manifest *m) {
 static void finish_seal(struct manifest *m) {
   struct manifest_seal *seal = m->seal;
   seal->result = m->barrier_result;
+  seal->batched = manifest_batched(m);
   seal->root = seal->result ? m->root : m->next_root;
   m->seal = NULL;
   seal->done(seal);
 }
 
-static void finish_commit(struct manifest *m) {
+/* Completes the waiters for what lies before a sequence; when writing has stopped, all. */
+static void serve_waiters(struct manifest *m, uint64_t before) {
   struct manifest_waiter *served = NULL, **last = &served, **at = &m->waiters;
-  if (!m->barrier_result && m->covered < m->barrier_sequence) m->covered = m->barrier_sequence;
-  m->commits += !m->barrier_result;
-  if (!m->barrier_result) m->flushed_position = m->position;
-  while (*at) { /* those behind the barrier wait for the next one */
+  while (*at) { /* those behind it wait for the next time */
     struct manifest_waiter *w = *at;
-    if (w->sequence < m->barrier_sequence || m->stopped) {
+    if (w->sequence < before || m->stopped) {
       *at = w->next;
       w->next = NULL;
       *last = w;
@@ -202,13 +201,19 @@ static void finish_commit(struct manifest *m) {
     }
   }
   m->waiters_last = at;
-  int result = m->barrier_result ? -EIO : 0;
   while (served) {
     struct manifest_waiter *w = served;
     served = w->next;
     m->commit_waiters++;
-    w->done(w, w->sequence < m->covered ? 0 : result ? result : -EIO);
+    w->done(w, w->sequence < m->covered ? 0 : -EIO);
   }
+}
+
+static void finish_commit(struct manifest *m) {
+  if (!m->barrier_result && m->covered < m->barrier_sequence) m->covered = m->barrier_sequence;
+  m->commits += !m->barrier_result;
+  if (!m->barrier_result) m->flushed_position = m->position;
+  serve_waiters(m, m->barrier_sequence);
 }
 
 static void finish_barrier(struct manifest *m) {
@@ -320,6 +325,10 @@ static void start_seal(struct manifest *m) {
 }
 
 static void barrier_start(struct manifest *m) {
+  if (!m->seal_waiting && !m->stopped && manifest_batched(m)) {
+    m->flush_asked = true; /* a root will do what a commit must not */
+    return;
+  }
   /* Else later: an end of a write, or the use of a reservation, makes room. */
   if (m->open_buffer && !may_close_early(m) && !m->stopped) return;
   m->step = STEP_FRAMES;
@@ -357,6 +366,8 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
   seal->root = m->root;
   seal->result = m->stopped ? -EIO : 0;
   seal->dirty = seal->flushed = false;
+  seal->batched = manifest_batched(m);
+  if (m->stopped) m->batch_sequence = 0; /* said once */
   if (m->stopped || m->config.read_only || (!seal_has_work(m) && !m->barrier)) {
     m->epoch = seal->epoch + 1;
     seal->done(seal);
@@ -372,6 +383,8 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   if (!m->sealed) return;
   m->sealed = false;
   if (result) {
+    /* This flush has failed all that have a part in a batch of its epoch, too. */
+    if (m->batch_sequence <= m->sealed_sequence) m->batch_sequence = 0;
     space_unseal(m->space);
     manifest_fail(m, result, "a store-wide flush");
     return;
@@ -382,6 +395,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   if (m->covered < m->sealed_sequence) m->covered = m->sealed_sequence;
   space_durable(m->space);
   checkpoint_root_durable(m);
+  if (m->barrier != BARRIER_COMMIT) serve_waiters(m, m->covered);
 }
 
 /* ---- Life -------------------------------------------------------------------------------- */

@@ -144,6 +144,13 @@ static void submit_other(struct shard *s, struct shard_op *op) {
   case OP_CHECKPOINT:
     checkpoint_submit(s, op);
     break;
+  case OP_PREPARE:
+  case OP_PARTS_RESERVE:
+  case OP_PARTS_UNRESERVE:
+  case OP_PARTS_APPLY:
+  case OP_PARTS_CANCEL:
+    part_submit(s, op);
+    break;
   default:
     op_complete(s, op, -EINVAL);
   }
@@ -161,6 +168,7 @@ void shard_submit(struct shard *s, struct shard_op *op) {
 static enum start start(struct shard *s, struct shard_op *op) {
   if (op->kind == OP_GET) return get_start(s, op);
   if (op->kind == OP_PUT || op->kind == OP_DELETE) return write_start(s, op);
+  if (op->kind == OP_PREPARE) return part_start(s, op);
   return stream_start(s, op);
 }
 

@@ -29,6 +29,11 @@ enum shard_op_kind { /* as enum sr_op where both exist */
                          12, /* buf: struct shard_vacuum_result: moved_bytes; see shard_punch() */
                      OP_CHECKPOINT = 13, /* completes when a checkpoint of all partitions is written
                                             (then flush) */
+                     OP_PREPARE = 20,    /* a put of a batch: see struct shard_part */
+                     OP_PARTS_RESERVE = 21,
+                     OP_PARTS_UNRESERVE = 22,
+                     OP_PARTS_APPLY = 23,
+                     OP_PARTS_CANCEL = 24,
 };
 enum shard_op_flag { /* as enum sr_flags */
                      OP_DURABLE = 1,
@@ -59,6 +64,23 @@ struct shard_op {
   void *owner;   /* the runtime's */
 };
 _Static_assert(sizeof(struct shard_op) <= 168, "fits the opaque part of struct sr_request");
+
+/* Parts of an atomic batch. Nobody else may touch them in between; in this order:
+ *   OP_PREPARE          each put by itself: space is taken and the data are written. A failed one
+ *                       holds nothing.
+ *   OP_PARTS_RESERVE    all parts of a shard at once, by an op that is the first of them: makes sure
+ *                       that OP_PARTS_APPLY cannot fail. -EAGAIN: the log has no room now;
+ *                       -ENOSPC: it never will; -EIO, -EROFS, -ENOMEM.
+ *   OP_PARTS_APPLY      all changes at once, in their order; each part's result: 0, or -ENOENT of
+ *                       a delete
+ * or, instead of the last: OP_PARTS_UNRESERVE, then RESERVE again or OP_PARTS_CANCEL, which gives
+ * back what the prepares took. The latter two leave the results as they are. The owner sees to it
+ * that no store-wide flush seals between the first RESERVE and the last APPLY of a batch. */
+struct shard_part {         /* in op->io, filled before the prepare */
+  struct shard_op *sibling; /* the next part in the same shard */
+  uint8_t kind;             /* OP_PUT or OP_DELETE */
+  bool many_shards;         /* of the first part: the batch has parts in others, too */
+};
 
 struct shard_entry {
   struct blob_id id;

@@ -5,6 +5,7 @@
  *   shard_work.c    works and pieces: transfers of many device I/Os with a bounded window
  *   shard_read.c    get, stat
  *   shard_write.c   put, delete; the order of writes to one id
+ *   shard_part.c    parts of atomic batches
  *   shard_stream.c  streams
  *   shard_list.c    iteration by a 64-bit cursor
  *   shard_vacuum.c  relocation and punching
@@ -270,6 +271,15 @@ void writes_advance(struct shard *s, uint64_t hash, struct blob_id id);
 void write_ready(struct shard *s, struct shard_op *op, int result);
 /* Completes a write that took effect; waits for a commit if durable. */
 void write_complete(struct shard *s, struct shard_op *op, uint64_t sequence);
+int put_refused(const struct shard_op *op);
+/* A work with space for op's data: 0, or the FIFO, or a negative errno. */
+int put_take(struct shard *s, const struct shard_op *op, struct work **work);
+/* Sends the data out; finish() follows. */
+void put_write(struct work *w, struct shard_op *op, void (*finish)(struct work *w));
+
+/* shard_part.c */
+void part_submit(struct shard *s, struct shard_op *op);
+enum start part_start(struct shard *s, struct shard_op *op);
 
 /* shard_stream.c */
 /* A granule is complete and more data follow: moves on to larger granules when the blob outgrows

@@ -133,14 +133,43 @@ static int put_alloc(struct shard *s, struct work *w, uint64_t blocks) {
   return STARTED;
 }
 
-/* Reserves space and log; 0, the FIFO, or a negative errno with nothing held. */
-static int put_reserve(struct shard *s, struct shard_op *op, struct work *w) {
-  uint32_t granules = w->sums.shift ? blob_granule_count(op->bytes, w->sums.shift) : 0;
+int put_take(struct shard *s, const struct shard_op *op, struct work **work) {
+  bool plain = op->flags & (OP_NO_CHECKSUM | OP_RESERVE);
+  uint8_t shift = plain ? 0 : blob_granule_shift(op->bytes);
+  bool detail = shift && blob_granule_count(op->bytes, shift) > WORK_SUMS;
+  struct work *w = work_take(s, detail);
+  if (!w) return detail ? WAIT_DETAIL : WAIT_WORK;
+  w->sums.shift = shift;
   int r = put_alloc(s, w, bytes_to_blocks(op->bytes));
-  if (r != STARTED) return r;
+  if (r)
+    work_free(w);
+  else
+    *work = w;
+  return r;
+}
+
+void put_write(struct work *w, struct shard_op *op, void (*finish)(struct work *w)) {
+  w->op = op;
+  w->plan = write_plan;
+  w->piece_done = write_piece_done;
+  w->finish = finish;
+  w->end = round_up(op->bytes, BLOCK_BYTES);
+  w->src = op->buf;
+  w->src_bytes = op->bytes;
+  if (w->sums.shift) sums_late_add(w);
+  work_drive(w);
+}
+
+/* Space, work and log; 0, the FIFO, or a negative errno with nothing held. */
+static int put_reserve(struct shard *s, struct shard_op *op, struct work **work) {
+  int r = put_take(s, op, work);
+  if (r) return r;
+  struct work *w = *work;
+  uint32_t granules = w->sums.shift ? blob_granule_count(op->bytes, w->sums.shift) : 0;
   r = manifest_reserve(s->manifest, op->hash, w->extent_count, granules);
   if (r == 0) return 0;
   space_cancel(s->space, w->extents, w->extent_count);
+  work_free(w);
   return r == -EAGAIN ? WAIT_ROOM : r;
 }
 
@@ -159,16 +188,10 @@ static enum start empty_start(struct shard *s, struct shard_op *op) {
 
 static enum start put_start(struct shard *s, struct shard_op *op) {
   if (op->bytes == 0) return empty_start(s, op);
-  bool plain = op->flags & (OP_NO_CHECKSUM | OP_RESERVE);
-  uint8_t shift = plain ? 0 : blob_granule_shift(op->bytes);
-  bool detail = shift && blob_granule_count(op->bytes, shift) > WORK_SUMS;
-  struct work *w = work_take(s, detail);
-  if (!w) return detail ? WAIT_DETAIL : WAIT_WORK;
-  w->sums.shift = shift;
-  int r = put_reserve(s, op, w);
-  if (r != 0) {
-    work_free(w);
-    if (r > 0) return (enum start)r;
+  struct work *w;
+  int r = put_reserve(s, op, &w);
+  if (r > 0) return (enum start)r;
+  if (r) {
     write_fail(s, op, r);
     return STARTED;
   }
@@ -177,15 +200,7 @@ static enum start put_start(struct shard *s, struct shard_op *op) {
   op->state = WRITE_READY;
   if (op->flags & OP_RESERVE) return STARTED;
   op->state = WRITE_STARTED;
-  w->op = op;
-  w->plan = write_plan;
-  w->piece_done = write_piece_done;
-  w->finish = put_finish;
-  w->end = round_up(op->bytes, BLOCK_BYTES);
-  w->src = op->buf;
-  w->src_bytes = op->bytes;
-  if (shift) sums_late_add(w);
-  work_drive(w);
+  put_write(w, op, put_finish);
   return STARTED;
 }
 
@@ -286,7 +301,7 @@ static void apply(struct shard *s, struct shard_op *op) {
   shard_pump(s);
 }
 
-static int put_refused(const struct shard_op *op) {
+int put_refused(const struct shard_op *op) {
   if (op->bytes > BLOB_BYTES_MAX) return -EFBIG;
   if (!op->buf && op->bytes && !(op->flags & OP_RESERVE)) return -EINVAL;
   return 0;

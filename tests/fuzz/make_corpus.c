@@ -42,5 +42,6 @@ int main(int argc, char **argv) {
   make_directory(top);
   corpus_format();
   corpus_log();
+  corpus_region();
   return 0;
 }

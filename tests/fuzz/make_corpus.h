@@ -28,5 +28,6 @@ static inline size_t bytes_used(const void *bytes, size_t count) {
 
 void corpus_format(void); /* make_format.c: identity, root */
 void corpus_log(void);    /* make_log.c: entry, frame */
+void corpus_region(void); /* make_region.c: recover */
 
 #endif

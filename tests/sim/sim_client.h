@@ -6,7 +6,6 @@
 #include "tests/sim/sim_check.h"
 
 #define SLOTS_MAX 24u
-enum { SR_OP_BATCH = 8 };
 
 enum kind { K_PUT, K_DELETE, K_GET, K_STAT, K_FLUSH, K_BATCH, K_COUNT };
 

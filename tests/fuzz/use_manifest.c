@@ -1,0 +1,238 @@
+/* use_manifest.c - see use_manifest.h. */
+#include "tests/fuzz/use_manifest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "shards/manifest_internal.h" /* who holds which block */
+
+#define TURNS_MAX 4000
+
+/* ---- Verify ------------------------------------------------------------------------------ */
+
+struct owners {
+  const struct manifest *m;
+  uint8_t *owned; /* by block */
+  uint64_t blocks, blobs, digest;
+};
+
+static void own(struct owners *o, const struct extent *extents, uint32_t count) {
+  uint64_t region = o->m->config.region->blocks;
+  for (uint32_t i = 0; i < count; i++) {
+    const struct extent *e = &extents[i];
+    check(e->blocks <= region && e->block <= region - e->blocks);
+    for (uint64_t b = e->block; b < e->block + e->blocks; b++) {
+      check(!o->owned[b]);
+      check(space_is_used(o->m->space, b));
+      o->owned[b] = 1;
+      o->blocks++;
+    }
+  }
+}
+
+static uint64_t mix(uint64_t h, uint64_t v) {
+  h = (h ^ v) * UINT64_C(0x9e3779b97f4a7c15);
+  return h ^ h >> 29;
+}
+
+static uint64_t digest_blob(const struct blob *b) {
+  uint64_t h = mix(mix(mix(mix(1, b->id.hi), b->id.lo), b->bytes), b->flags);
+  for (uint32_t i = 0; i < b->extent_count; i++)
+    h = mix(mix(h, b->extents[i].block), b->extents[i].blocks);
+  for (uint32_t i = 0; i < b->granule_count; i++) h = mix(h, b->checksums[i]);
+  return h;
+}
+
+static int own_blob(void *arg, uint64_t hash, const struct blob *b) {
+  struct owners *o = arg;
+  struct blob found;
+  uint64_t blocks = 0;
+  check(hash == hash_id(b->id, o->m->config.hash_key));
+  own(o, b->extents, b->extent_count);
+  for (uint32_t i = 0; i < b->extent_count; i++) blocks += b->extents[i].blocks;
+  check(blocks >= bytes_to_blocks(b->bytes));
+  bool none = b->bytes == 0 || b->flags & BLOB_NO_CHECKSUM;
+  check(b->granule_count == (none ? 0 : blob_granule_count(b->bytes, b->granule_shift)));
+  check(index_find(o->m->index, hash, b->id, &found) == 0);
+  check(digest_blob(&found) == digest_blob(b));
+  o->digest += digest_blob(b);
+  o->blobs++;
+  return 0;
+}
+
+static bool seen_before(const struct manifest *m, uint32_t p) {
+  for (uint32_t k = 0; k < p; k++)
+    if (m->of_partition[k] == m->of_partition[p]) return true;
+  return false;
+}
+
+static void own_files(struct owners *o) {
+  const struct manifest *m = o->m;
+  own(o, m->directory_area, 2);
+  own(o, m->reserve, m->reserve_count);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    if (c && !seen_before(m, p)) own(o, c->extents, c->extent_count);
+  }
+  for (const struct checkpoint *c = m->dead; c; c = c->next) own(o, c->extents, c->extent_count);
+  for (const struct checkpoint *c = m->retiring; c; c = c->next)
+    own(o, c->extents, c->extent_count);
+}
+
+static uint64_t verify(struct manifest *m, bool all) {
+  struct owners o = {.m = m, .owned = calloc(m->config.region->blocks, 1)};
+  check(o.owned != NULL);
+  own(&o, &(struct extent){0, m->config.region->log_blocks}, 1);
+  if (all) own_files(&o);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) index_partition_visit(m->index, p, own_blob, &o);
+  check(o.blobs == index_count(m->index));
+  if (all)
+    check(o.blocks + space_pending_blocks(m->space) + space_free_blocks(m->space) ==
+          m->config.region->blocks);
+  free(o.owned);
+  return o.digest;
+}
+
+uint64_t manifest_verify(struct manifest *m) { return verify(m, true); }
+uint64_t manifest_verify_blobs(struct manifest *m) { return verify(m, false); }
+
+/* ---- Use --------------------------------------------------------------------------------- */
+
+struct waiting {
+  struct manifest_seal seal;
+  struct manifest_waiter waiter;
+  bool done;
+  int result;
+};
+static void sealed(struct manifest_seal *seal) {
+  container_of(seal, struct waiting, seal)->done = true;
+}
+static void committed(struct manifest_waiter *waiter, int result) {
+  struct waiting *w = container_of(waiter, struct waiting, waiter);
+  w->done = true;
+  w->result = result;
+}
+
+/* Completes until it is so. */
+static void wait_for(struct manifest *m, struct device *d, const bool *done) {
+  for (int i = 0; !*done; i++) {
+    check(i < TURNS_MAX);
+    manifest_tick(m);
+    device_poll(d);
+  }
+}
+
+void use_flush(struct manifest *m, const struct manifest_config *config, struct root *root) {
+  struct waiting w = {.seal = {.done = sealed, .epoch = root->epoch + 1, .flush_files = true}};
+  manifest_seal(m, &w.seal);
+  wait_for(m, config->device, &w.done);
+  check(w.seal.result == 0);
+  root->epoch++;
+  root->incarnation = config->incarnation;
+  root->shards[config->shard] = w.seal.root;
+  manifest_root_durable(m, root->epoch, 0);
+}
+
+int use_put(struct manifest *m, const struct manifest_config *config, struct blob_id id,
+            uint64_t bytes, uint8_t flags) {
+  struct extent extents[4];
+  uint32_t sums[32];
+  struct blob b = {.id = id, .bytes = bytes, .granule_shift = 12, .flags = flags};
+  uint64_t hash = hash_id(id, config->hash_key);
+  int n = space_alloc(m->space, bytes_to_blocks(bytes), extents, 4, 0);
+  if (n < 0) return n;
+  b.extents = extents;
+  b.extent_count = (uint32_t)n;
+  b.checksums = sums;
+  if (!(flags & BLOB_NO_CHECKSUM)) b.granule_count = blob_granule_count(bytes, 12);
+  check(b.granule_count <= array_size(sums));
+  for (uint32_t i = 0; i < array_size(sums); i++) sums[i] = i + 1;
+  int r = manifest_reserve(m, hash, b.extent_count, b.granule_count);
+  check(r == 0 || r == -EAGAIN);
+  if (r)
+    space_cancel(m->space, extents, b.extent_count);
+  else
+    manifest_put(m, hash, &b);
+  return r;
+}
+
+void use_delete(struct manifest *m, const struct manifest_config *config, struct blob_id id) {
+  uint64_t hash = hash_id(id, config->hash_key);
+  struct blob b;
+  if (index_find(m->index, hash, id, &b) == 0 && manifest_reserve(m, hash, 0, 0) == 0)
+    manifest_delete(m, hash, id);
+}
+
+void use_commit(struct manifest *m, const struct manifest_config *config) {
+  struct waiting w = {.waiter = {.done = committed, .sequence = m->sequence - 1}};
+  manifest_commit(m, &w.waiter);
+  wait_for(m, config->device, &w.done);
+  check(w.result == 0);
+}
+
+void use_checkpoint(struct manifest *m, const struct manifest_config *config, struct root *root) {
+  manifest_checkpoint_all(m);
+  for (int i = 0; !manifest_checkpoint_done(m); i++) {
+    check(i < TURNS_MAX);
+    manifest_tick(m);
+    device_poll(config->device);
+    if (manifest_wants_flush(m)) use_flush(m, config, root);
+  }
+  use_flush(m, config, root);
+}
+
+/* What is on disk must be what is in memory. */
+static void recover_same(struct manifest *m, const struct manifest_config *config,
+                         const struct root *root) {
+  struct manifest_config again = *config;
+  struct manifest *same;
+  char why[200] = "";
+  again.device = NULL;
+  again.read_only = true;
+  again.incarnation++;
+  check(manifest_recover(&same, &again, root, why, sizeof why) == 0);
+  check(manifest_verify(same) == manifest_verify(m));
+  manifest_destroy(same);
+}
+
+static int take_first(void *arg, uint64_t hash, const struct blob *b) {
+  (void)hash;
+  *(struct blob_id *)arg = b->id;
+  return 1;
+}
+
+/* One blob more, one shorter than it was, one less: as far as there is room. */
+static void change(struct manifest *m, const struct manifest_config *config) {
+  struct blob_id id = {0xabc, 0xdef};
+  (void)use_put(m, config, id, 9000, 0);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
+    if (index_partition_visit(m->index, p, take_first, &id)) break;
+  (void)use_put(m, config, id, 100, 0);
+  for (uint32_t p = INDEX_PARTITIONS; p-- > 0;)
+    if (index_partition_visit(m->index, p, take_first, &id)) break;
+  use_delete(m, config, id);
+}
+
+void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root) {
+  use_flush(m, config, root); /* an open writes a root before anything else */
+  recover_same(m, config, root);
+  change(m, config);
+  manifest_verify(m);
+  use_commit(m, config);
+  recover_same(m, config, root);
+  use_checkpoint(m, config, root);
+  recover_same(m, config, root);
+  change(m, config);
+  use_flush(m, config, root);
+  recover_same(m, config, root);
+}
+
+struct device *use_device(const struct region *region) {
+  struct device *d;
+  struct device_options options = {
+      .queue_depth = 64, .file_count = UINT16_MAX, .clock = clock_monotonic, .logger = fuzz_silent};
+  check(device_mem.create(&d, &options) == 0);
+  for (uint32_t i = 0; i < region->segment_count; i++)
+    check(d->ops->attach(d, region->segments[i].file, region->segments[i].backing) == 0);
+  return d;
+}
