@@ -53,6 +53,7 @@ void recover_report_log(const struct manifest *m, uint64_t position, uint64_t bl
 
 /* ---- Applying ---------------------------------------------------------------------------- */
 
+/* 0, -ENOMEM, or -ENOENT: deletes what is not there, and nothing is lost that could have been it. */
 static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence) {
   struct losses *l = m->losses;
   uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
@@ -66,10 +67,8 @@ static int apply_entry(struct manifest *m, const struct entry *e, uint64_t seque
     if (!r) r = index_put(l->certain, hash, &mark);
   }
   if (r) return r;
-  if (e->type == ENTRY_DELETE) {
-    (void)index_delete(m->index, hash, e->blob.id); /* its put may be among what is lost */
-    return 0;
-  }
+  if (e->type == ENTRY_DELETE)
+    return index_delete(m->index, hash, e->blob.id) && !l->partition[p] ? -ENOENT : 0;
   r = manifest_index_room(m, hash, &e->blob);
   return r ? r : index_put(m->index, hash, &e->blob);
 }
@@ -87,9 +86,16 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
       return lose_changes(m, f->sequence + i, f->sequence + f->entry_count);
     }
     int r = apply_entry(m, &e, f->sequence + i);
-    if (r) return r;
+    if (r == -ENOENT)
+      recover_report_log(m, f->position, frame_blocks(f->payload_bytes), 0, 0,
+                         "deletes a blob that is not there");
+    else if (r)
+      return r;
     at += n;
   }
+  if (at != f->payload_bytes)
+    recover_report_log(m, f->position, frame_blocks(f->payload_bytes), 0, 0,
+                       "bytes behind the last entry");
   return 0;
 }
 
