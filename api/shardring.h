@@ -169,6 +169,7 @@ struct sr_open_options {
   uint32_t damaged;     /* enum sr_damaged; other than the default: read_only must be set */
   sr_damage_fn *damage; /* is told of each damage that an open or a scrub finds; may be NULL */
   void *damage_arg;
+  uint64_t scrub_bytes_per_second; /* scrub continuously at this rate; default 0: not */
 };
 #define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
@@ -372,6 +373,34 @@ struct sr_vacuum_result {
 int sr_vacuum(struct sr_port *port, struct sr_vacuum_result *result);
 /* Writes a checkpoint of every shard's whole index, then flushes: the next open is quick. */
 int sr_checkpoint(struct sr_port *port);
+
+/* ---- Scrubbing -------------------------------------------------------------------------- */
+
+/* Reads again everything that counts, beside requests, and verifies it: every blob to the end of its
+ * last block, committed logs, checkpoints, both copies of identities and roots. What is damaged is
+ * logged and told to sr_open_options.damage, once for each place; nothing is changed and the store goes
+ * on. What is overwritten, moved or deleted meanwhile is no finding. Blobs without checksums are only
+ * read. Of a mem: store the shards alone. */
+struct sr_scrub_options {
+  size_t size;
+  uint64_t bytes_per_second; /* of the whole store; default: as fast as it goes */
+  bool continuous;           /* begin again at the end, until it is stopped */
+};
+#define SR_SCRUB_OPTIONS_INIT SR_OPTIONS_INIT_(sr_scrub_options)
+struct sr_scrub_status {
+  bool running;
+  uint64_t passes; /* that came to their end since the store was opened */
+  /* Of the running or the last pass. */
+  uint64_t done_bytes, total_bytes; /* total: as far as it is known now */
+  uint64_t checked_blobs, damaged_blobs;
+  uint64_t unverified_blobs; /* put without checksums */
+  uint64_t damaged_metadata, unreadable;
+};
+/* -EBUSY: it runs already. -ENOMEM. */
+int sr_scrub_start(struct sr_port *port, const struct sr_scrub_options *options);
+int sr_scrub_status(struct sr_port *port, struct sr_scrub_status *status);
+/* Returns at once; reads in flight come to their end. Not running: 0. */
+int sr_scrub_stop(struct sr_port *port);
 
 /* ---- Statistics ------------------------------------------------------------------------- */
 

@@ -165,11 +165,11 @@ static void format_uuid(const uint8_t uuid[16], char text[37]) {
 static void fill_damage(struct store *s, struct sr_store_stats *st) {
   uint64_t n[DAMAGE_KINDS];
   for (uint32_t k = 0; k < DAMAGE_KINDS; k++)
-    n[k] = atomic_load_explicit(&s->damage_counts[k], memory_order_relaxed);
+    n[k] = atomic_load_explicit(&s->damage.counts[k], memory_order_relaxed);
   st->damaged_blobs = n[DAMAGE_BLOB];
   st->old_blobs = n[DAMAGE_OLD];
   for (uint32_t k = DAMAGE_PART; k <= DAMAGE_CHECKPOINT; k++) st->damaged_metadata += n[k];
-  st->lost_changes = atomic_load_explicit(&s->lost_changes, memory_order_relaxed);
+  st->lost_changes = atomic_load_explicit(&s->damage.lost_changes, memory_order_relaxed);
 }
 
 int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {

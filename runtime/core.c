@@ -273,6 +273,7 @@ bool core_step(struct core *core) {
   uint32_t completed = device_poll(core->device);
   bool was_busy = core->busy_count > 0;
   bool ticked = was_busy && tick_shards(core);
+  if (unlikely(core->scrub.on)) ticked |= core_scrub_tick(core);
   if (was_busy) publish_dirty(core);
   uint32_t finished = finish_local(core);
   if (core->touched_count) send_returns(core);
@@ -288,7 +289,7 @@ bool core_idle(const struct core *core) {
   for (uint32_t i = 0; i < core->mine_count; i++)
     if (!shard_idle(core->shards[core->mine[i]].shard)) return false;
   return !core->incoming.head && !core->local_done.head && !core->touched_count &&
-         !core->outgoing_touched_count && !core->flush_requested &&
+         !core->outgoing_touched_count && !core->flush_requested && !core->scrub.layout.busy &&
          !(core->index == 0 && core->store->batcher.active) &&
          core->device->ops->in_flight(core->device) == 0;
 }
@@ -356,7 +357,7 @@ static int open_shard(struct core *core, uint32_t number) {
                                              .logger = store->logger,
                                              .read_only = store->config.read_only,
                                              .damaged = store->config.damaged,
-                                             .damage = {store_damage, store}},
+                                             .damage = {damage_log_report, &store->damage}},
                                 .background =
                                     !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);
@@ -377,12 +378,15 @@ int core_start(struct core *core) {
     if (!r) core_mark_busy(core, core->mine[i]);
   }
   if (!r) register_ranges(core);
+  struct scrub_request scrub = {core->store->config.scrub_bytes_per_second, true};
+  if (!r && scrub.bytes_per_second) r = core_scrub_start(core, &scrub);
   return r;
 }
 
 void core_stop(struct core *core) {
   for (uint32_t i = 0; i < core->mine_count; i++)
     if (core->shards[core->mine[i]].shard) shard_close(core->shards[core->mine[i]].shard);
+  free(core->scrub.layout.buf);
   if (core->device) core->device->ops->destroy(core->device);
   core->device = NULL;
 }
@@ -394,7 +398,7 @@ static void sleep_until_something(struct core *core) {
   if (!inbox_prepare_sleep(&core->inbox)) return;
   uint64_t before = clock_now_ns(&store->clock);
   core->stats.sleeps++;
-  core->device->ops->sleep(core->device, -1);
+  core->device->ops->sleep(core->device, core_scrub_wait_ns(core));
   inbox_awake(&core->inbox);
   core->stats.wakes_received += inbox_has_mail(&core->inbox);
   uint64_t slept = clock_now_ns(&store->clock) - before;

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "runtime/mailbox.h"
+#include "runtime/scrub.h"
 #include "shards/shard.h"
 
 struct store;
@@ -94,6 +95,7 @@ struct core {
   bool flush_requested;
   uint64_t poll_window_ns; /* adaptive: how long to poll before sleeping */
   struct port *port;       /* the core's own */
+  struct core_scrub scrub;
 
   _Atomic bool dirty;
   _Atomic bool quiet; /* the store is closing: no flushes of its own accord */

@@ -279,7 +279,9 @@ static void mark_shared(struct layout *l, struct identity **ids) {
 static int build_regions(struct layout *l, struct identity **ids, const struct logger *logger) {
   l->regions = calloc(l->shard_count, sizeof *l->regions);
   l->shared = calloc(l->backing_count, sizeof *l->shared);
-  if (!l->regions || !l->shared) return -ENOMEM;
+  l->used_blocks = calloc(l->backing_count, sizeof *l->used_blocks);
+  if (!l->regions || !l->shared || !l->used_blocks) return -ENOMEM;
+  for (uint32_t b = 0; b < l->backing_count; b++) l->used_blocks[b] = ids[b]->backing_blocks;
   for (uint32_t s = 0; s < l->shard_count; s++) {
     struct region *r = &l->regions[s];
     r->log_blocks = l->log_blocks;
@@ -432,6 +434,7 @@ void layout_close(struct layout *l) {
     if (l->backings[i]) backing_close(l->backings[i]);
   free(l->regions);
   free(l->shared);
+  free(l->used_blocks);
   free(l->root);
   free(l);
 }

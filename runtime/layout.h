@@ -15,6 +15,8 @@ struct layout {
   struct backing *backings[LAYOUT_BACKINGS_MAX]; /* by index in their identities */
   uint32_t shard_count;
   struct region *regions; /* [shard_count] */
+  uint64_t *used_blocks;  /* [backing_count]: the second identity ends there; 0: a part that is not
+                             there. NULL for mem: */
   bool *shared;           /* [backing_count]: regions of more than one shard lie on it */
   uint8_t uuid[16];
   uint64_t hash_key[2];

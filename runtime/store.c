@@ -95,27 +95,6 @@ static int check_config(const struct store_config *c, const struct logger *logge
   return 0;
 }
 
-/* ---- Damage ------------------------------------------------------------------------------------
- */
-
-void store_damage(void *arg, const struct damage *d) {
-  struct store *store = arg;
-  char shard[24] = "";
-  if (d->shard != DAMAGE_NO_SHARD) snprintf(shard, sizeof shard, "shard %u: ", d->shard);
-  atomic_fetch_add_explicit(&store->damage_counts[d->kind], 1, memory_order_relaxed);
-  if (d->kind == DAMAGE_LOG && d->changes != DAMAGE_COUNT_UNKNOWN)
-    atomic_fetch_add_explicit(&store->lost_changes, d->changes, memory_order_relaxed);
-  int level = d->kind == DAMAGE_NOTE || d->kind == DAMAGE_OLD ? 2 : 0;
-  if (d->backing)
-    log_line(&store->logger, level, "%s: block %llu: %s%s", d->backing,
-             (unsigned long long)d->block, shard, d->what);
-  else
-    log_line(&store->logger, level, "%s%s", shard, d->what);
-  pthread_mutex_lock(&store->damage_lock);
-  damage_report(&store->config.damage, d);
-  pthread_mutex_unlock(&store->damage_lock);
-}
-
 /* ---- Starting ----------------------------------------------------------------------------------
  */
 
@@ -210,7 +189,7 @@ static void destroy(struct store *store) {
   free(store->plan);
   pthread_mutex_destroy(&store->lock);
   pthread_mutex_destroy(&store->post_lock);
-  pthread_mutex_destroy(&store->damage_lock);
+  damage_log_finish(&store->damage);
   pthread_cond_destroy(&store->started);
   free(store);
 }
@@ -274,7 +253,7 @@ static int start(struct store *store, const char *where) {
   int r = check_config(c, &store->logger);
   if (!r && !store->layout)
     r = c->damaged ? layout_open_damaged(&store->layout, where, c->lock_timeout_ms, c->damaged,
-                                         &(struct damage_sink){store_damage, store}, &store->logger)
+                                         &(struct damage_sink){damage_log_report, &store->damage}, &store->logger)
                    : layout_open(&store->layout, where, c->read_only, c->lock_timeout_ms,
                                  c->core_count ? c->core_count : 1, &store->logger);
   if (!r) r = choose_engine(store);
@@ -301,7 +280,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
   store->layout = config->layout;
   pthread_mutex_init(&store->lock, NULL);
   pthread_mutex_init(&store->post_lock, NULL);
-  pthread_mutex_init(&store->damage_lock, NULL);
+  damage_log_init(&store->damage, &config->damage, &config->logger);
   pthread_cond_init(&store->started, NULL);
   int r = start(store, where);
   if (!r) r = config->stepped ? start_stepped(store) : start_threads(store);

@@ -6,6 +6,7 @@
 #include "runtime/arena.h"
 #include "runtime/batch.h"
 #include "runtime/core.h"
+#include "runtime/damage.h"
 #include "runtime/flush.h"
 #include "runtime/layout.h"
 #include "runtime/port.h"
@@ -62,9 +63,7 @@ struct store {
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
   struct range ranges[STORE_RANGES_MAX];
   int open_status;
-  pthread_mutex_t damage_lock;                  /* of config.damage */
-  _Atomic uint64_t damage_counts[DAMAGE_KINDS]; /* reported so far, by kind */
-  _Atomic uint64_t lost_changes;
+  struct damage_log damage;
 };
 
 int store_open(struct store **store, const char *where, const struct store_config *config);
@@ -72,8 +71,6 @@ int store_open(struct store **store, const char *where, const struct store_confi
  * are open, nothing happened. */
 int store_close(struct store *store, bool flush);
 bool store_dirty(const struct store *store);
-/* Any thread: counts a finding, logs it, tells the embedder. arg: the store. */
-void store_damage(void *arg, const struct damage *damage);
 /* From a core's thread: starts the core and reports; 0 when all cores have started. */
 int store_core_started(struct store *store, struct core *core);
 /* From a core's thread that was told to stop: returns once all have, and nobody wakes it. */

@@ -98,12 +98,11 @@ static int decode_directory(struct manifest *m, const char *buf, uint32_t bytes,
 
 /* ---- Checkpoints ------------------------------------------------------------------------- */
 
-const char *checkpoint_verify(const struct manifest *m, const struct checkpoint *c,
+const char *checkpoint_header(const struct manifest *m, const struct checkpoint *c,
                               const char *buf) {
   struct disk_checkpoint head;
   if (c->bytes < sizeof head) return "cut off";
   memcpy(&head, buf, sizeof head);
-  if (crc32c(0, buf, c->bytes) != c->checksum) return "checksum mismatch";
   if (head.magic != CHECKPOINT_MAGIC || head.shard != m->config.shard ||
       head.store != m->store_key || head.sequence != c->sequence || head.first != c->first ||
       head.count != c->count)
@@ -124,7 +123,8 @@ static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char 
     }
     at += e->blocks << BLOCK_SHIFT;
   }
-  const char *what = checkpoint_verify(m, c, buf);
+  const char *what = checkpoint_header(m, c, buf);
+  if (crc32c(0, buf, c->bytes) != c->checksum) what = "checksum mismatch";
   if (what)
     REFUSE("checkpoint at block %llu: %s",
            (unsigned long long)(c->extent_count ? c->extents[0].block : 0), what);

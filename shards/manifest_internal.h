@@ -198,8 +198,8 @@ int checkpoint_load(struct manifest *m, const struct root_shard *root, char *why
 uint64_t checkpoint_blocks(const struct manifest *m);
 /* The same in spite of damage, which is reported; m->losses says what is missing. 0 or -ENOMEM. */
 int checkpoint_load_damaged(struct manifest *m, const struct root_shard *root);
-/* What is wrong with a checkpoint's bytes (whole blocks), or NULL. */
-const char *checkpoint_verify(const struct manifest *m, const struct checkpoint *c,
+/* What is wrong with the head of a checkpoint's bytes, or NULL. */
+const char *checkpoint_header(const struct manifest *m, const struct checkpoint *c,
                               const char *buf);
 /* True for one partition of each checkpoint: to visit each of them once. */
 bool checkpoint_is_first(const struct manifest *m, uint32_t p);

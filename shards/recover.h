@@ -42,6 +42,9 @@ int recover_make_room(struct manifest *m);
 /* Claims the blocks of all that is named. */
 int recover_claim_all(struct manifest *m, char *why, size_t why_bytes);
 
+/* Reports that frames from a position on are bad; changes: so many are lost with them. */
+void recover_report_log(const struct manifest *m, uint64_t position, uint64_t blocks,
+                        uint64_t changes, int error, const char *what);
 /* recover_damaged.c: checkpoints, log and claims, with all damage reported. 0 or -ENOMEM. */
 int recover_damaged(struct manifest *m, const struct root *root);
 

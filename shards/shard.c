@@ -43,6 +43,7 @@ void shard_close(struct shard *s) {
   if (!s) return;
   check(s->ops == 0);
   check(s->vacuum.moves == 0);
+  scrub_finish(s);
   zeroer_finish(&s->zeroer);
   streams_destroy(s);
   works_destroy(s);
@@ -51,7 +52,7 @@ void shard_close(struct shard *s) {
 }
 
 bool shard_idle(const struct shard *s) {
-  return s->ops == 0 && s->vacuum.moves == 0 && !zeroer_busy(&s->zeroer) &&
+  return s->ops == 0 && s->vacuum.moves == 0 && !scrub_busy(s) && !zeroer_busy(&s->zeroer) &&
          manifest_idle(s->manifest);
 }
 

@@ -121,6 +121,28 @@ int shard_punch(struct shard *shard, struct shard_vacuum_result *result);
 
 struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
 
+/* Scrub: reads again all that counts on disk and verifies it: the manifest's part, then every blob to
+ * the end of its last block. One pass at a time, beside requests, with buffers of its own. Findings
+ * go to manifest_config.damage, one for each place or blob. A blob that is replaced, moved or deleted
+ * meanwhile is no finding. */
+struct shard_scrub_stats {
+  bool running;
+  uint64_t passes; /* that came to their end */
+  /* Of the running or the last pass. */
+  uint64_t done_bytes, total_bytes;
+  uint64_t blobs, damaged_blobs, damaged_metadata, unreadable;
+  uint64_t unverified_blobs; /* put without checksums: only read */
+};
+/* -EBUSY: a pass runs. -ENOMEM. */
+int shard_scrub_start(struct shard *shard);
+/* Starts reads of at most about so many bytes and returns how many; may look at some of the index
+ * instead (*more). To be called again and again while stats say `running`. */
+uint64_t shard_scrub_step(struct shard *shard, uint64_t bytes, bool *more);
+uint64_t shard_scrub_bytes(const struct shard *shard); /* that a pass would read now */
+/* Ends the pass; reads that are in flight come to their end first. */
+void shard_scrub_stop(struct shard *shard);
+void shard_scrub_stats(const struct shard *shard, struct shard_scrub_stats *stats);
+
 struct shard_stats {
   uint64_t gets, puts, deletes, others, read_bytes, write_bytes, checksum_errors;
   uint64_t blobs, live_bytes, index_ram_bytes;

@@ -9,6 +9,7 @@
  *   shard_stream.c  streams
  *   shard_list.c    iteration by a 64-bit cursor
  *   shard_vacuum.c  relocation and punching
+ *   shard_scrub.c   reads and verifies everything again
  *   zeroer.c        writes the region once, ahead of the allocator
  *
  * Resources are fixed at open: works, pieces (an io and a bounce buffer each) and details (room
@@ -192,6 +193,8 @@ struct shard {
   struct stream *streams[STREAMS_MAX];
   struct vacuum vacuum;
   struct zeroer zeroer;
+  struct scrub *scrub; /* while a pass runs */
+  struct shard_scrub_stats scrub_stats;
   struct extent scratch[BLOB_EXTENTS_MAX]; /* of one call */
 };
 
@@ -298,6 +301,10 @@ void streams_destroy(struct shard *s);
 int list_next(struct shard *s, uint64_t *cursor, struct shard_entry *entries, uint64_t max,
               uint32_t partitions, bool (*filter)(struct shard *s, const struct blob *blob));
 #define LIST_END (UINT64_C(1) << 63)
+
+/* shard_scrub.c */
+bool scrub_busy(const struct shard *s); /* reads are in flight */
+void scrub_finish(struct shard *s);
 
 /* shard_vacuum.c */
 void vacuum_submit(struct shard *s, struct shard_op *op);

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define CHUNK_BYTES  1048576u
 #define LIST_ENTRIES 256
@@ -25,7 +26,7 @@
 struct check {
   const struct ctl_options *o;
   struct js *findings, *js_notes; /* NULL: to stdout */
-  uint64_t found, notes, blobs, bytes;
+  uint64_t found, notes, blobs, bytes, unverified;
   pthread_mutex_t mutex; /* the library may log from any of its threads */
   _Atomic bool opened;
   char detail[512]; /* what it said last since then: where the read failed */
@@ -163,12 +164,36 @@ static void check_sums(struct check *c, struct sr_port *port, const struct sr_sp
          s->total_bytes);
 }
 
+/* Everything once, as fast as it goes; findings come by damage_finding(). */
+static int scrub_all(struct check *c, struct sr_port *port) {
+  struct sr_scrub_status st = {.running = true};
+  const struct timespec pause = {.tv_nsec = 2000000};
+  int r = sr_scrub_start(port, NULL);
+  progress_begin(&c->progress, "check");
+  while (r == 0 && st.running) {
+    nanosleep(&pause, NULL);
+    r = sr_scrub_status(port, &st);
+    progress_step(&c->progress, st.done_bytes, st.total_bytes);
+  }
+  progress_end(&c->progress);
+  c->blobs = st.checked_blobs;
+  c->bytes = st.done_bytes;
+  c->unverified = st.unverified_blobs;
+  return r;
+}
+
 static void check_store(struct check *c, struct sr_store *store) {
   struct sr_port *port;
   struct sr_space space;
   int r = sr_port_open(store, NULL, &port);
   if (r < 0) {
     find(c, "port", "%s", strerror(-r));
+    return;
+  }
+  if (c->o->scrub) {
+    r = scrub_all(c, port);
+    if (r < 0) find(c, "scrub", "%s", strerror(-r));
+    sr_port_close(port);
     return;
   }
   r = sr_space(port, &space);
@@ -184,6 +209,7 @@ static int report(struct check *c, struct js *root) {
   if (root) {
     js_count(root, "blobs", c->blobs);
     js_count(root, "bytes", c->bytes);
+    if (c->o->scrub) js_count(root, "unverified_blobs", c->unverified);
     js_count(root, "count", c->found);
     js_bool(root, "ok", c->found == 0);
     int status = ctl_print_json(root);

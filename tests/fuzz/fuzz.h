@@ -48,7 +48,7 @@ void repair_root(void *buf, size_t bytes); /* one copy */
 void repair_frame(void *buf);              /* as many blocks as its header says, if it may */
 uint32_t frame_bytes_of(const void *buf);  /* 0: more than a frame may have */
 
-/* A logger that takes everything and says nothing. */
+/* A logger that takes everything and says nothing, unless the environment has FUZZ_SAY. */
 extern const struct logger fuzz_silent;
 
 #endif

@@ -27,6 +27,7 @@ static struct manifest_config make_config(struct pieces *p) {
 static void report(void *arg, const struct damage *d) {
   check(d->error != 0);
   check(d->what && d->what[0]);
+  log_line(&fuzz_silent, 2, "damage %d: %s", d->kind, d->what);
   ++*(uint64_t *)arg;
 }
 
@@ -66,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int r = manifest_recover(&m, &c, root, why, sizeof why);
     check(r == 0 || r == -EBADMSG);
     check(r == 0 || why[0]);
+    log_line(&fuzz_silent, 2, "%d %s", r, why);
     if (r == 0) digest = manifest_verify(m);
     if (flags & 1) recover_in_spite(c, root, r ? NULL : &digest, flags & 2);
     if (r == 0 && root->shards[0].log_tail < ROOM && root->shards[0].sequence < ROOM)
