@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/store.h"
+#include "shards/base/plant.h"
 
 #define PREFETCH_WINDOW 32u
 #define LATENCY_SAMPLE  16u
@@ -93,7 +94,7 @@ bool core_has_room(const struct core *core, const struct peer *from) {
 bool core_post(struct core *core, const struct peer *from, struct shard_op *head) {
   bool wake = false;
   if (!mailbox_send(&core->inbox, from->number, head, &wake)) return false;
-  if (wake) core->device->ops->wake(core->device);
+  if (wake && !PLANTED(lose_a_wake_up)) core->device->ops->wake(core->device);
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/store.h"
+#include "shards/base/plant.h"
 
 static void start(struct flusher *f);
 static void core_answered(struct peer *peer, struct shard_op *op);
@@ -132,7 +133,7 @@ static void start(struct flusher *f) {
 static void file_flushed(struct io *io) {
   struct flush_file *file = container_of(io, struct flush_file, io);
   struct flush_core *c = file->core;
-  file->result = io->result;
+  file->result = PLANTED(ignore_failed_flush) ? 0 : io->result;
   if (--c->pending == 0) core_complete(&c->flusher->store->cores[c - c->flusher->cores], &c->op);
 }
 
@@ -158,7 +159,7 @@ static uint32_t deal_files(struct flusher *f) {
   for (uint32_t b = 0; b < l->backing_count; b++) f->files[b] = (struct flush_file){0};
   for (uint32_t s = 0; s < f->store->shard_count; s++) {
     const struct manifest_seal *seal = &f->shards[s].seal;
-    if (!seal->dirty || seal->flushed || seal->result) continue;
+    if (!seal->dirty || seal->flushed || seal->result || PLANTED(skip_data_flush)) continue;
     for (uint32_t i = 0; i < l->regions[s].segment_count; i++) {
       struct flush_file *file = &f->files[l->regions[s].segments[i].file];
       count += file->core == NULL;
@@ -217,11 +218,13 @@ static bool merge(struct flusher *f) {
   bool dirty = f->force_root;
   *f->next = *f->root;
   f->next->epoch = f->epoch;
-  f->next->incarnation = f->root->incarnation + (f->force_root ? 1 : 0);
+  bool new_open = f->force_root && !PLANTED(keep_the_incarnation);
+  f->next->incarnation = f->root->incarnation + (new_open ? 1 : 0);
   for (uint32_t s = 0; s < f->store->shard_count; s++) {
     const struct manifest_seal *seal = &f->shards[s].seal;
     if (seal->result && !f->result) f->result = seal->result;
-    if (seal->result) continue;
+    if (seal->result || (PLANTED(forget_a_shard) && s > 0 && s + 1 == f->store->shard_count))
+      continue;
     f->next->shards[s] = seal->root;
     dirty |= seal->dirty;
   }
@@ -246,7 +249,7 @@ static void enter_rooting(struct flusher *f) {
                            .offset = block << BLOCK_SHIFT,
                            .bytes = (uint32_t)(l->root_slot_blocks << BLOCK_SHIFT),
                            .op = IO_WRITE,
-                           .flags = IO_FUA};
+                           .flags = PLANTED(root_without_fua) ? 0 : IO_FUA};
   device_submit(core0->device, &f->root_io);
 }
 

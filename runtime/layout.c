@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shards/base/plant.h"
+
 bool layout_is_memory(const char *where) { return strncmp(where, "mem:", 4) == 0; }
 
 void *layout_blocks_alloc(uint64_t blocks) {
@@ -330,7 +332,7 @@ static int read_root(struct layout *l, const struct logger *logger) {
     if (r) {
       log_line(logger, 1, "%s: root slot %u copy %u, block %llu: %s", b->name, i / 2, i % 2,
                (unsigned long long)block, why);
-    } else if (result || root->epoch > l->root->epoch) {
+    } else if (result || (root->epoch > l->root->epoch) != PLANTED(accept_an_old_root)) {
       memcpy(l->root, root, sizeof *root);
       result = 0;
     }

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "shards/base/crc32c.h"
+#include "shards/base/plant.h"
 #include "shards/checkpoint_disk.h"
 
 #define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
@@ -164,6 +165,9 @@ static void find_head(struct manifest *m) {
   uint64_t head = m->position;
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
     head = min_u64(head, m->of_partition[p] ? m->of_partition[p]->position : 0);
+  if (PLANTED(head_too_far))
+    head =
+        m->of_partition[m->next_partition ? m->next_partition - 1 : INDEX_PARTITIONS - 1]->position;
   m->pending_head = head;
 }
 
@@ -172,6 +176,10 @@ static void install(struct manifest *m, struct checkpoint *c) {
   for (uint32_t i = 0; i < c->count; i++) {
     struct checkpoint *old = m->of_partition[c->first + i];
     if (old && --old->live == 0) {
+      if (PLANTED(free_checkpoint_early)) {
+        space_cancel(m->space, old->extents, old->extent_count);
+        old->extent_count = 0;
+      }
       old->next = m->dead;
       m->dead = old;
     }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/base/plant.h"
 #include "shards/manifest_internal.h"
 
 static void barrier_start(struct manifest *m);
@@ -139,7 +140,8 @@ static void buffer_written(struct io *io) {
   struct log_buffer *b = container_of(io, struct log_buffer, io);
   struct manifest *m = b->manifest;
   m->writes_in_flight--;
-  if (io->result) manifest_fail(m, io->result, "a write to the log");
+  if (io->result && !PLANTED(ignore_failed_log_write))
+    manifest_fail(m, io->result, "a write to the log");
   b->next = m->free_buffers;
   m->free_buffers = b;
   m->free_count++;
@@ -260,10 +262,13 @@ static void write_commit_frame(struct manifest *m) {
   struct frame f = next_frame(m, m->barrier_sequence, m->epoch);
   f.flags = FRAME_COMMIT;
   m->step = STEP_COMMIT_FRAME;
-  write_frame(m, &f, m->frame_bytes, &m->frame_io, commit_written, IO_FUA);
+  write_frame(m, &f, m->frame_bytes, &m->frame_io, commit_written,
+              PLANTED(commit_without_fua) ? 0 : IO_FUA);
 }
 
 static bool frames_written(const struct manifest *m) {
+  if (PLANTED(root_before_log) && m->barrier == BARRIER_SEAL)
+    return !m->closed || m->closed->sequence >= m->barrier_sequence;
   return m->writes_in_flight == 0 && !m->directory_writing &&
          (!m->closed || m->closed->sequence >= m->barrier_sequence);
 }
@@ -295,8 +300,11 @@ void barrier_advance(struct manifest *m) {
       finish_barrier(m);
       return;
     }
-    flush_files(m);
-    return;
+    if (PLANTED(commit_without_flush))
+      m->step = STEP_FLUSH;
+    else
+      flush_files(m);
+    if (!PLANTED(commit_without_flush)) return;
   }
   if (m->flushes_in_flight || m->writes_in_flight) return;
   if (m->step == STEP_FLUSH && m->barrier == BARRIER_COMMIT)
@@ -338,6 +346,10 @@ static void barrier_start(struct manifest *m) {
 }
 
 void manifest_commit(struct manifest *m, struct manifest_waiter *w) {
+  if (PLANTED(ack_before_commit)) {
+    w->done(w, 0);
+    return;
+  }
   if (w->sequence < m->covered || m->stopped || m->config.read_only) {
     w->done(w, w->sequence < m->covered ? 0 : -EIO);
     return;

@@ -8,6 +8,7 @@
  *
  * Readers hold a generation of the space from index lookup to completion: what they read is not
  * reused. The index may change meanwhile, so checksums and extents are copied first. */
+#include "shards/base/plant.h"
 #include "shards/shard_internal.h"
 
 #include <errno.h>
@@ -72,7 +73,8 @@ static const struct extent *find_extent(const struct blob *b, uint64_t block, ui
 /* Tries the short path: false if the range needs more than one I/O or a bounce. */
 static inline bool get_short(struct shard *s, struct shard_op *op, const struct blob *b,
                              uint64_t bytes) {
-  bool verify = b->granule_count != 0 && !(op->flags & OP_NO_CHECKSUM);
+  bool verify =
+      b->granule_count != 0 && !(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum);
   uint64_t io_bytes = round_up(bytes, BLOCK_BYTES), end = op->offset + bytes;
   uint64_t mask = verify ? (UINT64_C(1) << b->granule_shift) - 1 : BLOCK_BYTES - 1, in, block;
   bool fits = ((((uintptr_t)op->buf & (BLOCK_BYTES - 1)) | (op->offset & mask)) == 0) &
@@ -229,7 +231,8 @@ enum start get_start(struct shard *s, struct shard_op *op) {
     return STARTED;
   }
   uint64_t bytes = min_u64(op->bytes, b.bytes - op->offset);
-  bool verify = b.granule_count != 0 && !(op->flags & OP_NO_CHECKSUM);
+  bool verify =
+      b.granule_count != 0 && !(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum);
   uint64_t unit = verify ? UINT64_C(1) << b.granule_shift : BLOCK_BYTES;
   uint64_t pos = round_down(op->offset, unit);
   uint64_t end = min_u64(round_up(op->offset + bytes, unit), round_up(b.bytes, BLOCK_BYTES));

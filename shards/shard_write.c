@@ -13,6 +13,7 @@
  *
  * A write starts only after all older ones of its id have: so whoever waits for its turn waits
  * for one that already holds all it needs. Links: op->next in FIFOs, op->io.next in s->writes. */
+#include "shards/base/plant.h"
 #include "shards/shard_internal.h"
 
 #include <errno.h>
@@ -92,6 +93,10 @@ void writes_advance(struct shard *s, uint64_t hash, struct blob_id id) {
 void write_ready(struct shard *s, struct shard_op *op, int result) {
   op->result = result;
   op->state = WRITE_READY;
+  if (PLANTED(writes_out_of_order)) {
+    apply(s, op);
+    return;
+  }
   writes_advance(s, op->hash, op->id);
 }
 
@@ -228,7 +233,7 @@ static void put_apply(struct shard *s, struct shard_op *op) {
     sequence = manifest_put(s->manifest, op->hash, &b);
   } else {
     uint32_t granules = b.flags || !w ? 0 : blob_granule_count(b.bytes, b.granule_shift);
-    if (w) space_cancel(s->space, w->extents, w->extent_count);
+    if (w && !PLANTED(leak_failed_put)) space_cancel(s->space, w->extents, w->extent_count);
     manifest_cancel(s->manifest, b.extent_count, granules);
   }
   if (w) work_free(w);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/sim/sim_plants.h"
 #include "tests/sim/sim_run.h"
 
 static const char usage_text[] =
@@ -16,6 +17,7 @@ static const char usage_text[] =
     "  --seed=N         the first seed; each further run takes the next one (default 1)\n"
     "  --runs=N         so many runs (default 1 if a seed is given, else 100)\n"
     "  --states=N       instead: until so many distinct crash states were looked at\n"
+    "  --plant=NAME     with a fault in the store (shard-sim-planted only); \"list\" lists them\n"
     "  --scenario=NAME  random, small, faults or mixed (default: the seed chooses)\n"
     "Exit status: 0 nothing found, 1 a violation (its seed is printed), 2 usage\n";
 
@@ -28,6 +30,7 @@ static const struct scenario scenarios[] = {{"random", run_random}, {"small", ru
 struct options {
   uint64_t seed, runs, states;
   const struct scenario *scenario; /* NULL: by seed */
+  const char *plant;               /* NULL: none */
 };
 
 static bool number(const char *text, uint64_t *n) {
@@ -51,6 +54,7 @@ static bool parse(int argc, char **argv, struct options *o) {
         o->scenario = &scenarios[k];
         good = true;
       }
+    if (strncmp(a, "--plant=", 8) == 0) good = plant_choose(o->plant = a + 8);
     if (!good) {
       fprintf(stderr, "shard-sim: %s: not understood\n%s", a, usage_text);
       return false;
@@ -96,6 +100,10 @@ static double now_seconds(void) {
 int main(int argc, char **argv) {
   static struct run_totals totals;
   struct options o;
+  if (argc == 2 && strcmp(argv[1], "--plant=list") == 0) {
+    plant_list();
+    return 0;
+  }
   if (!parse(argc, argv, &o)) return 2;
   /* Stores are opened by the thousand: memory that they give back is kept for the next one. */
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -106,8 +114,8 @@ int main(int argc, char **argv) {
   for (uint64_t n = 0; o.states ? totals.checker.states.count < o.states : n < o.runs; n++) {
     uint64_t seed = o.seed + n;
     const struct scenario *s = o.scenario ? o.scenario : &scenarios[seed % array_size(scenarios)];
-    snprintf(sim_reproduce, sizeof sim_reproduce, "%s --seed=%llu --scenario=%s", argv[0],
-             (unsigned long long)seed, s->name);
+    snprintf(sim_reproduce, sizeof sim_reproduce, "%s --seed=%llu --scenario=%s%s%s", argv[0],
+             (unsigned long long)seed, s->name, o.plant ? " --plant=" : "", o.plant ? o.plant : "");
     s->run(seed, &totals);
   }
   report(&totals, now_seconds() - start);

@@ -38,7 +38,6 @@ void client_close(struct client *c) {
 
 static enum kind choose_kind(struct client *c) {
   uint32_t sum = 0, k = 0;
-  c->habits.weight[K_BATCH] = 0; /* TEMP */
   for (uint32_t i = 0; i < K_COUNT; i++) sum += c->habits.weight[i];
   uint64_t dice = random_below(&c->random, sum);
   while (dice >= c->habits.weight[k]) dice -= c->habits.weight[k++];

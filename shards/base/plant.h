@@ -1,0 +1,49 @@
+/* plant.h - faults that can be planted, one at a time, to show that the simulator finds them: a
+ * checker that has found nothing planted proves nothing. With the build option `plants` only;
+ * without it PLANTED() is false for the compiler and nothing of this is in the program. */
+#ifndef SHARDS_BASE_PLANT_H
+#define SHARDS_BASE_PLANT_H
+
+#include <stdbool.h>
+
+/* name, what is wrong then */
+#define PLANTS(X)                                                                                  \
+  X(skip_data_flush, "a root is written without flushing the files before it")                     \
+  X(root_before_log, "a shard reports its seal before its frames are written")                     \
+  X(commit_without_flush, "a commit frame is written without the flush before it")                 \
+  X(root_without_fua, "the root is written without FUA")                                           \
+  X(commit_without_fua, "the commit frame is written without FUA")                                 \
+  X(ack_before_commit, "a durable request is answered before its commit")                          \
+  X(reuse_one_epoch_early, "freed blocks are given out when their epoch is sealed")                \
+  X(reuse_under_readers, "freed blocks are given out while somebody reads them")                   \
+  X(skip_frame_checksum, "a frame of the log is believed without its checksum")                    \
+  X(forget_a_shard, "the merge forgets what the last shard said")                                  \
+  X(replay_past_the_tail, "frames behind the last commit are replayed")                            \
+  X(accept_an_old_root, "the oldest valid root is taken, not the newest")                          \
+  X(lose_a_wake_up, "a sender does not wake a core that sleeps")                                   \
+  X(keep_the_incarnation, "an open does not take a new incarnation")                               \
+  X(head_too_far, "the log's head moves to the newest checkpoint, not the oldest")                 \
+  X(free_checkpoint_early, "a superseded checkpoint is freed before the root that replaces it")    \
+  X(forget_deletes, "a delete changes the index and not the log")                                  \
+  X(writes_out_of_order, "two writes of one id take effect as their data come in")                 \
+  X(ignore_failed_flush, "a failed flush of a file is taken for a good one")                       \
+  X(ignore_failed_log_write, "a failed write to the log is taken for a good one")                  \
+  X(skip_data_checksum, "data are returned without a look at their checksum")                      \
+  X(leak_failed_put, "a put that fails keeps its blocks")
+
+enum plant {
+  PLANT_NONE,
+#define PLANT_ENUM(name, what) PLANT_##name,
+  PLANTS(PLANT_ENUM)
+#undef PLANT_ENUM
+      PLANT_COUNT
+};
+
+#ifdef SHARDRING_PLANTS
+extern enum plant plant_chosen; /* by the simulator, before anything runs */
+#define PLANTED(name) (plant_chosen == PLANT_##name)
+#else
+#define PLANTED(name) false
+#endif
+
+#endif
