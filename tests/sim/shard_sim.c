@@ -18,14 +18,15 @@ static const char usage_text[] =
     "  --runs=N         so many runs (default 1 if a seed is given, else 100)\n"
     "  --states=N       instead: until so many distinct crash states were looked at\n"
     "  --plant=NAME     with a fault in the store (shard-sim-planted only); \"list\" lists them\n"
-    "  --scenario=NAME  random, small, faults or mixed (default: the seed chooses)\n"
+    "  --scenario=NAME  random, small, faults, damage (default: the seed chooses)\n"
     "Exit status: 0 nothing found, 1 a violation (its seed is printed), 2 usage\n";
 
 struct scenario {
   const char *name;
   void (*run)(uint64_t seed, struct run_totals *t);
 };
-static const struct scenario scenarios[] = {{"random", run_random}, {"small", run_small}};
+static const struct scenario scenarios[] = {
+    {"random", run_random}, {"small", run_small}, {"faults", run_faults}, {"damage", run_damage}};
 
 struct options {
   uint64_t seed, runs, states;
