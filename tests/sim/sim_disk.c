@@ -339,6 +339,16 @@ static bool fault(struct sim_io *s, const struct io *io, uint32_t chance) {
   return true;
 }
 
+/* Preferably one that means something: zeros are mostly padding. */
+static uint32_t choose_bit(struct sim_io *s, const char *block) {
+  uint32_t bit = 0;
+  for (int tries = 0; tries < 30; tries++) {
+    bit = (uint32_t)random_below(&s->random, BLOCK_BYTES * 8);
+    if (block[bit / 8]) break;
+  }
+  return bit;
+}
+
 static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, bool torn) {
   struct sim_io *s = d->io;
   bool flip = fault(s, io, s->faults.bit_flip);
@@ -353,7 +363,7 @@ static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, b
     }
     store_block(d, to + i, p, io->flags & IO_FUA, order);
     if (i == flipped && to + i < d->blocks)
-      sim_disk_flip(d, to + i, (uint32_t)random_below(&s->random, BLOCK_BYTES * 8));
+      sim_disk_flip(d, to + i, choose_bit(s, (const char *)io->buf + (i << BLOCK_SHIFT)));
   }
 }
 

@@ -24,6 +24,7 @@ struct world {
   struct run_totals *totals;
   bool asleep[16];
   struct open_how how;      /* cores: chosen at each open */
+  uint32_t calm_requests;   /* one in so many waits: a checkpoint, a stream, ... */
   struct sim_faults faults; /* while requests are made, not while the store opens */
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
@@ -115,7 +116,7 @@ static void work(struct world *w, uint64_t requests) {
   while (c->in_flight || (c->submitted < end && !c->tolerance.dead)) {
     if (c->submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
       client_submit(c);
-      if (random_below(&w->random, 400) == 0 && !w->enumerate) {
+      if (random_below(&w->random, w->calm_requests) == 0 && !w->enumerate) {
         wake_all(w);
         client_block(c);
       }
@@ -268,6 +269,7 @@ static struct world *random_world(uint64_t seed, struct run_totals *t) {
   w->sample_percent = (uint32_t)random_in(r, 1, 20);
   w->samples = (uint32_t)random_in(r, 2, 12);
   world_create(w, seed, t, (uint32_t)random_in(r, 2, 40), (uint32_t)random_in(r, 1, SLOTS_MAX));
+  w->calm_requests = (uint32_t)random_in(r, 10, 300);
   w->io.slow_reads = random_percent(r, 50) ? (uint32_t)random_in(r, 1, 40) : 0;
   w->client.habits = random_habits(r);
   return w;
@@ -289,6 +291,7 @@ void run_small(uint64_t seed, struct run_totals *t) {
   w->geometry = random_geometry(r, 3);
   w->geometry.zeroed = true;
   w->how.works_max = 4;
+  w->calm_requests = 1;
   world_create(w, seed, t, (uint32_t)random_in(r, 1, 6), (uint32_t)random_in(r, 1, 4));
   w->client.habits = (struct habits){.weight = {40, 15, 0, 0, 20, 15},
                                      .durable_percent = (uint32_t)random_below(r, 60),
@@ -309,10 +312,13 @@ void run_faults(uint64_t seed, struct run_totals *t) {
   struct world *w = random_world(seed, t);
   struct sim_random *r = &w->random;
   w->client.tolerance.io_errors = true;
+  w->sample_percent = (uint32_t)random_below(r, 4);
+  w->samples = 3;
+  if (random_percent(r, 50)) w->client.habits.weight[K_BATCH] = 30;
   for (uint32_t i = 0; i < 4; i++) {
     w->faults = (struct sim_faults){.read_error = some(r, 30),
-                                    .write_error = some(r, 40) >> 4,
-                                    .flush_error = some(r, 40) >> 2,
+                                    .write_error = some(r, 40) >> random_below(r, 5),
+                                    .flush_error = some(r, 40),
                                     .no_space = some(r, 20)};
     live(w, random_in(r, 10, 200), random_percent(r, 40));
   }
