@@ -20,15 +20,25 @@ void *layout_blocks_alloc(uint64_t blocks) {
   return p;
 }
 
+bool layout_number(const char **at, uint64_t *value) {
+  uint64_t v = 0;
+  if (!isdigit((unsigned char)**at)) return false;
+  for (; isdigit((unsigned char)**at); (*at)++)
+    if (__builtin_mul_overflow(v, UINT64_C(10), &v) ||
+        __builtin_add_overflow(v, (uint64_t)(**at - '0'), &v))
+      return false;
+  *value = v;
+  return true;
+}
+
 int layout_open_device(struct backing **b, const char *name, bool read_only,
                        const struct logger *logger) {
   struct backing_open how = {.read_only = read_only};
   int r;
   if (strncmp(name, "fd:", 3) == 0) {
-    char *end;
-    errno = 0;
-    long fd = strtol(name + 3, &end, 10);
-    if (errno || end == name + 3 || *end || fd < 0 || fd > INT32_MAX) {
+    const char *end = name + 3;
+    uint64_t fd;
+    if (!layout_number(&end, &fd) || *end || fd > INT32_MAX) {
       log_line(logger, 0, "%s: not a descriptor: write fd:N", name);
       return -EINVAL;
     }
@@ -46,7 +56,8 @@ int layout_split(const char *where, char (*names)[LAYOUT_NAME_BYTES], uint32_t m
   while (*where) {
     const char *comma = strchrnul(where, ',');
     size_t length = (size_t)(comma - where);
-    if (length == 0 || length >= LAYOUT_NAME_BYTES || n == max) {
+    bool last_is_empty = *comma && !comma[1];
+    if (length == 0 || length >= LAYOUT_NAME_BYTES || n == max || last_is_empty) {
       log_line(logger, 0, "store \"%s\": an empty, too long or surplus name", where);
       return -EINVAL;
     }

@@ -9,6 +9,8 @@
 
 /* Zeroed, block-aligned; free() it. */
 void *layout_blocks_alloc(uint64_t blocks);
+/* Decimal digits, nothing else (strtoull() takes signs and blanks, too); *at moves behind them. */
+bool layout_number(const char **at, uint64_t *value);
 /* "fd:N" or a path; logs a failure. */
 int layout_open_device(struct backing **b, const char *name, bool read_only,
                        const struct logger *logger);

@@ -43,5 +43,6 @@ int main(int argc, char **argv) {
   corpus_format();
   corpus_log();
   corpus_region();
+  corpus_text();
   return 0;
 }
