@@ -97,15 +97,20 @@ static uint32_t step_and_look(struct sr_store *s, struct sr_port *p, struct sr_r
   return all;
 }
 
-static void every_moment_leaves_all_or_nothing(void **state, bool durable) {
-  struct fixture *f = *state;
-  const struct clock clock = stopped_clock();
+static struct sr_store *open_stepped_copy(struct fixture *f, const struct clock *clock) {
   struct logger quiet = {0};
   struct layout *files;
   format_store(f, 2, 16 * MIB);
   assert_int_equal(layout_open(&files, f->where, true, 0, 2, &quiet), 0);
-  struct sr_store *s = open_stepped(copy_layout(files, false), &clock, false);
+  struct sr_store *s = open_stepped(copy_layout(files, false), clock, false);
   layout_close(files);
+  return s;
+}
+
+static void every_moment_leaves_all_or_nothing(void **state, bool durable) {
+  struct fixture *f = *state;
+  const struct clock clock = stopped_clock();
+  struct sr_store *s = open_stepped_copy(f, &clock);
   struct sr_port *p = open_port(s);
   const uint64_t ids[3] = {id_in(s, 0, 0), id_in(s, 1, 0), id_in(s, 0, 1000)};
   struct parts b = make_parts(2);
@@ -132,6 +137,44 @@ static void every_moment_of_a_batch(void **state) {
 }
 static void every_moment_of_a_durable_batch(void **state) {
   every_moment_leaves_all_or_nothing(state, true);
+}
+
+/* A flush that comes while a batch is at any of its steps has all of it or nothing. */
+static void a_flush_at_any_moment_of_a_batch(void **state) {
+  struct fixture *f = *state;
+  static const char turns[][5] = {"01", "10", "0001", "0111", "1000", "1110"};
+  const struct clock clock = stopped_clock();
+  struct sr_store *s = open_stepped_copy(f, &clock);
+  struct sr_port *p = open_port(s);
+  const uint64_t ids[2] = {id_in(s, 0, 0), id_in(s, 1, 0)};
+  uint32_t seen[2] = {0};
+  for (uint32_t round = 0; round < 6 * 16; round++) {
+    struct parts b = make_parts(2);
+    struct sr_request batch, flush = request_of_op(SR_OP_FLUSH, 0, NULL, 0), *out[2];
+    struct sr_request *list[2] = {&batch, &flush};
+    const char *turn = turns[round % 6];
+    bool flushed = false;
+    for (uint32_t i = 0; i < 2; i++) assert_int_equal(sr_put(p, id_of(ids[i]), "old", 3, 0), 0);
+    assert_int_equal(sr_flush(p), 0);
+    for (uint32_t i = 0; i < 2; i++) add_put(&b, ids[i], "new");
+    batch = request_of_op(SR_OP_BATCH, 0, b.list, 2);
+    assert_int_equal(sr_port_submit(p, list, 1), 1);
+    for (uint32_t step = 0; sr_port_in_flight(p) > 0 || step <= round / 6; step++) {
+      if (step == round / 6) assert_int_equal(sr_port_submit(p, list + 1, 1), 1);
+      core_step(&store_of(s)->cores[turn[step % strlen(turn)] - '0']);
+      for (int n = sr_port_reap(p, out, 2); n > 0; n--) flushed |= out[n - 1] == &flush;
+      if (!flushed) continue;
+      uint32_t mask = look_at_image(s, &clock, ids, 2);
+      assert_true(mask == 0 || mask == 3);
+      seen[mask & 1]++;
+      flushed = false;
+    }
+    assert_int_equal(batch.result, 0);
+    assert_int_equal(flush.result, 0);
+    free_parts(&b);
+  }
+  assert_true(seen[0] > 0 && seen[1] > 0);
+  close_both(s, p);
 }
 
 /* ---- Races ----------------------------------------------------------------------------------- */
@@ -225,6 +268,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(every_moment_of_a_batch),
       TEST(every_moment_of_a_durable_batch),
+      TEST(a_flush_at_any_moment_of_a_batch),
       TEST(batches_race_flushes_and_durable_puts),
   };
   cmocka_set_test_filter(getenv("CMOCKA_FILTER"));
