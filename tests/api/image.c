@@ -33,7 +33,8 @@ void image_load(struct image *x, const char *directory) {
     assert_int_equal(backing_open_memory(&b, (uint64_t)st.st_size), 0);
     assert_int_equal(read(fd, b->memory, (size_t)st.st_size), st.st_size);
     close(fd);
-    x->backings[i] = *b; /* whose memory is never given back: a test's process is short */
+    x->owned[i] = b;
+    x->backings[i] = *b;
     image_ops = *b->ops;
     image_ops.close = keep;
     x->backings[i].ops = &image_ops;
@@ -44,7 +45,10 @@ void image_load(struct image *x, const char *directory) {
   assert_true(x->parts > 0);
 }
 
-void image_free(struct image *x) { check(!x->store); }
+void image_free(struct image *x) {
+  check(!x->store);
+  for (uint32_t i = 0; i < x->parts; i++) backing_close(x->owned[i]);
+}
 
 static void collect(void *arg, const struct damage *d) {
   struct image *x = arg;
@@ -103,6 +107,14 @@ void image_scrub(struct image *x, struct sr_scrub_status *status) {
     for (int i = 0; i < 64; i++) store_step(x->store);
     assert_int_equal(sr_scrub_status(x->port, status), 0);
   } while (status->running);
+}
+
+void image_forget(struct image *x) {
+  struct damage_log *log = &x->store->damage;
+  free(log->seen);
+  log->seen = NULL;
+  log->seen_count = 0;
+  x->report_count = 0;
 }
 
 const struct image_report *image_find(const struct image *x, uint32_t part, uint64_t block) {

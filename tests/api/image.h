@@ -19,7 +19,7 @@ struct image_report {
 };
 struct image {
   uint32_t parts;
-  struct backing backings[IMAGE_PARTS];
+  struct backing *owned[IMAGE_PARTS], backings[IMAGE_PARTS];
   char *bytes[IMAGE_PARTS];
   struct store *store; /* while it is open */
   struct sr_port *port;
@@ -35,6 +35,8 @@ int image_open(struct image *x, enum damaged_mode mode);
 void image_close(struct image *x);
 /* A whole pass. */
 void image_scrub(struct image *x, struct sr_scrub_status *status);
+/* Drops all reports; the same damage would be reported again. */
+void image_forget(struct image *x);
 /* The report that names this block of this part, or that id; NULL. */
 const struct image_report *image_find(const struct image *x, uint32_t part, uint64_t block);
 
