@@ -377,6 +377,7 @@ static int read_root(struct layout *l, const struct logger *logger) {
                        .backing = l->backings[0]->name,
                        .block = l->root_block,
                        .blocks = FORMAT_ROOT_SLOTS * l->root_slot_blocks,
+                       .changes = DAMAGE_COUNT_UNKNOWN,
                        .what =
                            "no valid root in any slot: what was not flushed last may count, and "
                            "what only checkpoints had is lost unless it is searched for"};

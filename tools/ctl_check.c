@@ -101,7 +101,7 @@ static void log_finding(void *arg, enum sr_log_level level, const char *line) {
     pthread_mutex_lock(&c->mutex);
     snprintf(c->detail, sizeof(c->detail), "%s", line);
     pthread_mutex_unlock(&c->mutex);
-  } else if (level == SR_LOG_WARNING) {
+  } else if (level == SR_LOG_WARNING && !c->o->scrub) {
     fprintf(stderr, "shard-ctl: %s\n", line);
   }
 }
