@@ -202,6 +202,32 @@ static uint64_t find_committed_end(struct manifest *m, struct log_reader *r, str
   }
 }
 
+/* Checkpoints that were searched for may be older than the log's head. What lies before it may not
+ * be overwritten yet: the first position from which sound frames lead to it. */
+static uint64_t earlier_head(struct log_reader *r, const struct root_shard *s) {
+  uint64_t log = r->m->config.region->log_blocks;
+  for (uint64_t p = s->log_tail > log ? s->log_tail - log : 0; p < s->log_head;) {
+    struct walk w = {.position = p};
+    struct frame f;
+    const char *what;
+    int error;
+    while (w.position < s->log_head && next_in_chain(r, &w, &f, &what, &error)) {
+    }
+    if (w.position == s->log_head) return p;
+    p = w.position > p ? w.position : p + 1;
+  }
+  return s->log_head;
+}
+
+/* Changes before the first frame are in checkpoints that are recent enough, and lost otherwise. */
+static int note_head(struct manifest *m, struct log_reader *r, uint64_t position) {
+  struct frame f;
+  const char *what;
+  int error;
+  if (position == 0 || !read_frame(r, position, &f, &what, &error)) return 0;
+  return lose_changes(m, 1, f.sequence);
+}
+
 static int replay_log(struct manifest *m, const struct root *root) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct replay x = {
@@ -210,6 +236,11 @@ static int replay_log(struct manifest *m, const struct root *root) {
       .incarnation_max = root->incarnation};
   if (!x.reader.window) return -ENOMEM;
   int r = recover_make_room(m);
+  if (m->losses->searched) {
+    x.w.position = earlier_head(&x.reader, s);
+    x.w.sequence = x.w.position == 0;
+    if (!r) r = note_head(m, &x.reader, x.w.position);
+  }
   if (!r) r = replay(m, &x, s->log_tail, s->sequence);
   if (!r && x.w.chained && (x.w.chain != s->chain || x.w.sequence != s->sequence)) {
     recover_report_log(m, s->log_tail, 0, DAMAGE_COUNT_UNKNOWN, 0,
