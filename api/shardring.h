@@ -450,6 +450,8 @@ struct sr_store_stats {
   uint64_t damaged_blobs, damaged_metadata;
   uint64_t old_blobs;    /* see SR_DAMAGE_OLD */
   uint64_t lost_changes; /* as far as it is known how many */
+  /* Atomic batches that came, that failed, and how often one had to wait for room in a log. */
+  uint64_t batches, batches_failed, batch_retries;
 };
 int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
 

@@ -191,6 +191,10 @@ static void what_does_not_fit_fails_the_whole_batch(void **state) {
   b.request[1].bytes = SR_BLOB_BYTES_MAX + 1;
   assert_int_equal(sr_batch(p, b.list, b.count, SR_DURABLE), -EFBIG);
   assert_nothing_happened(p, &before, &b, 1, -EFBIG);
+  struct sr_store_stats st;
+  assert_int_equal(sr_store_stats(p, &st), 0);
+  assert_int_equal(st.batches, 2);
+  assert_int_equal(st.batches_failed, 2);
   b.request[1].bytes = 8 * MIB;
   assert_int_equal(sr_batch(p, b.list, b.count, 0), 0);
   assert_value(p, zero, NULL);
@@ -284,7 +288,11 @@ static void batches_go_on_when_the_log_is_full(void **state) {
     }
     wait_for(p);
   }
-  assert_true(store_of(s)->batcher.tries > 0);
+  struct sr_store_stats st;
+  assert_int_equal(sr_store_stats(p, &st), 0);
+  assert_true(st.batch_retries > 0);
+  assert_int_equal(st.batches, ROUNDS * DEPTH);
+  assert_int_equal(st.batches_failed, 0);
   for (uint32_t i = 0; i < N; i++) {
     assert_int_equal(sr_get(p, id_of(i), &got, 0, sizeof got), i % 8 ? 0 : sizeof got);
     if (i == 0) first = got;
