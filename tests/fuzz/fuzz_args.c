@@ -54,7 +54,7 @@ static void check_message(const struct caught *c, int r, const char *tool) {
 static bool read_size(const char *text, uint64_t *bytes) {
   static const char units[] = "kmgt";
   size_t digits = strspn(text, "0123456789");
-  unsigned __int128 v = 0;
+  __uint128_t v = 0;
   if (digits == 0) return false;
   for (; digits > 0; digits--, text++) {
     v = v * 10 + (unsigned)(*text - '0');
