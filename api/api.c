@@ -60,14 +60,15 @@ static void log_to_stderr(void *arg, int level, const char *text) {
 
 /* ---- Damage --------------------------------------------------------------------------------- */
 
-static const char *damage_remedy(enum damage_kind kind) {
-  switch (kind) {
+static const char *damage_remedy(const struct damage *d) {
+  switch (d->kind) {
   case DAMAGE_PART:
     return "put the right file or device in its place; else copy what is left with shard-ctl "
            "salvage";
   case DAMAGE_IDENTITY:
-    return "the other copy serves: copy the store (shard-ctl salvage) before that one fails, too";
+    return "copy the store (shard-ctl salvage) before the other copy fails, too";
   case DAMAGE_ROOT:
+    if (d->changes == DAMAGE_COUNT_UNKNOWN) return "copy what is left: shard-ctl salvage";
     return "the other copies serve; shard-ctl flush, four times, writes all of them anew";
   case DAMAGE_LOG:
   case DAMAGE_DIRECTORY:
@@ -107,7 +108,7 @@ static void damage_to_caller(void *arg, const struct damage *d) {
                                 .lost_changes = d->changes,
                                 .id = {d->id.hi, d->id.lo},
                                 .what = d->what,
-                                .remedy = damage_remedy(d->kind)};
+                                .remedy = damage_remedy(d)};
   a->damage(a->damage_arg, &out);
 }
 

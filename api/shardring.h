@@ -10,7 +10,7 @@
  *             handler, nor in a child after fork().
  *   Memory    Requests and buffers belong to the caller and must stay untouched from submit
  *             until the request has been reaped (or its callback has begun). Nothing is
- *             allocated between submit and reap.
+ *             allocated between submit and reap, but for a batch.
  *   Buffers   Any address and any length work. A buffer whose address and length are
  *             multiples of 4096 is used as it is; any other is copied once. Memory from
  *             sr_buffer_alloc() or sr_memory_register() is the fastest.
@@ -273,23 +273,24 @@ struct sr_request {
   uint64_t opaque[21];
 } __attribute__((aligned(64)));
 
-/* Batches. Puts and deletes over any shards, all or nothing: after a crash, and to a flush that runs
- * at the same time. The request has op SR_OP_BATCH, in buf an array of `bytes` pointers to requests
- * (1 to SR_BATCH_PARTS_MAX), flags 0 or SR_DURABLE; id and offset do not matter. Its parts are
- * SR_OP_PUT (flags 0 or SR_NO_CHECKSUM) or SR_OP_DELETE (flags 0), without `done`, each in one place
- * only; array, parts and buffers must stay untouched until the batch is reaped.
+/* Batches. Puts and deletes over any shards, all or nothing: after a crash, and to a flush that
+ * runs at the same time. The request has op SR_OP_BATCH, in buf an array of `bytes` pointers to
+ * requests (1 to SR_BATCH_PARTS_MAX), flags 0 or SR_DURABLE; id and offset do not matter. Its parts
+ * are SR_OP_PUT (flags 0 or SR_NO_CHECKSUM) or SR_OP_DELETE (flags 0), without `done`, each in one
+ * place only; array, parts and buffers must stay untouched until the batch is reaped.
+ *
  *   Effect    as if one part after the other, in the order of the array; one id may come up more
- *             than once. A delete of an absent id has the result -ENOENT, and the batch goes on.
- *   Errors    Any other error of a part is the batch's result, and nothing of it has happened: the
- *             parts that were fine have -ECANCELED. With -EIO of a durable batch whose parts have
- *             no error all has happened, but it is not known to be durable.
- *             -ENOSPC also if the changes do not fit a shard's log at once: 1024 small blobs in a
- *             log of 1 MiB do; of blobs of more than 256 MiB at most three in one shard do.
- *   Order     Two batches take effect in one order on all shards. A batch has none with requests
- *             in flight on the same ids. Readers may see a part of a batch that is in flight.
- *   Cost      Besides the puts two messages to each shard concerned. A batch in more than one shard
- *             becomes durable with a store-wide flush, not by an SR_DURABLE put: one that meets such
- *             changes in its shard waits for such a flush. */
+ *             than once. A delete of an absent id has the result -ENOENT; the batch goes on.
+ *   Errors    Any other error of a part is the batch's result, and nothing of it has happened;
+ *             parts that were fine have -ECANCELED. -EIO of a durable batch whose parts have no
+ *             error: all has happened, but it is not durable, as after a failed flush.
+ *             -ENOSPC also if the changes do not fit a shard's log at once. 1024 small blobs fit
+ *             one of 1 MiB; of blobs of more than 250 MiB only three fit any.
+ *   Order     Two batches take effect in one order on all shards. A batch has no order with other
+ *             requests in flight on the same ids. Readers may see a part of one that is in flight.
+ *   Cost      Besides its puts two messages to each shard concerned, and one small allocation for
+ *             each put. Changes in more than one shard become durable by a store-wide flush alone:
+ *             a request with SR_DURABLE that finds such changes in its shard waits for one. */
 #define SR_BATCH_PARTS_MAX 1024u
 
 /* ---- Ports ---------------------------------------------------------------------------- */
@@ -376,11 +377,11 @@ int sr_checkpoint(struct sr_port *port);
 
 /* ---- Scrubbing -------------------------------------------------------------------------- */
 
-/* Reads again everything that counts, beside requests, and verifies it: every blob to the end of its
- * last block, committed logs, checkpoints, both copies of identities and roots. What is damaged is
- * logged and told to sr_open_options.damage, once for each place; nothing is changed and the store goes
- * on. What is overwritten, moved or deleted meanwhile is no finding. Blobs without checksums are only
- * read. Of a mem: store the shards alone. */
+/* Reads again everything that counts, beside requests, and verifies it: every blob to the end of
+ * its last block, committed logs, checkpoints, both copies of identities and roots. What is damaged
+ * is logged and told to sr_open_options.damage, once for each place; nothing is changed and the
+ * store goes on. What is overwritten, moved or deleted meanwhile is no finding. Blobs without
+ * checksums are only read. Of a mem: store the shards alone. */
 struct sr_scrub_options {
   size_t size;
   uint64_t bytes_per_second; /* of the whole store; default: as fast as it goes */
@@ -450,6 +451,8 @@ struct sr_store_stats {
   uint64_t damaged_blobs, damaged_metadata;
   uint64_t old_blobs;    /* see SR_DAMAGE_OLD */
   uint64_t lost_changes; /* as far as it is known how many */
+  /* Atomic batches that came, that failed, and how often one had to wait for room in a log. */
+  uint64_t batches, batches_failed, batch_retries;
 };
 int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
 

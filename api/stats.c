@@ -151,6 +151,9 @@ static int add_store(struct core *core, void *arg) {
   st->epoch = f->root->epoch;
   st->flushes = f->flushes;
   st->flushes_shared = f->shared;
+  st->batches = core->store->batcher.batches;
+  st->batches_failed = core->store->batcher.failed;
+  st->batch_retries = core->store->batcher.retries;
   return 0;
 }
 

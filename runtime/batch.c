@@ -60,6 +60,7 @@ static void complete(struct batcher *b, struct shard_op *op) {
   op->result = x->result;
   op->size = 0;
   b->active--;
+  b->failed += x->result != 0;
   if (!x->result && op->flags & OP_DURABLE)
     flusher_request(&b->store->flusher, op);
   else
@@ -154,11 +155,10 @@ static void unreserved(struct batcher *b, struct shard_op *op) {
     if (part->result == -EAGAIN) part->result = x->result == -ENOSPC ? -ENOSPC : 0;
   leave_gate(b);
   if (again) {
-    b->tries++;
+    b->retries++;
     make_room(b, op);
     room_made(b, op);
   } else {
-    b->refused++;
     cancel(b, op);
   }
 }

@@ -44,7 +44,7 @@ struct batcher {
   uint32_t inside;          /* the gate */
   bool alone;               /* the one inside wants no other there */
   uint32_t active;          /* not completed */
-  uint64_t batches, refused, tries; /* statistics */
+  uint64_t batches, failed, retries; /* read by statistics on core 0 */
 };
 
 int batcher_init(struct batcher *b, struct store *store);

@@ -157,7 +157,12 @@ static void count_op(struct core *core, const struct shard_op *op) {
     core->stats.deletes++;
     break;
   default:
-    core->stats.others++;
+    if (op->kind == OP_PREPARE) { /* a put in a batch */
+      core->stats.puts++;
+      core->stats.write_bytes += op->bytes;
+    } else {
+      core->stats.others++;
+    }
   }
 }
 

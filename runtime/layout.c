@@ -12,6 +12,16 @@
 
 #include "shards/base/plant.h"
 
+/* Where the parts come from: names of devices, a directory, or backings that are already open. */
+struct source {
+  const char *where;
+  struct backing *const *backings;
+  uint32_t backing_count, lock_timeout_ms;
+  bool directory;
+  enum damaged_mode damaged;
+  const struct damage_sink *damage;
+};
+
 bool layout_is_memory(const char *where) { return strncmp(where, "mem:", 4) == 0; }
 
 void *layout_blocks_alloc(uint64_t blocks) {
@@ -20,15 +30,25 @@ void *layout_blocks_alloc(uint64_t blocks) {
   return p;
 }
 
+bool layout_number(const char **at, uint64_t *value) {
+  uint64_t v = 0;
+  if (!isdigit((unsigned char)**at)) return false;
+  for (; isdigit((unsigned char)**at); (*at)++)
+    if (__builtin_mul_overflow(v, UINT64_C(10), &v) ||
+        __builtin_add_overflow(v, (uint64_t)(**at - '0'), &v))
+      return false;
+  *value = v;
+  return true;
+}
+
 int layout_open_device(struct backing **b, const char *name, bool read_only,
                        const struct logger *logger) {
   struct backing_open how = {.read_only = read_only};
   int r;
   if (strncmp(name, "fd:", 3) == 0) {
-    char *end;
-    errno = 0;
-    long fd = strtol(name + 3, &end, 10);
-    if (errno || end == name + 3 || *end || fd < 0 || fd > INT32_MAX) {
+    const char *end = name + 3;
+    uint64_t fd;
+    if (!layout_number(&end, &fd) || *end || fd > INT32_MAX) {
       log_line(logger, 0, "%s: not a descriptor: write fd:N", name);
       return -EINVAL;
     }
@@ -46,7 +66,8 @@ int layout_split(const char *where, char (*names)[LAYOUT_NAME_BYTES], uint32_t m
   while (*where) {
     const char *comma = strchrnul(where, ',');
     size_t length = (size_t)(comma - where);
-    if (length == 0 || length >= LAYOUT_NAME_BYTES || n == max) {
+    bool last_is_empty = *comma && !comma[1];
+    if (length == 0 || length >= LAYOUT_NAME_BYTES || n == max || last_is_empty) {
       log_line(logger, 0, "store \"%s\": an empty, too long or surplus name", where);
       return -EINVAL;
     }
@@ -68,8 +89,7 @@ int layout_lock(struct backing *b, bool exclusive, uint32_t timeout_ms,
   return r;
 }
 
-/* One copy of an identity at a block; *why for the message. */
-static int read_copy(struct backing *b, uint64_t block, struct identity *id, char *why,
+int layout_read_copy(struct backing *b, uint64_t block, struct identity *id, char *why,
                      size_t why_bytes) {
   uint64_t end = b->bytes >> BLOCK_SHIFT;
   if (end < FORMAT_IDENTITY_BLOCKS || block > end - FORMAT_IDENTITY_BLOCKS) {
@@ -102,12 +122,12 @@ int layout_read_identity(struct backing *b, struct identity *id, const struct lo
   struct identity *last = malloc(sizeof *last);
   if (!last) return -ENOMEM;
   char why[160] = "", why_last[160] = "";
-  int r = read_copy(b, 0, id, why, sizeof why);
+  int r = layout_read_copy(b, 0, id, why, sizeof why);
   if (r == -ENOTSUP) goto out; /* a newer format: what its second copy says is no concern of ours */
   uint64_t blocks = copy_usable(r) ? id->backing_blocks : b->bytes >> BLOCK_SHIFT;
   uint64_t place = blocks >= FORMAT_IDENTITY_BLOCKS ? blocks - FORMAT_IDENTITY_BLOCKS : 0;
   if (copy_usable(r) && (r = check_length(b, id, r, why, sizeof why)) == -EBADMSG) goto out;
-  int s = read_copy(b, place, last, why_last, sizeof why_last);
+  int s = layout_read_copy(b, place, last, why_last, sizeof why_last);
   if (copy_usable(r) && !copy_usable(s)) {
     log_line(logger, 1, "%s: second identity copy, block %llu: %s; the first one serves", b->name,
              (unsigned long long)place, why_last);
@@ -127,8 +147,7 @@ out:
   return r;
 }
 
-/* Takes one opened backing into the layout, by what its identity says. Owns it on success. */
-static int adopt(struct layout *l, struct backing *b, struct identity **ids,
+int layout_adopt(struct layout *l, struct backing *b, struct identity **ids,
                  const struct identity *id, const struct logger *logger) {
   if (id->backing_count > LAYOUT_BACKINGS_MAX || id->backing_index >= id->backing_count) {
     log_line(logger, 0, "%s: identity: part %u of %u", b->name, id->backing_index,
@@ -173,7 +192,7 @@ static int take_part(struct layout *l, struct backing *b, struct identity **ids,
              id->backing_index, expect_index);
     r = -EMEDIUMTYPE;
   }
-  if (!r) r = adopt(l, b, ids, id, logger);
+  if (!r) r = layout_adopt(l, b, ids, id, logger);
   free(id);
   if (r) backing_close(b);
   return r;
@@ -276,12 +295,17 @@ static void mark_shared(struct layout *l, struct identity **ids) {
       if (ids[b]->segments[i].shard != ids[b]->segments[0].shard) l->shared[b] = true;
 }
 
-static int build_regions(struct layout *l, struct identity **ids, const struct logger *logger) {
+static int build_regions(struct layout *l, struct identity **ids, const struct source *from,
+                         const struct logger *logger) {
   l->regions = calloc(l->shard_count, sizeof *l->regions);
   l->shared = calloc(l->backing_count, sizeof *l->shared);
   l->used_blocks = calloc(l->backing_count, sizeof *l->used_blocks);
   if (!l->regions || !l->shared || !l->used_blocks) return -ENOMEM;
-  for (uint32_t b = 0; b < l->backing_count; b++) l->used_blocks[b] = ids[b]->backing_blocks;
+  uint64_t segments = 0; /* that no region has */
+  for (uint32_t b = 0; b < l->backing_count; b++) {
+    l->used_blocks[b] = ids[b]->backing_blocks;
+    segments += ids[b]->segment_count;
+  }
   for (uint32_t s = 0; s < l->shard_count; s++) {
     struct region *r = &l->regions[s];
     r->log_blocks = l->log_blocks;
@@ -296,10 +320,19 @@ static int build_regions(struct layout *l, struct identity **ids, const struct l
                                                          .region_block = r->blocks};
       r->blocks += f->blocks;
     }
-    if (r->segment_count == 0 || r->segments[0].blocks <= l->log_blocks) {
+    int e = l->damaged ? layout_complete_region(l, ids, s, from->directory) : 0;
+    if (e || r->segment_count == 0 || r->segments[0].blocks <= l->log_blocks) {
       log_line(logger, 0, "shard %u: its region is missing or too short for its log", s);
       return -EBADMSG;
     }
+    segments -= r->segment_count;
+  }
+  if (segments && !l->damaged) {
+    log_line(logger, 0,
+             "%llu segments have no place in any region: one before them is missing, "
+             "or two parts claim the same place",
+             (unsigned long long)segments);
+    return -EBADMSG;
   }
   mark_shared(l, ids);
   return 0;
@@ -337,25 +370,30 @@ static int read_root(struct layout *l, const struct logger *logger) {
       result = 0;
     }
   }
-  if (result)
+  if (result && l->damaged) {
+    struct damage d = {.kind = DAMAGE_ROOT,
+                       .error = -EBADMSG,
+                       .shard = DAMAGE_NO_SHARD,
+                       .backing = l->backings[0]->name,
+                       .block = l->root_block,
+                       .blocks = FORMAT_ROOT_SLOTS * l->root_slot_blocks,
+                       .changes = DAMAGE_COUNT_UNKNOWN,
+                       .what =
+                           "no valid root in any slot: what was not flushed last may count, and "
+                           "what only checkpoints had is lost unless it is searched for"};
+    damage_report(&l->damage, &d);
+    result = layout_search_root(l);
+  } else if (result) {
     log_line(logger, 0, "%s: no valid root in any slot, blocks %llu and on", l->backings[0]->name,
              (unsigned long long)l->root_block);
+  }
 out:
   free(buf);
   free(root);
   return result;
 }
 
-/* Where the parts come from: names of devices, a directory, or backings that are already open. */
-struct source {
-  const char *where;
-  struct backing *const *backings;
-  uint32_t backing_count, lock_timeout_ms;
-  enum damaged_mode damaged;
-  const struct damage_sink *damage;
-};
-
-static int open_named(struct layout *l, const struct source *from, struct identity **ids,
+static int open_named(struct layout *l, struct source *from, struct identity **ids,
                       const struct logger *logger) {
   struct stat st;
   const char *where = from->where;
@@ -365,9 +403,13 @@ static int open_named(struct layout *l, const struct source *from, struct identi
     log_line(logger, 0, "%s: %s", where, strerror(-r));
     return r;
   }
-  return one_path && S_ISDIR(st.st_mode)
-             ? open_directory(l, where, ids, from->lock_timeout_ms, logger)
-             : open_devices(l, where, ids, from->lock_timeout_ms, logger);
+  from->directory = one_path && S_ISDIR(st.st_mode);
+  uint32_t timeout_ms = from->lock_timeout_ms;
+  if (l->damaged)
+    return from->directory ? layout_open_directory_damaged(l, where, ids, timeout_ms, logger)
+                           : layout_open_devices_damaged(l, where, ids, timeout_ms, logger);
+  return from->directory ? open_directory(l, where, ids, timeout_ms, logger)
+                         : open_devices(l, where, ids, timeout_ms, logger);
 }
 
 static int take_backings(struct layout *l, const struct source *from, struct identity **ids,
@@ -382,7 +424,7 @@ static int take_backings(struct layout *l, const struct source *from, struct ide
   return r;
 }
 
-static int open_from(struct layout **out, const struct source *from, bool read_only,
+static int open_from(struct layout **out, struct source *from, bool read_only,
                      const struct logger *logger) {
   struct layout *l = calloc(1, sizeof *l);
   struct identity **ids = calloc(LAYOUT_BACKINGS_MAX, sizeof *ids);
@@ -393,7 +435,7 @@ static int open_from(struct layout **out, const struct source *from, bool read_o
   if (from->damage) l->damage = *from->damage;
   r = from->where ? open_named(l, from, ids, logger) : take_backings(l, from, ids, logger);
   if (!r) r = check_parts(l, ids, logger);
-  if (!r) r = build_regions(l, ids, logger);
+  if (!r) r = build_regions(l, ids, from, logger);
   if (!r) r = read_root(l, logger);
 out:
   for (uint32_t i = 0; ids && i < LAYOUT_BACKINGS_MAX; i++) free(ids[i]);
@@ -409,7 +451,7 @@ out:
 int layout_open(struct layout **out, const char *where, bool read_only, uint32_t lock_timeout_ms,
                 uint32_t memory_shards, const struct logger *logger) {
   if (layout_is_memory(where)) return layout_open_memory(out, where, memory_shards, logger);
-  const struct source from = {.where = where, .lock_timeout_ms = lock_timeout_ms};
+  struct source from = {.where = where, .lock_timeout_ms = lock_timeout_ms};
   return open_from(out, &from, read_only, logger);
 }
 
@@ -417,14 +459,14 @@ int layout_open_damaged(struct layout **out, const char *where, uint32_t lock_ti
                         enum damaged_mode mode, const struct damage_sink *damage,
                         const struct logger *logger) {
   if (layout_is_memory(where)) return -EINVAL;
-  const struct source from = {
+  struct source from = {
       .where = where, .lock_timeout_ms = lock_timeout_ms, .damaged = mode, .damage = damage};
   return open_from(out, &from, true, logger);
 }
 
 int layout_open_backings(struct layout **out, struct backing *const *backings, uint32_t count,
                          bool read_only, const struct logger *logger) {
-  const struct source from = {.backings = backings, .backing_count = count};
+  struct source from = {.backings = backings, .backing_count = count};
   return open_from(out, &from, read_only, logger);
 }
 

@@ -23,7 +23,8 @@ struct layout {
   uint64_t log_blocks;
   uint64_t root_block, root_slot_blocks;
   bool read_only;
-  bool memory; /* mem: */
+  bool memory;        /* mem: */
+  bool root_searched; /* no slot had a root: it was made up from the logs */
   enum damaged_mode damaged;
   struct damage_sink damage; /* damaged other than refuse */
   struct root *root;         /* the newest valid one */

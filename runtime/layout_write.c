@@ -439,20 +439,19 @@ int layout_format(const char *where, const struct layout_format *f, const struct
 /* "mem:SIZE" or "mem:SIZE:SHARDS", SIZE with k, M, G or T. */
 static int parse_memory(const char *where, uint64_t *bytes, uint32_t *shards,
                         const struct logger *logger) {
-  char *end;
-  const char *text = where + 4;
-  errno = 0;
-  uint64_t n = strtoull(text, &end, 10);
+  const char *end = where + 4;
+  uint64_t n = 0, s = 0;
   uint32_t shift = 0;
+  bool good = layout_number(&end, &n);
   if (*end == 'k') shift = 10;
   if (*end == 'M') shift = 20;
   if (*end == 'G') shift = 30;
   if (*end == 'T') shift = 40;
-  bool good = !errno && end != text && *text != '-' && n <= (UINT64_C(1) << 50) >> shift;
+  good = good && n <= (UINT64_C(1) << 50) >> shift;
   if (good && shift) end++;
   if (good && *end == ':') {
-    unsigned long s = strtoul(end + 1, &end, 10);
-    good = !errno && s >= 1 && s <= FORMAT_SHARDS_MAX;
+    end++;
+    good = layout_number(&end, &s) && s >= 1 && s <= FORMAT_SHARDS_MAX;
     *shards = (uint32_t)s;
   }
   if (!good || *end) {

@@ -36,4 +36,20 @@ _Static_assert(sizeof(struct disk_directory_entry) == 40, "on disk");
            BLOCK_BYTES)
 #define DIRECTORY_BLOCKS (DIRECTORY_BYTES_MAX >> BLOCK_SHIFT) /* what recovery claims for it */
 
+/* checkpoint_load.c. One entry of a directory at *at: 0, or -EBADMSG with *what. */
+int checkpoint_decode(const struct manifest *m, const char *buf, uint64_t bytes, uint64_t *at,
+                      struct checkpoint *c, const char **what);
+/* Takes it over; the newest one of each partition counts. */
+void checkpoint_adopt(struct manifest *m, struct checkpoint *c);
+/* Reads and verifies one. buf: its whole blocks. */
+int checkpoint_read(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
+                    size_t why_bytes);
+
+/* checkpoint_search.c. Looks for directories through the whole region and takes what they name, as
+ * far as it is proven. 0 or -ENOMEM. */
+int checkpoint_search(struct manifest *m);
+/* Puts what looks like a damaged checkpoint's blobs into the index: their own checksums will tell.
+ * 0 or -ENOMEM. */
+int checkpoint_glean(struct manifest *m, const struct checkpoint *c);
+
 #endif

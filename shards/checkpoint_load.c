@@ -22,9 +22,8 @@
     return -EBADMSG;                                                                               \
   } while (0)
 
-/* One entry of the directory at *at; 0, or -EBADMSG with *what. */
-static int decode_checkpoint(const struct manifest *m, const char *buf, uint64_t bytes,
-                             uint64_t *at, struct checkpoint *c, const char **what) {
+int checkpoint_decode(const struct manifest *m, const char *buf, uint64_t bytes, uint64_t *at,
+                      struct checkpoint *c, const char **what) {
   struct disk_directory_entry e;
   *what = "is cut off";
   if (bytes - *at < sizeof e) return -EBADMSG;
@@ -44,10 +43,6 @@ static int decode_checkpoint(const struct manifest *m, const char *buf, uint64_t
   *what = "has impossible partitions";
   if (e.count == 0 || e.first >= INDEX_PARTITIONS || e.count > INDEX_PARTITIONS - e.first)
     return -EBADMSG;
-  *what = "does not fit the log that the root names";
-  if (e.position < m->root.log_head || e.position > m->root.log_tail ||
-      e.sequence > m->root.sequence)
-    return -EBADMSG;
   *what = "has extents out of range";
   uint64_t blocks = 0, region = m->config.region->blocks;
   for (uint32_t i = 0; i < c->extent_count; i++) {
@@ -58,8 +53,7 @@ static int decode_checkpoint(const struct manifest *m, const char *buf, uint64_t
   return e.bytes > region << BLOCK_SHIFT || blocks != bytes_to_blocks(e.bytes) ? -EBADMSG : 0;
 }
 
-/* The newest one of each partition counts. */
-static void adopt(struct manifest *m, struct checkpoint *c) {
+void checkpoint_adopt(struct manifest *m, struct checkpoint *c) {
   for (uint32_t p = c->first; p < c->first + c->count; p++) {
     struct checkpoint *old = m->of_partition[p];
     if (old && old->sequence > c->sequence) continue;
@@ -82,12 +76,18 @@ static int decode_directory(struct manifest *m, const char *buf, uint32_t bytes,
     const char *what = "";
     struct checkpoint *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
-    if (decode_checkpoint(m, buf, bytes, &at, c, &what)) {
+    int r = checkpoint_decode(m, buf, bytes, &at, c, &what);
+    if (!r && (c->position < m->root.log_head || c->position > m->root.log_tail ||
+               c->sequence > m->root.sequence)) {
+      what = "does not fit the log that the root names";
+      r = -EBADMSG;
+    }
+    if (r) {
       free(c);
       REFUSE("checkpoint directory: entry %u %s", i, what);
     }
     m->largest_blocks = max_u64(m->largest_blocks, bytes_to_blocks(c->bytes));
-    adopt(m, c);
+    checkpoint_adopt(m, c);
   }
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
     if (!m->of_partition[p] && m->root.log_head > 0)
@@ -110,8 +110,8 @@ const char *checkpoint_header(const struct manifest *m, const struct checkpoint 
   return NULL;
 }
 
-static int read_checkpoint(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
-                           size_t why_bytes) {
+int checkpoint_read(struct manifest *m, const struct checkpoint *c, char *buf, char *why,
+                    size_t why_bytes) {
   uint64_t at = 0;
   for (uint32_t i = 0; i < c->extent_count; i++) {
     const struct extent *e = &c->extents[i];
@@ -160,7 +160,7 @@ static int load_entries(struct manifest *m, const struct checkpoint *c, const ch
 
 static int load_one(struct manifest *m, const struct checkpoint *c, char *why, size_t why_bytes) {
   if (!checkpoint_grow_buffer(m, round_up(c->bytes, BLOCK_BYTES))) return -ENOMEM;
-  int r = read_checkpoint(m, c, m->checkpoint_buf, why, why_bytes);
+  int r = checkpoint_read(m, c, m->checkpoint_buf, why, why_bytes);
   return r ? r : load_entries(m, c, m->checkpoint_buf, why, why_bytes);
 }
 
@@ -204,6 +204,7 @@ static void drop(struct manifest *m, struct checkpoint *c) {
     if (m->of_partition[p] != c) continue;
     m->of_partition[p] = NULL;
     m->losses->partition[p] = true;
+    m->losses->old[p] |= m->config.damaged == DAMAGED_SEARCH; /* gleaned */
   }
   free(c);
 }
@@ -218,6 +219,11 @@ int checkpoint_load_damaged(struct manifest *m, const struct root_shard *root) {
     d.blocks = bytes_to_blocks(root->dir_bytes);
     damage_report(&m->config.damage, &d);
   }
+  if (d.error && m->config.damaged == DAMAGED_SEARCH) {
+    m->losses->searched = true;
+    int r = checkpoint_search(m);
+    if (r) return r;
+  }
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     struct checkpoint *c = m->of_partition[p];
     if (!c && root->log_head > 0) m->losses->partition[p] = true;
@@ -231,6 +237,8 @@ int checkpoint_load_damaged(struct manifest *m, const struct root_shard *root) {
     if (c->extent_count) damage_place(&d, m->config.region, c->extents[0].block);
     d.blocks = c->extent_count ? c->extents[0].blocks : 0;
     damage_report(&m->config.damage, &d);
+    int r = m->config.damaged == DAMAGED_SEARCH ? checkpoint_glean(m, c) : 0;
+    if (r) return r;
     drop(m, c);
   }
   return 0;

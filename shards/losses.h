@@ -12,6 +12,7 @@ struct losses {
   bool partition[INDEX_PARTITIONS]; /* a blob that is not found may have been there */
   bool old[INDEX_PARTITIONS];       /* a blob that is found may be an old one */
   struct index *certain;            /* ids that changed behind the last lost change */
+  bool searched;                    /* checkpoints were searched for: they may be old ones */
   bool unknown;                     /* how many changes are lost */
 };
 

@@ -108,9 +108,9 @@ struct manifest_seal {
   bool flush_files; /* false: the caller flushes the device for all shards, after done */
   bool dirty;
   bool flushed; /* durable commits have flushed all of it already: no file needs a flush */
-  bool batched; /* has changes of manifest_note_batch() that no root names yet: either all shards that
-                   say so get into the next root, or none. Of a shard that stopped earlier: only in
-                   its first seal since. */
+  bool batched; /* has changes of manifest_note_batch() that no root names yet: either all shards
+                   that say so get into the next root, or none. Of a shard that stopped earlier:
+                   only in its first seal since. */
   int result;   /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
   struct root_shard root;
 };

@@ -329,7 +329,7 @@ static void start_seal(struct manifest *m) {
 
 static void barrier_start(struct manifest *m) {
   if (!m->seal_waiting && !m->stopped && manifest_batched(m) && !PLANTED(commit_covers_batches)) {
-    m->flush_asked = true; /* a root will do what a commit must not */
+    if (!m->sealed) m->flush_asked = true; /* a root does what a commit must not */
     return;
   }
   /* Else later: an end of a write, or the use of a reservation, makes room. */

@@ -31,8 +31,8 @@ static int lose_changes(struct manifest *m, uint64_t from, uint64_t to) {
   return index_create(&l->certain, m->config.hash_key);
 }
 
-void recover_report_log(const struct manifest *m, uint64_t position, uint64_t blocks, uint64_t changes,
-                       int error, const char *what) {
+void recover_report_log(const struct manifest *m, uint64_t position, uint64_t blocks,
+                        uint64_t changes, int error, const char *what) {
   char text[240];
   uint64_t place = log_place(position, m->config.region->log_blocks);
   size_t used = (size_t)snprintf(text, sizeof text, "log position %llu: %s; ",
@@ -53,7 +53,7 @@ void recover_report_log(const struct manifest *m, uint64_t position, uint64_t bl
 
 /* ---- Applying ---------------------------------------------------------------------------- */
 
-/* 0, -ENOMEM, or -ENOENT: deletes what is not there, and nothing is lost that could have been it. */
+/* 0, -ENOMEM, or -ENOENT: deletes what is not there, and nothing lost could have been it. */
 static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence) {
   struct losses *l = m->losses;
   uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
@@ -82,7 +82,8 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
     uint32_t n =
         log_entry_decode(&e, payload + at, f->payload_bytes - at, m->config.region->blocks, &what);
     if (!n) {
-      recover_report_log(m, f->position, frame_blocks(f->payload_bytes), f->entry_count - i, 0, what);
+      recover_report_log(m, f->position, frame_blocks(f->payload_bytes), f->entry_count - i, 0,
+                         what);
       return lose_changes(m, f->sequence + i, f->sequence + f->entry_count);
     }
     int r = apply_entry(m, &e, f->sequence + i);
@@ -141,8 +142,8 @@ static int skip_gap(struct manifest *m, struct replay *x, uint64_t end, uint64_t
   bool known = f.sequence != DAMAGE_COUNT_UNKNOWN;
   /* At the log's head it is not known which change is the first one. */
   bool counted = known && w->sequence > 0;
-  recover_report_log(m, from, p - from, counted ? f.sequence - w->sequence : DAMAGE_COUNT_UNKNOWN, error,
-             what);
+  recover_report_log(m, from, p - from, counted ? f.sequence - w->sequence : DAMAGE_COUNT_UNKNOWN,
+                     error, what);
   m->losses->unknown |= !counted;
   int r = lose_changes(m, w->sequence, known ? f.sequence : UINT64_MAX);
   *w = (struct walk){.position = p, .sequence = known ? f.sequence : w->sequence};
@@ -177,7 +178,8 @@ static uint64_t find_committed_end(struct manifest *m, struct log_reader *r, str
   for (;;) {
     int e = find_commits(r, &w, incarnation, limit, &committed);
     if (e)
-      recover_report_log(m, w.position, 1, DAMAGE_COUNT_UNKNOWN, e, "cannot be read: the log's end may be");
+      recover_report_log(m, w.position, 1, DAMAGE_COUNT_UNKNOWN, e,
+                         "cannot be read: the log's end may be");
     if (w.position < limit && is_damaged_commit(r, &w, incarnation)) {
       recover_report_log(m, w.position, 1, 0, 0, "a commit with one wrong bit");
       committed = ++w.position;
@@ -200,6 +202,32 @@ static uint64_t find_committed_end(struct manifest *m, struct log_reader *r, str
   }
 }
 
+/* Checkpoints that were searched for may be older than the log's head. What lies before it may not
+ * be overwritten yet: the first position from which sound frames lead to it. */
+static uint64_t earlier_head(struct log_reader *r, const struct root_shard *s) {
+  uint64_t log = r->m->config.region->log_blocks;
+  for (uint64_t p = s->log_tail > log ? s->log_tail - log : 0; p < s->log_head;) {
+    struct walk w = {.position = p};
+    struct frame f;
+    const char *what;
+    int error;
+    while (w.position < s->log_head && next_in_chain(r, &w, &f, &what, &error)) {
+    }
+    if (w.position == s->log_head) return p;
+    p = w.position > p ? w.position : p + 1;
+  }
+  return s->log_head;
+}
+
+/* Changes before the first frame are in checkpoints that are recent enough, and lost otherwise. */
+static int note_head(struct manifest *m, struct log_reader *r, uint64_t position) {
+  struct frame f;
+  const char *what;
+  int error;
+  if (position == 0 || !read_frame(r, position, &f, &what, &error)) return 0;
+  return lose_changes(m, 1, f.sequence);
+}
+
 static int replay_log(struct manifest *m, const struct root *root) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct replay x = {
@@ -208,10 +236,15 @@ static int replay_log(struct manifest *m, const struct root *root) {
       .incarnation_max = root->incarnation};
   if (!x.reader.window) return -ENOMEM;
   int r = recover_make_room(m);
+  if (m->losses->searched) {
+    x.w.position = earlier_head(&x.reader, s);
+    x.w.sequence = x.w.position == 0;
+    if (!r) r = note_head(m, &x.reader, x.w.position);
+  }
   if (!r) r = replay(m, &x, s->log_tail, s->sequence);
   if (!r && x.w.chained && (x.w.chain != s->chain || x.w.sequence != s->sequence)) {
     recover_report_log(m, s->log_tail, 0, DAMAGE_COUNT_UNKNOWN, 0,
-               "the log's end is not the one that the root names");
+                       "the log's end is not the one that the root names");
     r = lose_changes(m, s->sequence, UINT64_MAX);
   }
   if (!r) {

@@ -66,16 +66,19 @@ struct shard_op {
 _Static_assert(sizeof(struct shard_op) <= 168, "fits the opaque part of struct sr_request");
 
 /* Parts of an atomic batch. Nobody else may touch them in between; in this order:
- *   OP_PREPARE          each put by itself: space is taken and the data are written. A failed one
- *                       holds nothing.
- *   OP_PARTS_RESERVE    all parts of a shard at once, by an op that is the first of them: makes sure
- *                       that OP_PARTS_APPLY cannot fail. -EAGAIN: the log has no room now;
- *                       -ENOSPC: it never will; -EIO, -EROFS, -ENOMEM.
- *   OP_PARTS_APPLY      all changes at once, in their order; each part's result: 0, or -ENOENT of
- *                       a delete
- * or, instead of the last: OP_PARTS_UNRESERVE, then RESERVE again or OP_PARTS_CANCEL, which gives
- * back what the prepares took. The latter two leave the results as they are. The owner sees to it
- * that no store-wide flush seals between the first RESERVE and the last APPLY of a batch. */
+ *
+ *   OP_PREPARE        each put by itself: space is taken, the data are written. A failed one holds
+ *                     nothing.
+ *   OP_PARTS_RESERVE  all parts in a shard at once, by an op that is the first of them: makes sure
+ *                     that applying cannot fail. -EAGAIN: no room in the log now; -ENOSPC: there
+ *                     never will be; -EIO, -EROFS, -ENOMEM.
+ *   OP_PARTS_APPLY    all changes at once, in their order; each part's result: 0, or -ENOENT of a
+ *                     delete
+ *
+ * or, instead of the last, OP_PARTS_UNRESERVE; then RESERVE again, or OP_PARTS_CANCEL, which gives
+ * back what the prepares took. These two leave the results as they are.
+ * The owner sees to it that no store-wide flush seals between the first RESERVE and the last APPLY
+ * of a batch. */
 struct shard_part {         /* in op->io, filled before the prepare */
   struct shard_op *sibling; /* the next part in the same shard */
   uint8_t kind;             /* OP_PUT or OP_DELETE */
@@ -121,10 +124,10 @@ int shard_punch(struct shard *shard, struct shard_vacuum_result *result);
 
 struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
 
-/* Scrub: reads again all that counts on disk and verifies it: the manifest's part, then every blob to
- * the end of its last block. One pass at a time, beside requests, with buffers of its own. Findings
- * go to manifest_config.damage, one for each place or blob. A blob that is replaced, moved or deleted
- * meanwhile is no finding. */
+/* Scrub: reads again all that counts on disk and verifies it: the manifest's part, then every blob
+ * to the end of its last block. One pass at a time, beside requests, with buffers of its own.
+ * Findings go to manifest_config.damage, one for each place or blob. A blob that is replaced, moved
+ * or deleted meanwhile is no finding. */
 struct shard_scrub_stats {
   bool running;
   uint64_t passes; /* that came to their end */

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "shards/manifest_scrub.h"
 
@@ -199,15 +198,13 @@ int shard_scrub_start(struct shard *s) {
   if (s->scrub) return -EBUSY;
   struct scrub *c = calloc(1, sizeof *c);
   if (!c) return -ENOMEM;
-  void *bufs = mmap(NULL, (size_t)SCRUB_SLOTS * SCRUB_IO_BYTES, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  int r = bufs == MAP_FAILED ? -ENOMEM : manifest_scrub_begin(&c->meta, s->manifest);
+  c->bufs = aligned_alloc(BLOCK_BYTES, (size_t)SCRUB_SLOTS * SCRUB_IO_BYTES);
+  int r = c->bufs ? manifest_scrub_begin(&c->meta, s->manifest) : -ENOMEM;
   if (r) {
-    if (bufs != MAP_FAILED) munmap(bufs, (size_t)SCRUB_SLOTS * SCRUB_IO_BYTES);
+    free(c->bufs);
     free(c);
     return r;
   }
-  c->bufs = bufs;
   for (uint32_t i = 0; i < SCRUB_SLOTS; i++) {
     c->slots[i].shard = s;
     c->slots[i].buf = c->bufs + (size_t)i * SCRUB_IO_BYTES;
@@ -227,7 +224,7 @@ void scrub_finish(struct shard *s) {
   if (!c) return;
   check(!scrub_busy(s));
   manifest_scrub_finish(&c->meta);
-  munmap(c->bufs, (size_t)SCRUB_SLOTS * SCRUB_IO_BYTES);
+  free(c->bufs);
   free(c);
   s->scrub = NULL;
   s->scrub_stats.running = false;

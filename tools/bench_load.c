@@ -105,6 +105,8 @@ static void finish(struct load *l) {
 
 static bool time_is_up(struct load *l) {
   if (l->stopping || l->left == 0) return true;
+  /* What is to be verified is there, whichever load is the slower one. */
+  if (l->verify && l->rw == RW_PUT && l->cursor < l->count) return false;
   return l->left == UINT64_MAX && bench_now_ns() >= l->deadline_ns;
 }
 

@@ -38,10 +38,9 @@ static int verify_writes(struct bench *b, struct bench_result *result) {
   if (!again) return -ENOMEM;
   read.o.rw = RW_GET;
   read.o.control = false;
-  read.o.blobs = b->o.rw == RW_PUT && result->ops < b->o.blobs ? result->ops : b->o.blobs;
   read.o.where = WHERE_CLIENT;
   read.o.runtime_s = b->o.runtime_s < 1 ? b->o.runtime_s : 1;
-  int r = read.o.blobs ? bench_run_store(&read, again) : 0;
+  int r = result->error ? 0 : bench_run_store(&read, again);
   result->errors += again->errors;
   if (result->error == 0) result->error = again->error;
   result->mismatch |= again->mismatch;

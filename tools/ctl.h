@@ -4,6 +4,8 @@
  *   ctl_store.c   format, info, stats, flush, vacuum, grow
  *   ctl_blob.c    ls, put, get, rm, stat
  *   ctl_check.c   check
+ *   ctl_damage.c  what the library says is damaged
+ *   ctl_salvage.c salvage
  */
 #ifndef TOOLS_CTL_H
 #define TOOLS_CTL_H
@@ -15,7 +17,7 @@ struct ctl_options {
   const char *store;    /* WHERE */
   const char *words[2]; /* what follows: the id, the file */
   int word_count;
-  bool json, scrub, force, durable, if_absent, no_checksum, help, offset_given, bytes_given;
+  bool json, scrub, files, force, durable, if_absent, no_checksum, help, offset_given, bytes_given;
   int prealloc;
   uint64_t size_bytes, shards, log_bytes, offset, bytes, add_bytes;
   const char *add_device, *cores;
@@ -42,6 +44,7 @@ int ctl_get(const struct ctl_options *o);
 int ctl_rm(const struct ctl_options *o);
 int ctl_stat(const struct ctl_options *o);
 int ctl_check(const struct ctl_options *o);
+int ctl_salvage(const struct ctl_options *o);
 
 struct ctl_session {
   struct sr_store *store;
@@ -57,6 +60,9 @@ int ctl_fail(const char *what, int64_t error);
 int ctl_id(const struct ctl_options *o, struct sr_id *id);
 /* Writes the tree to stdout and frees it. */
 int ctl_print_json(struct js *root);
+/* A line on stdout, or an entry of a JSON array. store: for what has no place of its own. */
+void ctl_damage_print(const struct sr_damage *d, const char *store);
+void ctl_damage_json(const struct sr_damage *d, const char *store, struct js *list);
 const char *ctl_human_bytes(uint64_t bytes, char text[32]);
 
 #endif

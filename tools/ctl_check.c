@@ -56,35 +56,14 @@ static void find(struct check *c, const char *where, const char *format, ...) {
 /* Of --scrub: the library has looked, and says what it found and where. */
 static void damage_finding(void *arg, const struct sr_damage *d) {
   struct check *c = arg;
-  char where[320], id[33] = "";
-  if (d->kind == SR_DAMAGE_BLOB || d->kind == SR_DAMAGE_OLD) sr_id_format(d->id, id);
-  if (d->where)
-    snprintf(where, sizeof where, "%s, byte %" PRIu64, d->where, d->offset_bytes);
-  else
-    snprintf(where, sizeof where, "%s", d->shard >= 0 ? "" : c->o->store);
-  if (d->shard >= 0) {
-    size_t used = strlen(where);
-    snprintf(where + used, sizeof where - used, "%sshard %d", used ? ", " : "", d->shard);
-  }
   bool note = d->kind == SR_DAMAGE_NOTE;
   pthread_mutex_lock(&c->mutex);
   c->found += !note;
   c->notes += note;
-  if (!c->findings) {
-    const char *colon = d->kind == SR_DAMAGE_OLD ? " " : ": ";
-    printf("%s%s: %s%s%s%s; remedy: %s\n", note ? "note: " : "", where, *id ? "blob " : "", id,
-           *id ? colon : "", d->what, d->remedy);
-  } else {
-    struct js *f = js_add(note ? c->js_notes : c->findings, NULL, js_object());
-    js_text(f, "where", where);
-    js_text(f, "what", d->what);
-    js_text(f, "remedy", d->remedy);
-    if (d->where) js_text(f, "file", d->where);
-    if (d->where) js_count(f, "offset_bytes", d->offset_bytes);
-    if (d->bytes) js_count(f, "bytes", d->bytes);
-    if (d->shard >= 0) js_count(f, "shard", (uint64_t)d->shard);
-    if (*id) js_text(f, "id", id);
-  }
+  if (c->findings)
+    ctl_damage_json(d, c->o->store, note ? c->js_notes : c->findings);
+  else
+    ctl_damage_print(d, c->o->store);
   pthread_mutex_unlock(&c->mutex);
 }
 
@@ -101,7 +80,7 @@ static void log_finding(void *arg, enum sr_log_level level, const char *line) {
     pthread_mutex_lock(&c->mutex);
     snprintf(c->detail, sizeof(c->detail), "%s", line);
     pthread_mutex_unlock(&c->mutex);
-  } else if (level == SR_LOG_WARNING) {
+  } else if (level == SR_LOG_WARNING && !c->o->scrub) {
     fprintf(stderr, "shard-ctl: %s\n", line);
   }
 }

@@ -23,6 +23,8 @@ static const struct ctl_command commands[] = {
     {"stat", "ID", "size of a blob", 1, 1, ctl_stat},
     {"check", "", "read everything, verify every checksum; a line for each finding", 0, 0,
      ctl_check},
+    {"salvage", "TARGET", "copy all that still verifies into a new store (--files: into files)", 1,
+     1, ctl_salvage},
     {"vacuum", "", "move blobs down and give space back to the file system", 0, 0, ctl_vacuum},
     {"stats", "", "counters of the store and its cores", 0, 0, ctl_stats},
     {"flush", "", "open, flush, close", 0, 0, ctl_flush},
@@ -41,7 +43,7 @@ static const char *remedy(int error) {
   case ENOTSUP:
     return "a newer or unknown format: use a newer shard-ctl";
   case EBADMSG:
-    return "damaged; what can be read can be copied with get";
+    return "damaged: look with check --scrub, copy what is intact with salvage";
   case EACCES:
     return "no permission: run as the owner";
   case EROFS:
@@ -177,6 +179,7 @@ int main(int argc, char **argv) {
       {"add-device", ARG_TEXT, &o.add_device, .help = "grow: a further device or file"},
       {"scrub", ARG_FLAG, &o.scrub,
        .help = "check: every byte that counts, in spite of damage; a remedy for each finding"},
+      {"files", ARG_FLAG, &o.files, .help = "salvage: a file for each blob, named by its id"},
       {"version", ARG_FLAG, &version, .help = ""},
       {"help", ARG_FLAG, &o.help, .help = ""},
       {NULL, 0, NULL, .help = NULL},

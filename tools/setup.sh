@@ -31,6 +31,13 @@ ensure_packages() {
     die "apt-get could not install: ${missing[*]}"
 }
 
+# ensure_fuzzer: clang with libFuzzer and the sanitizers. Its runtime is a package of its own.
+ensure_fuzzer() {
+  ensure_packages clang
+  ! command -v dpkg-query > /dev/null ||
+    ensure_packages "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+}
+
 # ensure_configured DIR OPTION...: a build directory with these meson options. The options are
 # noted in it, so that only a change of them configures again.
 ensure_configured() {

@@ -4,6 +4,7 @@
 #define TESTS_API_FIXTURE_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +34,13 @@ static inline struct sr_request request_of_op(uint32_t op, uint64_t id, void *bu
 static inline struct sr_id id_of(uint64_t n) { return (struct sr_id){0x5eed, n}; }
 
 static inline void keep_log(void *arg, enum sr_log_level level, const char *line) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* any core may have something to say */
   struct fixture *f = arg;
-  size_t used = strlen(f->log);
   (void)level;
+  pthread_mutex_lock(&lock);
+  size_t used = strlen(f->log);
   snprintf(f->log + used, sizeof f->log - used, "%s\n", line);
+  pthread_mutex_unlock(&lock);
 }
 
 static inline int fixture_setup(void **state) {

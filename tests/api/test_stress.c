@@ -18,7 +18,7 @@
 #include "tests/random.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define STEPS 250u
+#define STEPS 600u
 #else
 #define STEPS 1000u
 #endif

@@ -2,8 +2,8 @@
  * it accepts has one owner for each block, and works on; what it refuses, it names; in spite of
  * damage it comes up with what is left, read-only.
  *
- * Input: one byte of flags (1: in spite of damage, too; 2: searching all blocks), then pieces:
- * region_pieces.h. */
+ * Input: one byte of flags (1: in spite of damage, too; 2: searching all blocks; 4 and 8: how far
+ * it is used), then pieces: region_pieces.h. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -71,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (r == 0) digest = manifest_verify(m);
     if (flags & 1) recover_in_spite(c, root, r ? NULL : &digest, flags & 2);
     if (r == 0 && root->shards[0].log_tail < ROOM && root->shards[0].sequence < ROOM)
-      manifest_use(m, &c, root);
+      manifest_use(m, &c, root, flags >> 2 & 3);
     manifest_destroy(m);
     c.device->ops->destroy(c.device);
   }

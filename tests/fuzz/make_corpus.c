@@ -43,5 +43,7 @@ int main(int argc, char **argv) {
   corpus_format();
   corpus_log();
   corpus_region();
+  corpus_image();
+  corpus_text();
   return 0;
 }

@@ -169,7 +169,8 @@ static void take_root(struct pieces *p, uint8_t repair, struct feed *f) {
 static void take_piece(struct pieces *p, struct feed *f) {
   uint8_t kind = feed_u8(f) % PIECE_KINDS, repair = feed_u8(f);
   uint16_t place = feed_u16(f);
-  size_t length = min_u64(feed_u16(f), f->left);
+  uint64_t length = feed_u16(f); /* taken before `left` is looked at */
+  length = min_u64(length, f->left);
   struct feed own = {f->at, length};
   f->at += length;
   f->left -= length;

@@ -213,17 +213,23 @@ static void change(struct manifest *m, const struct manifest_config *config) {
   use_delete(m, config, id);
 }
 
-void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root) {
+void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root,
+                  uint32_t steps) {
+  if (steps == 0) return;
   use_flush(m, config, root); /* an open writes a root before anything else */
-  recover_same(m, config, root);
+  if (steps == 1) {
+    recover_same(m, config, root);
+    return;
+  }
   change(m, config);
   manifest_verify(m);
   use_commit(m, config);
   recover_same(m, config, root);
+  if (steps == 2) return;
   use_checkpoint(m, config, root);
-  recover_same(m, config, root);
   change(m, config);
   use_flush(m, config, root);
+  manifest_verify(m);
   recover_same(m, config, root);
 }
 

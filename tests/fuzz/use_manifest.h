@@ -12,10 +12,11 @@
 uint64_t manifest_verify(struct manifest *m);
 /* The same of the blobs alone: after a recovery in spite of damage. */
 uint64_t manifest_verify_blobs(struct manifest *m);
-/* Changes, commits, flushes and checkpoints m (not read-only, on a device that completes when
- * polled), and recovers from what is on disk then: always what was in memory. config, root: those m
- * was recovered with; root becomes the last durable one. */
-void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root);
+/* Flushes (steps 1), changes and commits (2), and checkpoints (3) m, which is not read-only and on
+ * a device that completes when polled, and recovers from what is on disk then: always what was in
+ * memory. config, root: those m was recovered with; root becomes the last durable one. */
+void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root,
+                  uint32_t steps);
 /* The steps of it, for the corpus. use_put: 0, -EAGAIN or -ENOSPC. */
 int use_put(struct manifest *m, const struct manifest_config *config, struct blob_id id,
             uint64_t bytes, uint8_t flags);

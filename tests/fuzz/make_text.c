@@ -1,0 +1,113 @@
+/* make_text.c - corpus of the targets that read text, and of options. */
+#include <stdio.h>
+
+#include "api/shardring.h"
+#include "tests/fuzz/make_corpus.h"
+
+static void add_all(const char *target, const char *const texts[], size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "%02zu", i);
+    corpus_add_text(target, name, texts[i]);
+  }
+}
+
+static void add_ids(void) {
+  static const char *const texts[] = {"0",   "0123456789abcdefFEDCBA9876543210", "0x7f", "0X", "g",
+                                      "0x0", "123456789012345678901234567890123"};
+  add_all("id", texts, array_size(texts));
+}
+
+static void add_names(void) {
+  static const char *const texts[] = {
+      "mem:64M",   "mem:256M:4", "mem:1G:1", "mem:16777216",  "mem:",        "mem:-1",
+      "mem:16M:0", "mem:32M: 2", "fd:3",     "fd:2147483647", "fd:-1",       "fd: 9",
+      "fd:+9",     "/a",         "/a,/b,/c", "/a,,/b",        "/dev/a,fd:4", ","};
+  add_all("names", texts, array_size(texts));
+}
+
+/* Words are parted by "|" here. */
+static void add_args(void) {
+  static const char *const lines[] = {
+      "--flag|--text=a|--number=7|--size=64k|--seconds=1.5s|--choice=two|word",
+      "--number|12|--|--flag|x|y",
+      "--size=1TiB|--seconds=250ms|--seconds=2m|--flag=0",
+      "--store=mem:|--create|--size=64M|--shards=2|--rw=randread|--bs=4k|--iodepth=8|--batch=4",
+      "--store=/x|--rw=put|--blob-size=1MiB|--blobs=100|--where=client|--numjobs=4|--runtime=10ms",
+      "--store=/x|--control|--verify|--seed=18446744073709551615|--cores=0-3,8|--device=pool",
+      "--engine=raw|--prealloc=unwritten|--lat-sample=1|--gtod_reduce|--output-format=json",
+      "--help",
+      "--version",
+      "1|2|3|1k|18446744073709551615|99999999999999999999|16EiB|7tb|--output=y",
+  };
+  static struct draft d;
+  for (size_t i = 0; i < array_size(lines); i++) {
+    char name[16];
+    d.count = 0;
+    draft_bytes(&d, lines[i], strlen(lines[i]));
+    for (size_t k = 0; k < d.count; k++)
+      if (d.bytes[k] == '|') d.bytes[k] = 0;
+    snprintf(name, sizeof name, "%02zu", i);
+    corpus_add("args", name, d.bytes, d.count);
+  }
+}
+
+static void add_cpus(void) {
+  static const struct {
+    uint8_t machine;
+    uint16_t cores, shards;
+    const char *list, *allowed;
+  } asks[] = {
+      {0, 0, 8, "", ""},    {0, 4, 10, "", "0-3,8-15"}, {0, 0, 3, "0-3,8,15", ""},
+      {0, 0, 3, "1,1", ""}, {1, 0, 1024, "0", "0"},     {2, 3, 2, "", "0-2"},
+      {0, 16, 0, "", ""},   {0, 0, 5, "0-3,", ""},      {0, 0, 5, "8191-8192", "0-8191"},
+  };
+  static struct draft d;
+  for (size_t i = 0; i < array_size(asks); i++) {
+    char name[16];
+    d.count = 0;
+    draft_number(&d, asks[i].machine, 1);
+    draft_number(&d, asks[i].cores, 2);
+    draft_number(&d, asks[i].shards, 2);
+    draft_number(&d, UINT64_C(0xff01000100010001), 8);
+    draft_bytes(&d, asks[i].list, strlen(asks[i].list) + 1);
+    draft_bytes(&d, asks[i].allowed, strlen(asks[i].allowed) + 1);
+    snprintf(name, sizeof name, "%02zu", i);
+    corpus_add("cpus", name, d.bytes, d.count);
+  }
+}
+
+static void add_options(const char *name, uint8_t which, size_t says, const void *from,
+                        size_t bytes) {
+  static struct draft d;
+  d.count = 0;
+  draft_number(&d, which, 1);
+  draft_number(&d, says, 2);
+  draft_bytes(&d, (const char *)from + sizeof(size_t), bytes - sizeof(size_t));
+  corpus_add("options", name, d.bytes, d.count);
+}
+
+static void add_all_options(void) {
+  struct sr_format_options format = SR_FORMAT_OPTIONS_INIT;
+  struct sr_open_options open = SR_OPEN_OPTIONS_INIT;
+  struct sr_port_options port = SR_PORT_OPTIONS_INIT;
+  format.size_bytes = 1 << 30;
+  format.shards = 4;
+  open.queue_depth = 64;
+  port.depth = 128;
+  add_options("format", 0, sizeof format, &format, sizeof format);
+  add_options("open", 1, sizeof open, &open, sizeof open);
+  add_options("port", 2, sizeof port, &port, sizeof port);
+  add_options("older", 0, sizeof(size_t), &format, sizeof format);
+  add_options("newer", 2, sizeof port + 32, &port, sizeof port);
+  add_options("newer_and_used", 2, sizeof open, &open, sizeof open);
+  add_options("too_large", 1, 5000, &open, sizeof open);
+}
+
+void corpus_text(void) {
+  add_ids();
+  add_names();
+  add_args();
+  add_cpus();
+  add_all_options();
+}
