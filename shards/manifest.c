@@ -68,46 +68,58 @@ static bool group_fits(const struct manifest *m, const struct manifest_group *g)
          m->config.region->log_blocks;
 }
 
-int manifest_reserve_group(struct manifest *m, const struct manifest_group *g) {
+/* Without the group's own bounds: by values, since every put goes through it. */
+static inline int reserve(struct manifest *m, uint64_t small_bytes, uint32_t large,
+                          uint64_t large_bytes, uint32_t frames, bool puts) {
   if (m->config.read_only) return -EROFS;
   if (m->stopped) return -EIO;
-  uint64_t small = m->small_reserved + g->small_bytes;
-  uint64_t large_bytes = m->large_reserved_bytes + g->large_bytes;
-  uint32_t count = m->reserved_count + group_frames(g);
-  if (g->count > 1 && !group_fits(m, g)) return -ENOSPC;
-  if (!buffers_suffice(m, small, m->large_reserved + g->large)) return -EAGAIN;
-  m->log_short = !log_suffices(m, small + large_bytes, count, g->puts);
+  uint64_t small = m->small_reserved + small_bytes;
+  large += m->large_reserved;
+  large_bytes += m->large_reserved_bytes;
+  frames += m->reserved_count;
+  if (!buffers_suffice(m, small, large)) return -EAGAIN;
+  m->log_short = !log_suffices(m, small + large_bytes, frames, puts);
   if (m->log_short) return -EAGAIN;
   m->small_reserved = small;
-  m->large_reserved += g->large;
+  m->large_reserved = large;
   m->large_reserved_bytes = large_bytes;
-  m->reserved_count = count;
+  m->reserved_count = frames;
   return 0;
 }
 
-int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
-  struct manifest_group g = {0};
-  manifest_group_add(&g, extents, granules);
-  int r = manifest_reserve_group(m, &g);
-  if (r) return r;
-  r = index_reserve(m->index, hash, extents, granules);
-  if (r) manifest_cancel_group(m, &g);
-  return r;
+static inline void cancel(struct manifest *m, uint64_t small_bytes, uint32_t large,
+                          uint64_t large_bytes, uint32_t frames) {
+  check(m->reserved_count >= frames && m->large_reserved >= large &&
+        m->small_reserved >= small_bytes);
+  m->small_reserved -= small_bytes;
+  m->large_reserved -= large;
+  m->large_reserved_bytes -= large_bytes;
+  m->reserved_count -= frames;
+}
+
+int manifest_reserve_group(struct manifest *m, const struct manifest_group *g) {
+  if (g->count > 1 && !m->config.read_only && !m->stopped && !group_fits(m, g)) return -ENOSPC;
+  return reserve(m, g->small_bytes, g->large, g->large_bytes, group_frames(g), g->puts);
 }
 
 void manifest_cancel_group(struct manifest *m, const struct manifest_group *g) {
-  check(m->reserved_count >= group_frames(g) && m->large_reserved >= g->large &&
-        m->small_reserved >= g->small_bytes && m->large_reserved_bytes >= g->large_bytes);
-  m->small_reserved -= g->small_bytes;
-  m->large_reserved -= g->large;
-  m->large_reserved_bytes -= g->large_bytes;
-  m->reserved_count -= group_frames(g);
+  cancel(m, g->small_bytes, g->large, g->large_bytes, group_frames(g));
+}
+
+int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
+  uint32_t bytes = reserved_bytes(extents, granules);
+  bool is_large = bytes > ENTRY_SMALL_MAX;
+  int r = reserve(m, is_large ? 0 : bytes, is_large, is_large ? bytes : 0, 1, extents > 0);
+  if (r) return r;
+  r = index_reserve(m->index, hash, extents, granules);
+  if (r) manifest_cancel(m, extents, granules);
+  return r;
 }
 
 void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules) {
-  struct manifest_group g = {0};
-  manifest_group_add(&g, extents, granules);
-  manifest_cancel_group(m, &g);
+  uint32_t bytes = reserved_bytes(extents, granules);
+  bool is_large = bytes > ENTRY_SMALL_MAX;
+  cancel(m, is_large ? 0 : bytes, is_large, is_large ? bytes : 0, 1);
 }
 
 void manifest_use_group(struct manifest *m, const struct manifest_group *g) {

@@ -171,35 +171,61 @@ static int replay(struct manifest *m, struct replay *x, uint64_t end, uint64_t e
   return r;
 }
 
+/* Where the committed log ends. */
+struct log_end {
+  uint64_t position;
+  uint64_t
+      sequence; /* of the next change, if the last frame is bad; else unknown: that frame says it */
+  uint64_t chain_end;
+  int error; /* the place where the chain ends cannot be read: perhaps it is not the end */
+};
+
+/* The next place behind w from which frames lead to a commit: w goes behind it. 0: none. */
+static uint64_t next_commit(struct log_reader *r, struct walk *w, uint64_t incarnation,
+                            uint64_t limit) {
+  uint64_t past = min_u64(w->position + HOLE_SCAN_BLOCKS, limit), found = 0;
+  for (uint64_t p = w->position + 1; p < past; p++) {
+    struct frame f;
+    const char *what;
+    int error;
+    if (!read_frame(r, p, &f, &what, &error)) continue;
+    if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
+    struct walk from = {.position = p};
+    (void)find_commits(r, &from, incarnation, limit, &found);
+    if (!found) continue;
+    *w = from;
+    return found;
+  }
+  return 0;
+}
+
 /* Behind the root's tail: as far as a commit covers it, holes or not. */
-static uint64_t find_committed_end(struct manifest *m, struct log_reader *r, struct walk w,
-                                   uint64_t incarnation, uint64_t limit) {
-  uint64_t committed = w.position;
+static struct log_end find_end(struct log_reader *r, struct walk w, uint64_t incarnation,
+                               uint64_t limit) {
+  struct log_end end = {.position = w.position, .sequence = DAMAGE_COUNT_UNKNOWN};
   for (;;) {
-    int e = find_commits(r, &w, incarnation, limit, &committed);
-    if (e)
-      recover_report_log(m, w.position, 1, DAMAGE_COUNT_UNKNOWN, e,
-                         "cannot be read: the log's end may be");
+    end.error = find_commits(r, &w, incarnation, limit, &end.position);
+    end.chain_end = w.position;
     if (w.position < limit && is_damaged_commit(r, &w, incarnation)) {
-      recover_report_log(m, w.position, 1, 0, 0, "a commit with one wrong bit");
-      committed = ++w.position;
+      end.position = ++w.position;
+      end.sequence = w.sequence;
       w.chained = false;
       continue;
     }
-    uint64_t p = w.position + 1, past = min_u64(w.position + HOLE_SCAN_BLOCKS, limit), found = 0;
-    for (; p < past && !found; p++) {
-      struct frame f;
-      const char *what;
-      int error;
-      if (!read_frame(r, p, &f, &what, &error)) continue;
-      if (f.incarnation != incarnation || f.sequence < w.sequence) continue;
-      struct walk from = {.position = p};
-      (void)find_commits(r, &from, incarnation, limit, &found);
-      if (found) w = from;
-    }
-    if (!found) return committed;
-    committed = found;
+    uint64_t found = next_commit(r, &w, incarnation, limit);
+    if (!found) return end;
+    end.position = found;
+    end.sequence = DAMAGE_COUNT_UNKNOWN;
   }
+}
+
+static int replay_tail(struct manifest *m, struct replay *x, uint64_t limit) {
+  struct log_end end = find_end(&x->reader, x->w, x->incarnation, limit);
+  int r = replay(m, x, end.position, end.sequence);
+  if (r || !end.error) return r;
+  recover_report_log(m, end.chain_end, 1, DAMAGE_COUNT_UNKNOWN, end.error,
+                     "cannot be read; whether the log ends here is unknown");
+  return lose_changes(m, x->w.sequence, UINT64_MAX);
 }
 
 /* Checkpoints that were searched for may be older than the log's head. What lies before it may not
@@ -251,8 +277,7 @@ static int replay_log(struct manifest *m, const struct root *root) {
     uint64_t limit = s->log_head + m->config.region->log_blocks;
     x.w = (struct walk){s->log_tail, s->sequence, s->chain, true};
     x.incarnation = root->incarnation;
-    uint64_t end = find_committed_end(m, &x.reader, x.w, root->incarnation, limit);
-    r = replay(m, &x, end, DAMAGE_COUNT_UNKNOWN);
+    r = replay_tail(m, &x, limit);
   }
   free(x.reader.window);
   m->position = x.w.position;

@@ -67,6 +67,11 @@ static void collect(void *arg, const struct damage *d) {
 
 static void no_line(void *arg, int level, const char *text) { (void)arg, (void)level, (void)text; }
 
+static uint64_t image_now(void *arg) {
+  const struct image *x = arg;
+  return x->now_ns;
+}
+
 int image_open(struct image *x, enum damaged_mode mode) {
   struct backing *list[IMAGE_PARTS];
   for (uint32_t i = 0; i < x->parts; i++) list[i] = &x->backings[i];
@@ -82,6 +87,8 @@ int image_open(struct image *x, enum damaged_mode mode) {
                                 .logger = {no_line, NULL},
                                 .damaged = mode,
                                 .damage = {collect, x}};
+  struct clock clock = {image_now, x};
+  config.clock = &clock;
   x->report_count = 0;
   int r = layout_open_backings(&config.layout, list, x->parts, true, &config.logger);
   if (r) return r;

@@ -21,6 +21,7 @@ struct image {
   uint32_t parts;
   struct backing *owned[IMAGE_PARTS], backings[IMAGE_PARTS];
   char *bytes[IMAGE_PARTS];
+  uint64_t now_ns;     /* the store's clock: set by the test */
   struct store *store; /* while it is open */
   struct sr_port *port;
   struct image_report reports[IMAGE_REPORTS];

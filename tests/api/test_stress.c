@@ -47,6 +47,7 @@ struct worker {
 };
 #define MEMORY_BYTES (2u << 20)
 static const char *engine; /* of this run */
+static uint32_t step_count = STEPS;
 
 /* False, told and counted if it is wrong. */
 #define expect(w, what) ((what) || (tell(w, #what, __LINE__), false))
@@ -365,7 +366,7 @@ static void *work(void *arg) {
   struct worker *w = arg;
   uint32_t all = 0;
   for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) all += steps[i].weight;
-  for (uint32_t i = 0; i < STEPS && !w->wrong; i++) {
+  for (uint32_t i = 0; i < step_count && !w->wrong; i++) {
     uint64_t dice = below(w, all);
     size_t k = 0;
     while (dice >= steps[k].weight) dice -= steps[k++].weight;
@@ -379,7 +380,7 @@ static void *work(void *arg) {
 /* Comes, looks at what stays as it is, and goes. */
 static void *visit(void *arg) {
   struct worker *w = arg;
-  for (uint32_t i = 0; i < STEPS / 10 && !w->wrong; i++) {
+  for (uint32_t i = 0; i < step_count / 10 && !w->wrong; i++) {
     if (!expect(w, sr_port_open(w->store, NULL, &w->port) == 0)) break;
     for (uint32_t k = 0; k < 5; k++) {
       uint32_t n = (uint32_t)below(w, CONSTANTS);
@@ -483,7 +484,10 @@ static void on_files_by_rings(void **state) {
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-int main(void) {
+/* usage: test_stress [STEPS [TEST]]: shorter for slow tools, longer for a night. */
+int main(int argc, char **argv) {
+  if (argc > 1) step_count = (uint32_t)strtoul(argv[1], NULL, 10);
+  if (argc > 2) cmocka_set_test_filter(argv[2]);
   const struct CMUnitTest tests[] = {TEST(in_memory), TEST(on_files_by_threads),
                                      TEST(on_files_by_rings)};
   return cmocka_run_group_tests_name("stress", tests, NULL, NULL);
