@@ -360,9 +360,12 @@ static int open_shard(struct core *core, uint32_t number) {
                                              .incarnation = l->root->incarnation + 1,
                                              .clock = store->clock,
                                              .logger = store->logger,
+                                             .checkpoint_group_bytes =
+                                                 store->config.checkpoint_group_bytes,
                                              .read_only = store->config.read_only,
                                              .damaged = store->config.damaged,
                                              .damage = {damage_log_report, &store->damage}},
+                                .works_max = store->config.works_max,
                                 .background =
                                     !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);

@@ -43,10 +43,12 @@ void flusher_request(struct flusher *f, struct shard_op *op) {
 }
 
 void flusher_start(struct flusher *f) {
-  if (f->state == FLUSH_IDLE && f->waiting.count && !f->store->batcher.inside) start(f);
+  bool gate_empty = !f->store->batcher.inside || PLANTED(gate_left_open);
+  if (f->state == FLUSH_IDLE && f->waiting.count && gate_empty) start(f);
 }
 
 bool flusher_gate_open(const struct flusher *f) {
+  if (PLANTED(gate_left_open)) return true;
   return f->state == FLUSH_IDLE ? f->waiting.count == 0 : f->state != FLUSH_SEALING;
 }
 
@@ -133,8 +135,10 @@ static void start(struct flusher *f) {
 static void file_flushed(struct io *io) {
   struct flush_file *file = container_of(io, struct flush_file, io);
   struct flush_core *c = file->core;
-  file->result = PLANTED(ignore_failed_flush) ? 0 : io->result;
-  if (--c->pending == 0) core_complete(&c->flusher->store->cores[c - c->flusher->cores], &c->op);
+  struct store *store = c->flusher->store;
+  if (io->result && !PLANTED(ignore_failed_flush))
+    backing_flush_failed(store->layout->backings[io->file]);
+  if (--c->pending == 0) core_complete(&store->cores[c - c->flusher->cores], &c->op);
 }
 
 /* On each core: its files, all in one submission. */
@@ -178,14 +182,14 @@ static void enter_flushing(struct flusher *f) {
     enter_rooting(f);
 }
 
-/* A failed flush of any of its files is the shard's failure. */
+/* A failed flush of any of its files is the shard's failure, be it this one or an earlier one of
+ * another shard. */
 static void spread_results(struct flusher *f) {
   const struct layout *l = f->store->layout;
   for (uint32_t s = 0; s < f->store->shard_count; s++) {
     struct manifest_seal *seal = &f->shards[s].seal;
     if (!seal->dirty) continue;
-    for (uint32_t i = 0; i < l->regions[s].segment_count && !seal->result; i++)
-      seal->result = f->files[l->regions[s].segments[i].file].result;
+    if (region_flush_failed(&l->regions[s])) seal->result = -EIO;
   }
 }
 
@@ -195,7 +199,7 @@ static void spread_batches(struct flusher *f) {
   bool torn = false;
   for (uint32_t s = 0; s < f->store->shard_count; s++)
     torn |= f->shards[s].seal.batched && f->shards[s].seal.result;
-  for (uint32_t s = 0; s < f->store->shard_count && torn; s++) {
+  for (uint32_t s = 0; s < f->store->shard_count && torn && !PLANTED(tear_a_batch); s++) {
     struct manifest_seal *seal = &f->shards[s].seal;
     if (seal->batched && !seal->result) seal->result = -EIO;
   }
@@ -205,8 +209,8 @@ static void spread_batches(struct flusher *f) {
 
 static void root_written(struct io *io) {
   struct flusher *f = container_of(io, struct flusher, root_io);
-  f->root_result = io->result;
-  if (io->result && !f->result) f->result = io->result;
+  f->root_result = io->result ? -EIO : 0;
+  if (io->result) f->result = -EIO;
   if (!io->result) *f->root = *f->next;
   f->force_root = f->force_root && io->result;
   enter_settling(f);

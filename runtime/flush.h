@@ -35,7 +35,6 @@ struct flush_shard {
 struct flush_file {
   struct io io;
   struct flush_core *core; /* that flushes it; NULL: it is clean */
-  int result;
 };
 struct flusher {
   struct peer peer; /* lives on core 0; owns the calls */

@@ -20,7 +20,7 @@
 #include "shards/base/plant.h"
 #include "shards/checkpoint_disk.h"
 
-#define GROUP_BYTES    (64u << 10) /* partitions are joined until a checkpoint has so many */
+#define GROUP_BYTES    (64u << 10) /* the default of checkpoint_group_bytes */
 #define RESERVE_BLOCKS 58u         /* at least */
 
 /* ---- Writing into extents ---------------------------------------------------------------- */
@@ -135,8 +135,10 @@ bool checkpoint_grow_buffer(struct manifest *m, uint64_t bytes) {
 /* Chooses the next partitions and encodes them as they are now. */
 static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
   uint64_t bytes = sizeof(struct disk_checkpoint), blobs = 0;
+  uint64_t group_bytes = m->config.checkpoint_group_bytes;
+  if (!group_bytes) group_bytes = GROUP_BYTES;
   c->first = m->next_partition;
-  while (c->first + c->count < INDEX_PARTITIONS && bytes < GROUP_BYTES) {
+  while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes) {
     uint32_t p = c->first + c->count++;
     blobs += index_partition_count(m->index, p);
     index_partition_visit(m->index, p, add_bytes, &bytes);

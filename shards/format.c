@@ -82,9 +82,7 @@ void identity_encode(const struct identity *id, void *buf) {
 
 static bool all_zero(const void *buf, size_t bytes) {
   const char *b = buf;
-  size_t i = 0;
-  while (i < bytes && !b[i]) i++;
-  return i == bytes;
+  return bytes == 0 || (b[0] == 0 && memcmp(b, b + 1, bytes - 1) == 0);
 }
 
 static int check_segments(const struct disk_identity *d, char *why, size_t why_bytes) {

@@ -179,7 +179,7 @@ static bool seal_has_work(const struct manifest *m) {
 
 static void finish_seal(struct manifest *m) {
   struct manifest_seal *seal = m->seal;
-  seal->result = m->barrier_result;
+  seal->result = m->barrier_result ? -EIO : 0; /* the log has told why */
   seal->batched = manifest_batched(m);
   seal->root = seal->result ? m->root : m->next_root;
   m->seal = NULL;
@@ -229,7 +229,10 @@ static void finish_barrier(struct manifest *m) {
 static void file_flushed(struct io *io) {
   struct manifest *m = io->buf;
   m->flushes_in_flight--;
-  if (io->result) manifest_fail(m, io->result, "a flush");
+  const struct region *r = m->config.region;
+  for (uint32_t i = 0; io->result && i < r->segment_count; i++)
+    if (r->segments[i].file == io->file) backing_flush_failed(r->segments[i].backing);
+  if (region_flush_failed(r)) manifest_fail(m, io->result ? io->result : -EIO, "a flush");
   barrier_advance(m);
 }
 
@@ -325,7 +328,7 @@ static void start_seal(struct manifest *m) {
 }
 
 static void barrier_start(struct manifest *m) {
-  if (!m->seal_waiting && !m->stopped && manifest_batched(m)) {
+  if (!m->seal_waiting && !m->stopped && manifest_batched(m) && !PLANTED(commit_covers_batches)) {
     if (!m->sealed) m->flush_asked = true; /* a root does what a commit must not */
     return;
   }

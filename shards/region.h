@@ -38,6 +38,13 @@ static inline uint64_t region_map(const struct region *r, uint64_t block, uint64
   io->offset = (s->first_block + in) << BLOCK_SHIFT;
   return min_u64(blocks, s->blocks - in);
 }
+/* See struct backing. */
+static inline bool region_flush_failed(const struct region *r) {
+  bool failed = false;
+  for (uint32_t i = 0; i < r->segment_count; i++)
+    failed |= backing_has_failed(r->segments[i].backing);
+  return failed;
+}
 /* Synchronous, for recovery and offline tools; any run of blocks. 0 or -errno. */
 int region_read(const struct region *r, void *buf, uint64_t block, uint64_t blocks);
 int region_write(const struct region *r, const void *buf, uint64_t block, uint64_t blocks);

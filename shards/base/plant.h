@@ -29,7 +29,10 @@
   X(ignore_failed_flush, "a failed flush of a file is taken for a good one")                       \
   X(ignore_failed_log_write, "a failed write to the log is taken for a good one")                  \
   X(skip_data_checksum, "data are returned without a look at their checksum")                      \
-  X(leak_failed_put, "a put that fails keeps its blocks")
+  X(leak_failed_put, "a put that fails keeps its blocks")                                          \
+  X(commit_covers_batches, "a commit of one shard covers its part of a batch")                     \
+  X(gate_left_open, "a flush seals while a batch makes its changes")                               \
+  X(tear_a_batch, "of a batch the shards that have not failed go into the root")
 
 enum plant {
   PLANT_NONE,

@@ -44,7 +44,11 @@ struct backing {
   uint64_t device_id; /* st_dev of the file system, st_rdev of a block device: same value,
                          same device cache to flush */
   int numa_node;      /* of the device, -1 if unknown */
-  char name[256];     /* for messages */
+  /* A flush has failed since it was opened. What had been written before may be gone, of whatever
+   * shard, and a later flush that succeeds says nothing about it: so nothing on this backing counts
+   * as flushed any more. Set by who sees the failure, read with __atomic by all. */
+  bool flush_failed;
+  char name[256]; /* for messages */
 };
 
 struct backing_open {
@@ -58,6 +62,12 @@ int backing_open_path(struct backing **b, const char *path, const struct backing
 int backing_open_fd(struct backing **b, int fd, bool read_only, const struct logger *logger);
 int backing_open_memory(struct backing **b, uint64_t bytes);
 void backing_close(struct backing *b);
+static inline void backing_flush_failed(struct backing *b) {
+  __atomic_store_n(&b->flush_failed, true, __ATOMIC_RELEASE);
+}
+static inline bool backing_has_failed(const struct backing *b) {
+  return __atomic_load_n(&b->flush_failed, __ATOMIC_ACQUIRE);
+}
 
 /* ---- I/O ------------------------------------------------------------------------------ */
 

@@ -76,7 +76,7 @@ static void compare_list(struct sr_port *port, const struct model *m, const bool
   if (count != expected) sim_violation("count: %lld, not %u", (long long)count, expected);
 }
 
-void sim_compare(struct sr_store *store, const struct model *m, uint64_t found[]) {
+void sim_compare(struct sr_store *store, const struct model *m, bool damage, uint64_t found[]) {
   bool present[MODEL_IDS_MAX];
   struct sr_port *port;
   char *buf = aligned_alloc(BLOCK_BYTES, MODEL_BYTES_MAX);
@@ -85,6 +85,16 @@ void sim_compare(struct sr_store *store, const struct model *m, uint64_t found[]
   for (uint32_t id = 0; id < m->id_count; id++) {
     const struct row *row = &m->rows[id];
     int64_t n = sr_get(port, sim_id(id), buf, 0, MODEL_BYTES_MAX);
+    if (n == -EBADMSG && damage) {
+      present[id] = true;
+      found[id] = 0; /* some version that is a blob */
+      for (uint32_t v = row->floor; v <= model_last(m, id); v++) {
+        const struct version *x = model_version(m, id, v);
+        if (!x->absent && x->outcome != FAILED) found[id] |= UINT64_C(1) << (v - row->floor);
+      }
+      if (!found[id]) sim_violation("blob %u: damaged, but there is none", id);
+      continue;
+    }
     if (n < 0 && n != -ENOENT) sim_violation("blob %u: get: %s", id, strerror((int)-n));
     present[id] = n >= 0;
     found[id] =
@@ -115,11 +125,11 @@ static uint64_t expectation(const struct model *m) {
 static void open_and_compare(struct checker *c, struct sim_io *io, const struct model *m,
                              uint64_t found[]) {
   struct sr_store *store;
-  struct open_how how = {.cores = (uint32_t)random_in(&c->random, 1, c->shards)};
+  struct open_how how = {.cores = (uint32_t)random_in(&c->random, 1, c->shards), .works_max = 2};
   int r = sim_open(&store, io, &how);
   if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
-  sim_compare(store, m, found);
+  sim_compare(store, m, false, found);
   sr_store_abandon(store);
 }
 

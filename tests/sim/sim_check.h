@@ -31,8 +31,12 @@ void sim_violation(const char *format, ...) __attribute__((noreturn, format(prin
 extern char sim_reproduce[256];
 
 /* Everything that an opened store says against the model. found[id]: which versions it may be. A
- * violation if none, if a batch is torn, or if lists and counts differ. */
-void sim_compare(struct sr_store *store, const struct model *m, uint64_t found[]);
+ * violation if none, if a batch is torn, or if lists and counts differ. damage: -EBADMSG is an
+ * answer, too (found: all versions). */
+void sim_compare(struct sr_store *store, const struct model *m, bool damage, uint64_t found[]);
+
+/* With no request in flight: every block that is taken has an owner. */
+void sim_account(struct sr_store *store);
 
 void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, uint64_t seed);
 void checker_end(struct checker *c);

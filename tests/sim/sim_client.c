@@ -194,6 +194,10 @@ static void unexpected(const struct slot *s) {
                 strerror((int)-s->r.result));
 }
 
+static bool tolerated(const struct client *c, int64_t result) {
+  return (result == -EIO && c->tolerance.io_errors) || (result == -EBADMSG && c->tolerance.damage);
+}
+
 /* Some version that may have been the newest one before `version` was a blob (or was none). */
 static bool was_there(const struct client *c, const struct slot *s, bool present) {
   check(s->from >= c->model->rows[s->id].first);
@@ -207,9 +211,8 @@ static bool was_there(const struct client *c, const struct slot *s, bool present
 static void end_write(struct client *c, struct slot *s) {
   int64_t r = s->r.result;
   bool absent_only = s->r.flags & SR_IF_ABSENT;
-  bool legal = r == 0 || (r == -ENOSPC && s->kind == K_PUT) ||
-               (r == -EIO && c->tolerance.io_errors) || (r == -EEXIST && absent_only) ||
-               (r == -ENOENT && s->kind == K_DELETE);
+  bool legal = r == 0 || (r == -ENOSPC && s->kind == K_PUT) || tolerated(c, r) ||
+               (r == -EEXIST && absent_only) || (r == -ENOENT && s->kind == K_DELETE);
   if (!legal) unexpected(s);
   if (r == -EEXIST && !was_there(c, s, true)) unexpected(s);
   if (r == 0 && absent_only && !was_there(c, s, false))
@@ -224,7 +227,7 @@ static void end_write(struct client *c, struct slot *s) {
 static void end_read(struct client *c, const struct slot *s) {
   const struct model *m = c->model;
   int64_t r = s->r.result;
-  if (r == -EIO && c->tolerance.io_errors) return;
+  if (tolerated(c, r)) return;
   if (r < 0 && r != -ENOENT) unexpected(s);
   uint32_t to = model_last(m, s->id);
   if (s->kind == K_GET) {
@@ -246,7 +249,7 @@ static void end_read(struct client *c, const struct slot *s) {
 
 static void end_batch(struct client *c, struct slot *s) {
   int64_t r = s->r.result;
-  if (r && r != -ENOSPC && !(r == -EIO && c->tolerance.io_errors)) unexpected(s);
+  if (r && r != -ENOSPC && !tolerated(c, r)) unexpected(s);
   for (uint32_t i = 0; i < s->batch.count; i++) {
     int64_t part = s->parts[i].result;
     /* A delete of nothing is no change, whenever it happened. */
@@ -270,7 +273,7 @@ static void end_request(struct client *c, struct slot *s) {
   case K_FLUSH:
     if (s->r.result == 0)
       model_flushed(c->model, s->visible);
-    else if (!(s->r.result == -EIO && c->tolerance.io_errors))
+    else if (!tolerated(c, s->r.result))
       unexpected(s);
     break;
   default:
@@ -333,7 +336,7 @@ static void block_stream(struct client *c) {
   struct sr_stream *stream;
   int result =
       sr_stream_begin(c->port, sim_id(id), random_percent(r, 50) ? bytes : 0, flags, &stream);
-  if (c->tolerance.dead || (result == -EIO && c->tolerance.io_errors)) return;
+  if (c->tolerance.dead || tolerated(c, result) || result == -ENOSPC) return;
   if (result) sim_violation("stream: begin: %s", strerror(-result));
   uint32_t v = model_begin(c->model, id, false, bytes);
   model_fill(c->model, id, v, data, bytes);
@@ -346,8 +349,8 @@ static void block_stream(struct client *c) {
   int end = give_up ? sr_stream_abort(c->port, stream) : sr_stream_commit(c->port, stream);
   if (c->tolerance.dead) return;
   if (!give_up) result = end;
-  if (give_up && end) sim_violation("stream: abort: %s", strerror(-end));
-  if (result && result != -ENOSPC && !(result == -EIO && c->tolerance.io_errors))
+  if (give_up && end && !tolerated(c, end)) sim_violation("stream: abort: %s", strerror(-end));
+  if (result && result != -ENOSPC && !tolerated(c, result))
     sim_violation("stream of blob %u: %s", id, strerror(-result));
   model_end(c->model, id, v, give_up ? -ECANCELED : result, flags & SR_DURABLE);
 }
@@ -370,6 +373,6 @@ void client_block(struct client *c) {
     block_list(c);
   }
   if (c->tolerance.dead) return;
-  if (r && !(r == -EIO && c->tolerance.io_errors) && r != -ENOSPC)
+  if (r && !tolerated(c, r) && r != -ENOSPC)
     sim_violation("checkpoint or vacuum: %s", strerror(-r));
 }

@@ -20,6 +20,7 @@ struct habits {
 /* Results that a world with faults may give. */
 struct tolerance {
   bool io_errors; /* -EIO */
+  bool damage;    /* -EBADMSG, never other bytes */
   bool dead;      /* the power is gone: results mean nothing */
 };
 

@@ -324,6 +324,7 @@ static void sim_submit(struct device *device, struct io *io) {
   uint64_t delay = 0;
   if (!s->calm) /* most are quick, some take very long */
     delay = random_below(&s->random, 1 + (s->delay_ns_max >> random_below(&s->random, 8)));
+  if (io->op == IO_READ && s->slow_reads) delay *= s->slow_reads;
   d->requests[d->count++] =
       (struct request){.io = io, .due_ns = s->now_ns + delay, .mark = s->order};
   if (io->op == IO_WRITE) moment(s);
@@ -336,6 +337,16 @@ static bool fault(struct sim_io *s, const struct io *io, uint32_t chance) {
   if (!random_chance(&s->random, chance)) return false;
   s->faults.injected++;
   return true;
+}
+
+/* Preferably one that means something: zeros are mostly padding. */
+static uint32_t choose_bit(struct sim_io *s, const char *block) {
+  uint32_t bit = 0;
+  for (int tries = 0; tries < 30; tries++) {
+    bit = (uint32_t)random_below(&s->random, BLOCK_BYTES * 8);
+    if (block[bit / 8]) break;
+  }
+  return bit;
 }
 
 static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, bool torn) {
@@ -352,7 +363,7 @@ static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, b
     }
     store_block(d, to + i, p, io->flags & IO_FUA, order);
     if (i == flipped && to + i < d->blocks)
-      sim_disk_flip(d, to + i, (uint32_t)random_below(&s->random, BLOCK_BYTES * 8));
+      sim_disk_flip(d, to + i, choose_bit(s, (const char *)io->buf + (i << BLOCK_SHIFT)));
   }
 }
 
@@ -370,13 +381,15 @@ static int32_t do_write(struct sim_disk *d, const struct io *io) {
   return 0;
 }
 
-/* After a failed flush nobody knows what became of the writes: no later flush covers them. */
+/* After a failed flush nobody knows what became of the writes: no later flush covers them. One that
+ * was on its way at the same time fails, too. */
 static int32_t do_flush(struct sim_disk *d, const struct io *io, uint64_t mark) {
   struct sim_io *s = d->io;
-  if (!fault(s, io, s->faults.flush_error)) {
+  if (mark >= d->failed_order && !fault(s, io, s->faults.flush_error)) {
     flush_cached(d, mark);
     return 0;
   }
+  d->failed_order = ++s->order;
   for (uint32_t i = 0; i < d->cached_count; i++)
     if (d->cached[i].order < mark) d->cached[i].order = UINT64_MAX;
   return -EIO;
@@ -611,7 +624,10 @@ void sim_io_destroy(struct sim_io *io) {
 }
 
 void sim_backings(struct sim_io *io, struct backing **backings) {
-  for (uint32_t i = 0; i < io->disk_count; i++) backings[i] = &io->disks[i].backing;
+  for (uint32_t i = 0; i < io->disk_count; i++) {
+    io->disks[i].backing.flush_failed = false; /* as after an open */
+    backings[i] = &io->disks[i].backing;
+  }
 }
 
 void sim_image_create(struct sim_io *image, const struct sim_io *of, uint64_t seed) {

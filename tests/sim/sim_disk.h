@@ -44,7 +44,8 @@ struct sim_disk {
   struct page **now;     /* what a read returns */
   struct cached *cached; /* in the order of completion */
   uint32_t cached_count, cached_room;
-  uint64_t hash; /* XOR over all blocks of `durable`: see sim_disk_block_hash() */
+  uint64_t failed_order; /* of the last failed flush, + 1 */
+  uint64_t hash;         /* XOR over all blocks of `durable`: see sim_disk_block_hash() */
   /* An image: `now` borrows the pages of the other world's `durable` (base), but for the blocks
    * that were touched since, which are taken back by the next sim_image_set(). */
   struct page **base;
@@ -68,6 +69,7 @@ struct sim_io {
   struct sim_random random;
   bool calm; /* requests complete at the next poll, in order: to look at an image */
   uint64_t delay_ns_max;
+  uint32_t slow_reads; /* they take so many times as long */
   struct sim_disk disks[SIM_DISKS_MAX];
   uint32_t disk_count;
   struct sim_device *devices; /* of the open store */

@@ -23,7 +23,9 @@ struct world {
   struct sr_store *store;
   struct run_totals *totals;
   bool asleep[16];
-  bool background;
+  struct open_how how;      /* cores: chosen at each open */
+  uint32_t calm_requests;   /* one in so many waits: a checkpoint, a stream, ... */
+  struct sim_faults faults; /* while requests are made, not while the store opens */
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
   uint64_t moments_left;                       /* until the power fails; 0: it does not */
@@ -114,7 +116,7 @@ static void work(struct world *w, uint64_t requests) {
   while (c->in_flight || (c->submitted < end && !c->tolerance.dead)) {
     if (c->submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
       client_submit(c);
-      if (random_below(&w->random, 400) == 0 && !w->enumerate) {
+      if (random_below(&w->random, w->calm_requests) == 0 && !w->enumerate) {
         wake_all(w);
         client_block(c);
       }
@@ -141,17 +143,17 @@ static void collapse(struct world *w, const uint64_t found[]) {
 /* False: the power failed meanwhile. */
 static bool open_store(struct world *w) {
   uint64_t found[MODEL_IDS_MAX];
-  struct open_how how = {.cores = (uint32_t)random_in(&w->random, 1, w->geometry.shards + 1),
-                         .background = w->background};
+  w->how.cores = (uint32_t)random_in(&w->random, 1, w->geometry.shards + 1);
   memset(w->asleep, 0, sizeof w->asleep);
-  int r = sim_open(&w->store, &w->io, &how);
+  int r = sim_open(&w->store, &w->io, &w->how);
   if (w->client.tolerance.dead) {
     if (r == 0) sr_store_abandon(w->store);
     return false;
   }
+  if (r == -EBADMSG && w->client.tolerance.damage) return false;
   if (r) sim_violation("the store does not open: %s", strerror(-r));
   watch(w, false);
-  sim_compare(w->store, &w->model, found);
+  sim_compare(w->store, &w->model, w->client.tolerance.damage, found);
   collapse(w, found);
   watch(w, true);
   client_open(&w->client, w->store);
@@ -178,13 +180,24 @@ static void close_cleanly(struct world *w) {
     sim_violation("close: %s", strerror(-r));
 }
 
+static void set_faults(struct world *w, const struct sim_faults *faults) {
+  uint64_t injected = w->io.faults.injected;
+  bool gone = w->io.faults.gone;
+  w->io.faults = *faults;
+  w->io.faults.gone = gone;
+  w->io.faults.injected = injected;
+}
+
 static void live(struct world *w, uint64_t requests, bool cut) {
   w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
   w->totals->lives++;
   watch(w, true);
   if (open_store(w)) {
+    set_faults(w, &w->faults);
     work(w, requests);
     wake_all(w);
+    set_faults(w, &(struct sim_faults){0});
+    if (!w->client.tolerance.dead) sim_account(w->store);
     client_close(&w->client);
     if (w->client.tolerance.dead || random_percent(&w->random, 20))
       sr_store_abandon(w->store);
@@ -220,6 +233,7 @@ static void world_destroy(struct world *w) {
   client_destroy(&w->client);
   model_destroy(&w->model);
   sim_io_destroy(&w->io);
+  free(w);
 }
 
 static struct geometry random_geometry(struct sim_random *r, uint32_t shards_max) {
@@ -227,7 +241,9 @@ static struct geometry random_geometry(struct sim_random *r, uint32_t shards_max
                        .shards = (uint32_t)random_in(r, 1, shards_max),
                        .log_blocks = random_in(r, 256, 300),
                        .zeroed = random_percent(r, 60)};
-  g.region_blocks = g.log_blocks + random_in(r, 200, 700);
+  /* Beside the log: two directories and the reserve for checkpoints, 96 blocks; little more, so
+   * that blocks are soon used again, or plenty. */
+  g.region_blocks = g.log_blocks + 96 + random_in(r, 20, random_percent(r, 60) ? 150 : 700);
   return g;
 }
 
@@ -241,21 +257,30 @@ static struct habits random_habits(struct sim_random *r) {
   return h;
 }
 
-void run_random(uint64_t seed, struct run_totals *t) {
+static struct world *random_world(uint64_t seed, struct run_totals *t) {
   struct world *w = calloc(1, sizeof *w);
   check(w != NULL);
   w->random.state = seed;
   struct sim_random *r = &w->random;
   w->geometry = random_geometry(r, 4);
-  w->background = random_percent(r, 80);
+  w->how = (struct open_how){.works_max = (uint32_t)random_in(r, 2, 12),
+                             .checkpoint_group_bytes = 1u << random_in(r, 6, 16),
+                             .background = random_percent(r, 80)};
   w->sample_percent = (uint32_t)random_in(r, 1, 20);
   w->samples = (uint32_t)random_in(r, 2, 12);
   world_create(w, seed, t, (uint32_t)random_in(r, 2, 40), (uint32_t)random_in(r, 1, SLOTS_MAX));
+  w->calm_requests = (uint32_t)random_in(r, 10, 300);
+  w->io.slow_reads = random_percent(r, 50) ? (uint32_t)random_in(r, 1, 40) : 0;
   w->client.habits = random_habits(r);
-  uint32_t lives = (uint32_t)random_in(r, 2, 5);
-  for (uint32_t i = 0; i < lives; i++) live(w, random_in(r, 10, 300), random_percent(r, 60));
+  return w;
+}
+
+void run_random(uint64_t seed, struct run_totals *t) {
+  struct world *w = random_world(seed, t);
+  uint32_t lives = (uint32_t)random_in(&w->random, 2, 5);
+  for (uint32_t i = 0; i < lives; i++)
+    live(w, random_in(&w->random, 10, 300), random_percent(&w->random, 60));
   world_destroy(w);
-  free(w);
 }
 
 void run_small(uint64_t seed, struct run_totals *t) {
@@ -265,6 +290,8 @@ void run_small(uint64_t seed, struct run_totals *t) {
   struct sim_random *r = &w->random;
   w->geometry = random_geometry(r, 3);
   w->geometry.zeroed = true;
+  w->how.works_max = 4;
+  w->calm_requests = 1;
   world_create(w, seed, t, (uint32_t)random_in(r, 1, 6), (uint32_t)random_in(r, 1, 4));
   w->client.habits = (struct habits){.weight = {40, 15, 0, 0, 20, 15},
                                      .durable_percent = (uint32_t)random_below(r, 60),
@@ -274,5 +301,40 @@ void run_small(uint64_t seed, struct run_totals *t) {
   w->enumerate = 2048;
   live(w, random_in(r, 1, 4), false);
   world_destroy(w);
-  free(w);
+}
+
+/* A chance of `percent` of being there at all; then up to one in 8. */
+static uint32_t some(struct sim_random *r, uint32_t percent) {
+  return random_percent(r, percent) ? UINT32_MAX >> random_in(r, 3, 10) : 0;
+}
+
+void run_faults(uint64_t seed, struct run_totals *t) {
+  struct world *w = random_world(seed, t);
+  struct sim_random *r = &w->random;
+  w->client.tolerance.io_errors = true;
+  w->sample_percent = (uint32_t)random_below(r, 4);
+  w->samples = 3;
+  if (random_percent(r, 50)) w->client.habits.weight[K_BATCH] = 30;
+  for (uint32_t i = 0; i < 4; i++) {
+    w->faults = (struct sim_faults){.read_error = some(r, 30),
+                                    .write_error = some(r, 40) >> random_below(r, 5),
+                                    .flush_error = some(r, 40),
+                                    .no_space = some(r, 20)};
+    live(w, random_in(r, 10, 200), random_percent(r, 40));
+  }
+  world_destroy(w);
+}
+
+void run_damage(uint64_t seed, struct run_totals *t) {
+  struct world *w = random_world(seed, t);
+  struct sim_random *r = &w->random;
+  w->sample_percent = 0;
+  w->client.tolerance.damage = true;
+  w->client.habits.no_checksum_percent = 0;
+  for (uint32_t i = 0; i < 3; i++) {
+    w->faults = (struct sim_faults){
+        .bit_flip = some(r, 50), .misdirect = some(r, 20), .lose_write = some(r, 30)};
+    live(w, random_in(r, 10, 200), false);
+  }
+  world_destroy(w);
 }

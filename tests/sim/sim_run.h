@@ -14,7 +14,9 @@ struct run_totals {
 void run_random(uint64_t seed, struct run_totals *t);
 /* Up to four requests; of every moment all states. */
 void run_small(uint64_t seed, struct run_totals *t);
-/* Requests of the device fail. */
+/* Requests of the device fail: reads, writes, flushes, for want of space. */
 void run_faults(uint64_t seed, struct run_totals *t);
+/* The device says that all is well, and it is not: bits flip, writes go astray or get lost. */
+void run_damage(uint64_t seed, struct run_totals *t);
 
 #endif

@@ -92,6 +92,8 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .engine_ops = &device_sim,
                                 .clock = &io->clock,
                                 .stepped = true,
+                                .works_max = how->works_max,
+                                .checkpoint_group_bytes = how->checkpoint_group_bytes,
                                 .no_pin = true,
                                 .no_background = !how->background,
                                 .read_only = how->read_only,

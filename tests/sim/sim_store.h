@@ -24,6 +24,7 @@ void sim_format(struct sim_io *io, const struct geometry *g);
 extern char sim_last_error[512];
 struct open_how {
   uint32_t cores;
+  uint32_t works_max, checkpoint_group_bytes;
   bool background, read_only;
 };
 /* 0 or the store's refusal. */

@@ -1,0 +1,48 @@
+/* sim_account.c - who owns the blocks of a shard: looks into its manifest, between requests. */
+#include "shards/manifest_internal.h"
+#include "tests/sim/sim_check.h"
+
+static uint64_t blocks_of(const struct extent *extents, uint32_t count) {
+  uint64_t blocks = 0;
+  for (uint32_t i = 0; i < count; i++) blocks += extents[i].blocks;
+  return blocks;
+}
+
+static int add_blob(void *arg, uint64_t hash, const struct blob *b) {
+  (void)hash;
+  *(uint64_t *)arg += blocks_of(b->extents, b->extent_count);
+  return 0;
+}
+
+static uint64_t owned_blocks(struct manifest *m) {
+  uint64_t blocks = m->config.region->log_blocks + m->directory_area[0].blocks +
+                    m->directory_area[1].blocks + blocks_of(m->reserve, m->reserve_count);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    const struct checkpoint *c = m->of_partition[p];
+    index_partition_visit(m->index, p, add_blob, &blocks);
+    bool first = c != NULL;
+    for (uint32_t k = 0; k < p; k++) first &= m->of_partition[k] != c;
+    if (first) blocks += blocks_of(c->extents, c->extent_count);
+  }
+  for (const struct checkpoint *c = m->dead; c; c = c->next)
+    blocks += blocks_of(c->extents, c->extent_count);
+  for (const struct checkpoint *c = m->retiring; c; c = c->next)
+    blocks += blocks_of(c->extents, c->extent_count);
+  return blocks;
+}
+
+void sim_account(struct sr_store *store) {
+  struct store *s = store_of(store);
+  for (uint32_t turn = 0; turn < 10000 && store_step(s); turn++) {
+  }
+  for (uint32_t n = 0; n < s->shard_count; n++) {
+    struct shard *shard = s->cores[s->core_of_shard[n]].shards[n].shard;
+    struct manifest *m = shard_manifest(shard);
+    if (!shard_idle(shard) || m->stopped) continue; /* what a failed write has left is unknown */
+    uint64_t taken = space_total_blocks(m->space) - space_free_blocks(m->space);
+    uint64_t owned = owned_blocks(m) + space_pending_blocks(m->space);
+    if (taken != owned)
+      sim_violation("shard %u: %llu blocks are taken, %llu have an owner", n,
+                    (unsigned long long)taken, (unsigned long long)owned);
+  }
+}
