@@ -30,6 +30,6 @@ void corpus_format(void); /* make_format.c: identity, root */
 void corpus_log(void);    /* make_log.c: entry, frame */
 void corpus_region(void); /* make_region.c: recover */
 void corpus_image(void);  /* make_image.c: layout */
-void corpus_text(void);   /* make_text.c: id, names, args, cpus, options */
+void corpus_text(void);   /* make_text.c: id, names, args, cpus, options, requests */
 
 #endif

@@ -1,4 +1,4 @@
-/* make_text.c - corpus of the targets that read text, and of options. */
+/* make_text.c - corpus of the targets that read text, of options and requests. */
 #include <stdio.h>
 
 #include "api/shardring.h"
@@ -104,7 +104,56 @@ static void add_all_options(void) {
   add_options("too_large", 1, 5000, &open, sizeof open);
 }
 
+static void begin_requests(struct draft *d, uint8_t flags, const char *engine) {
+  d->count = 0;
+  draft_number(d, flags, 1);
+  static const uint8_t defaults[37];
+  draft_bytes(d, defaults, sizeof defaults);
+  draft_bytes(d, engine, strlen(engine) + 1);
+  draft_bytes(d, "", 1);
+}
+
+static void add_request(struct draft *d, uint8_t op, uint32_t flags, uint8_t id, uint64_t offset,
+                        uint64_t bytes, uint8_t parts) {
+  draft_number(d, op, 1);
+  draft_number(d, flags, 4);
+  draft_number(d, id, 1);
+  draft_number(d, offset, 8);
+  draft_number(d, bytes, 8);
+  draft_number(d, parts, 1);
+}
+
+static void add_requests(void) {
+  static struct draft d;
+  begin_requests(&d, 0, "");
+  add_request(&d, SR_OP_PUT, 0, 1, 0, 5000, 0);
+  add_request(&d, SR_OP_PUT, SR_DURABLE, 2, 0, 20000, 0);
+  add_request(&d, SR_OP_GET, 0, 1, 4090, 100, 0);
+  add_request(&d, SR_OP_GET, SR_NO_CHECKSUM, 2, UINT64_MAX, 100, 0);
+  add_request(&d, SR_OP_PUT, SR_IF_ABSENT, 1, 0, 1, 0);
+  add_request(&d, SR_OP_DELETE, 0, 2, 0, 0, 0);
+  add_request(&d, SR_OP_STAT, 0, 2, 0, 0, 0);
+  add_request(&d, SR_OP_FLUSH, 0, 0, 0, 0, 0);
+  corpus_add("requests", "all", d.bytes, d.count);
+  begin_requests(&d, 4, "mem");
+  add_request(&d, SR_OP_PUT, SR_RESERVE, 3, 0, 1 << 20, 0);
+  add_request(&d, SR_OP_PUT, SR_RESERVE, 4, 0, UINT64_MAX, 0);
+  add_request(&d, SR_OP_GET, 0, 3, 1 << 19, 4096, 0);
+  add_request(&d, SR_OP_NOP, 0, 3, 0, 0, 0);
+  corpus_add("requests", "reserve", d.bytes, d.count);
+  begin_requests(&d, 0, "");
+  add_request(&d, SR_OP_BATCH, SR_DURABLE, 0, 0, 0, 3);
+  add_request(&d, SR_OP_PUT, 0, 1, 0, 5000, 0);
+  add_request(&d, SR_OP_PUT, SR_NO_CHECKSUM, 2, 0, 100, 0);
+  add_request(&d, SR_OP_DELETE, 0, 1, 0, 0, 0);
+  add_request(&d, SR_OP_GET, 0, 2, 0, 100, 0);
+  corpus_add("requests", "batch", d.bytes, d.count);
+  begin_requests(&d, 1, "null");
+  corpus_add("requests", "read_only", d.bytes, d.count);
+}
+
 void corpus_text(void) {
+  add_requests();
   add_ids();
   add_names();
   add_args();
