@@ -36,7 +36,7 @@ struct manifest_config {
   bool read_only;
   uint32_t checkpoint_group_bytes; /* partitions are joined until a checkpoint has so many; default
                                       64 KiB */
-  enum damaged_mode damaged; /* other than refuse: read_only is set */
+  enum damaged_mode damaged;       /* other than refuse: read_only is set */
   struct damage_sink damage;
 };
 
