@@ -253,7 +253,8 @@ static int start(struct store *store, const char *where) {
   int r = check_config(c, &store->logger);
   if (!r && !store->layout)
     r = c->damaged ? layout_open_damaged(&store->layout, where, c->lock_timeout_ms, c->damaged,
-                                         &(struct damage_sink){damage_log_report, &store->damage}, &store->logger)
+                                         &(struct damage_sink){damage_log_report, &store->damage},
+                                         &store->logger)
                    : layout_open(&store->layout, where, c->read_only, c->lock_timeout_ms,
                                  c->core_count ? c->core_count : 1, &store->logger);
   if (!r) r = choose_engine(store);

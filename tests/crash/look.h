@@ -1,0 +1,29 @@
+/* look.h - opens a store after a crash and holds all of it against a ledger. */
+#ifndef TESTS_CRASH_LOOK_H
+#define TESTS_CRASH_LOOK_H
+
+#include "tests/crash/ledger.h"
+
+struct look {
+  const char *engine;
+  uint32_t cores;
+  bool read_only;
+  bool scrub; /* every byte that counts is read and verified, too */
+  bool quiet; /* findings are expected: do not print them */
+  /* Results. */
+  uint64_t findings, blobs, bytes;
+  uint64_t unpromised; /* units found at a version that nobody had promised: the crash was close */
+  uint64_t lost; /* units that an unpromised version is missing of: it had something to lose */
+};
+
+/* Opens the store, lists it, reads every blob; each unit must be at one version that the ledger
+ * allows, nothing else may be there. Prints every finding to stderr, and counts it. Changes the
+ * ledger only by ledger_accept(), which notes in it what was found. Returns 0, or the error of
+ * an open that failed (a finding, too). */
+int look_at_store(const char *where, struct ledger *l, struct look *look,
+                  uint32_t found[LEDGER_UNITS]);
+
+/* From now on found[] is what the next look starts from. */
+void ledger_accept(struct ledger *l, const uint32_t found[LEDGER_UNITS]);
+
+#endif
