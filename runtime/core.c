@@ -353,21 +353,20 @@ static void register_ranges(struct core *core) {
 static int open_shard(struct core *core, uint32_t number) {
   struct store *store = core->store;
   struct layout *l = store->layout;
-  struct shard_config config = {.manifest = {.region = &l->regions[number],
-                                             .device = core->device,
-                                             .shard = number,
-                                             .shard_count = store->shard_count,
-                                             .incarnation = l->root->incarnation + 1,
-                                             .clock = store->clock,
-                                             .logger = store->logger,
-                                             .checkpoint_group_bytes =
-                                                 store->config.checkpoint_group_bytes,
-                                             .read_only = store->config.read_only,
-                                             .damaged = store->config.damaged,
-                                             .damage = {damage_log_report, &store->damage}},
-                                .works_max = store->config.works_max,
-                                .background =
-                                    !store->config.no_background && !store->config.read_only};
+  struct shard_config config = {
+      .manifest = {.region = &l->regions[number],
+                   .device = core->device,
+                   .shard = number,
+                   .shard_count = store->shard_count,
+                   .incarnation = l->root->incarnation + 1,
+                   .clock = store->clock,
+                   .logger = store->logger,
+                   .checkpoint_group_bytes = store->config.checkpoint_group_bytes,
+                   .read_only = store->config.read_only,
+                   .damaged = store->config.damaged,
+                   .damage = {damage_log_report, &store->damage}},
+      .works_max = store->config.works_max,
+      .background = !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);
   memcpy(config.manifest.hash_key, l->hash_key, sizeof l->hash_key);
   char why[256] = "";
