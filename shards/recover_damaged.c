@@ -221,13 +221,7 @@ static struct log_end find_end(struct log_reader *r, struct walk w, uint64_t inc
 
 static int replay_tail(struct manifest *m, struct replay *x, uint64_t limit) {
   struct log_end end = find_end(&x->reader, x->w, x->incarnation, limit);
-  bool root_lost = x->reader.root_lost;
   int r = replay(m, x, end.position, end.sequence);
-  if (!r && root_lost) {
-    recover_report_log(m, end.chain_end, 1, DAMAGE_COUNT_UNKNOWN, -EBADMSG,
-                       "written after a newer root was durable: that root is lost");
-    r = lose_changes(m, x->w.sequence, UINT64_MAX);
-  }
   if (r || !end.error) return r;
   recover_report_log(m, end.chain_end, 1, DAMAGE_COUNT_UNKNOWN, end.error,
                      "cannot be read; whether the log ends here is unknown");
@@ -262,12 +256,10 @@ static int note_head(struct manifest *m, struct log_reader *r, uint64_t position
 
 static int replay_log(struct manifest *m, const struct root *root) {
   const struct root_shard *s = &root->shards[m->config.shard];
-  struct replay x = {.reader = {.m = m,
-                                .incarnation = root->incarnation,
-                                .epoch = root->epoch,
-                                .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)},
-                     .w = {.position = s->log_head, .sequence = s->log_head == 0},
-                     .incarnation_max = root->incarnation};
+  struct replay x = {
+      .reader = {.m = m, .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)},
+      .w = {.position = s->log_head, .sequence = s->log_head == 0},
+      .incarnation_max = root->incarnation};
   if (!x.reader.window) return -ENOMEM;
   int r = recover_make_room(m);
   if (m->losses->searched) {
