@@ -266,7 +266,8 @@ static void settle_core(struct core *core, struct shard_op *op) {
     const struct manifest_seal *seal = &f->shards[core->mine[i]].seal;
     int result = seal->result ? seal->result : f->root_result;
     core_mark_busy(core, core->mine[i]);
-    manifest_root_durable(shard_manifest(core->shards[core->mine[i]].shard), f->epoch, result);
+    manifest_root_durable(shard_manifest(core->shards[core->mine[i]].shard), f->root->epoch,
+                          result);
   }
   core_complete(core, op);
 }

@@ -115,8 +115,9 @@ struct manifest_seal {
   struct root_shard root;
 };
 void manifest_seal(struct manifest *m, struct manifest_seal *seal);
-/* The root of the sealed epoch is durable (result 0): freed space moves on, the log's head
- * advances. Or it is not (-errno): this shard stops writing. */
+/* The root of an epoch, the newest there is, is durable (result 0): what this shard sealed for it
+ * counts, freed space moves on, the log's head advances. Or the flush has failed (-errno): this
+ * shard stops writing. */
 void manifest_root_durable(struct manifest *m, uint64_t epoch, int result);
 
 bool manifest_dirty(const struct manifest *m); /* something completed is not durable */

@@ -37,7 +37,7 @@ struct log_buffer {
   struct log_buffer *next;
   char *bytes; /* FRAME_BYTES_MAX; the header's place first */
   uint32_t payload_bytes, entry_count;
-  uint64_t sequence, epoch;
+  uint64_t sequence;
 };
 
 /* One written piece of a checkpoint: partitions [first, first + count) as they were before
@@ -77,7 +77,7 @@ struct manifest {
   bool flush_asked; /* by manifest_ask_flush(); until the next seal */
 
   /* The log. */
-  uint64_t epoch;    /* of entries appended now */
+  uint64_t epoch;    /* of the last durable root that it knows of: every frame tells it */
   uint64_t sequence; /* of the next entry */
   uint64_t position; /* of the next frame */
   uint32_t chain;

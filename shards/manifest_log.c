@@ -45,7 +45,6 @@ static void close_buffer(struct manifest *m) {
   struct log_buffer *b = m->open_buffer;
   if (!b) return;
   check(b->entry_count > 0);
-  b->epoch = m->epoch;
   b->next = NULL;
   *m->closed_last = b;
   m->closed_last = &b->next;
@@ -85,11 +84,11 @@ void manifest_log_added(struct manifest *m, uint32_t bytes) {
 
 /* ---- Frames ------------------------------------------------------------------------------ */
 
-static struct frame next_frame(const struct manifest *m, uint64_t sequence, uint64_t epoch) {
+static struct frame next_frame(const struct manifest *m, uint64_t sequence) {
   return (struct frame){.store = m->store_key,
                         .shard = m->config.shard,
                         .incarnation = m->config.incarnation,
-                        .epoch = epoch,
+                        .epoch = m->epoch,
                         .position = m->position,
                         .sequence = sequence,
                         .chain = m->chain};
@@ -130,7 +129,7 @@ static bool make_place(struct manifest *m, uint64_t blocks, uint64_t sequence) {
   uint64_t log = m->config.region->log_blocks;
   if (log_place(m->position, log) + blocks <= log) return true;
   if (m->frame_io.op) return false;
-  struct frame f = next_frame(m, sequence, m->epoch);
+  struct frame f = next_frame(m, sequence);
   f.flags = FRAME_SKIP;
   write_frame(m, &f, m->frame_bytes, &m->frame_io, skip_written, 0);
   return true;
@@ -157,7 +156,7 @@ static void write_closed(struct manifest *m) {
     if (!make_place(m, frame_blocks(b->payload_bytes), b->sequence)) return;
     m->closed = b->next;
     if (!m->closed) m->closed_last = &m->closed;
-    struct frame f = next_frame(m, b->sequence, b->epoch);
+    struct frame f = next_frame(m, b->sequence);
     f.payload_bytes = b->payload_bytes;
     f.entry_count = b->entry_count;
     write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
@@ -262,7 +261,7 @@ static void commit_written(struct io *io) {
 
 static void write_commit_frame(struct manifest *m) {
   check(make_place(m, 1, m->barrier_sequence)); /* one block always fits */
-  struct frame f = next_frame(m, m->barrier_sequence, m->epoch);
+  struct frame f = next_frame(m, m->barrier_sequence);
   f.flags = FRAME_COMMIT;
   m->step = STEP_COMMIT_FRAME;
   write_frame(m, &f, m->frame_bytes, &m->frame_io, commit_written,
@@ -338,12 +337,10 @@ static void barrier_start(struct manifest *m) {
   m->barrier_result = m->stopped ? -EIO : 0;
   m->barrier_sequence = m->sequence;
   close_buffer(m);
-  if (m->seal_waiting) {
+  if (m->seal_waiting)
     start_seal(m);
-    m->epoch = m->seal->epoch + 1;
-  } else {
+  else
     m->barrier = BARRIER_COMMIT;
-  }
   write_closed(m);
   barrier_advance(m);
 }
@@ -372,7 +369,6 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
   seal->batched = manifest_batched(m);
   if (m->stopped) m->batch_sequence = 0; /* said once */
   if (m->stopped || m->config.read_only || (!seal_has_work(m) && !m->barrier)) {
-    m->epoch = seal->epoch + 1;
     seal->done(seal);
     return;
   }
@@ -382,7 +378,7 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
 }
 
 void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
-  (void)epoch;
+  if (!result) m->epoch = max_u64(m->epoch, epoch);
   if (!m->sealed) return;
   m->sealed = false;
   if (result) {

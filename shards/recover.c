@@ -114,6 +114,8 @@ const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f,
   if (!buf) return NULL;
   *what = "does not follow the frame before";
   if (w->chained && (f->chain != w->chain || f->sequence != w->sequence)) return NULL;
+  /* Nobody writes a frame of an open, or after an epoch, before the root of it is durable. */
+  if (f->incarnation > r->incarnation || f->epoch > r->epoch) r->root_lost = true;
   w->position = log_next(w->position, frame_blocks(f->payload_bytes), f->flags,
                          r->m->config.region->log_blocks);
   w->sequence = f->sequence + f->entry_count;
@@ -222,6 +224,8 @@ int recover_make_room(struct manifest *m) {
 static int replay_log(struct manifest *m, const struct root *root, char *why, size_t why_bytes) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct log_reader r = {.m = m,
+                         .incarnation = root->incarnation,
+                         .epoch = root->epoch,
                          .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)};
   if (!r.window) return -ENOMEM;
   struct walk w = {.position = s->log_head};
@@ -236,6 +240,12 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
     uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
     struct walk end = w;
     e = find_commits(&r, &end, root->incarnation, limit, &committed);
+    if (!e && r.root_lost) {
+      REFUSE(end.position,
+             "written after a newer root than epoch %llu was durable: that root is lost",
+             (unsigned long long)root->epoch);
+      e = -EBADMSG;
+    }
     if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
     if (!e)
       e = replay(m, &r, &w, committed, why, why_bytes);
@@ -301,7 +311,7 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   m->store_key = log_store_key(config->uuid);
   m->root = root->shards[config->shard];
   m->durable_head = m->root.log_head;
-  m->epoch = root->epoch + 1;
+  m->epoch = root->epoch;
   m->zeroed_blocks = m->root.zeroed_blocks;
   int r = index_create(&m->index, config->hash_key);
   if (!r) r = space_create(&m->space, config->region->blocks);

@@ -11,8 +11,10 @@ _Static_assert(WINDOW_BLOCKS > FRAME_BLOCKS_MAX && HOLE_SCAN_BLOCKS > FRAME_BLOC
 /* Reads the ring by position, through a window. */
 struct log_reader {
   const struct manifest *m;
-  char *window;           /* WINDOW_BLOCKS */
-  uint64_t first, blocks; /* positions in the window */
+  char *window;                /* WINDOW_BLOCKS */
+  uint64_t first, blocks;      /* positions in the window */
+  uint64_t incarnation, epoch; /* of the root */
+  bool root_lost;              /* a frame that follows was written when a newer root was durable */
 };
 /* Where in the chain of frames. */
 struct walk {

@@ -494,6 +494,7 @@ void mrig_crash(struct mrig *r) {
   if (r->rooting && random_below(&r->random, 2)) random_flush(r); /* it may just have arrived */
   r->crashes++;
   drop_manifest(r);
+  r->disk.now->flush_failed = false; /* as opened anew */
   struct manifest *again;
   uint64_t bytes = r->disk.blocks * BLOCK_BYTES;
   memcpy(r->disk.before, r->disk.now->memory, bytes);

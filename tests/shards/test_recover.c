@@ -260,7 +260,7 @@ static struct frame next_frame_of(const struct mrig *r) {
   return (struct frame){.store = log_store_key(r->config.uuid),
                         .shard = 2,
                         .incarnation = r->root.incarnation,
-                        .epoch = r->root.epoch + 1,
+                        .epoch = r->root.epoch,
                         .position = s->log_tail,
                         .sequence = s->sequence,
                         .chain = s->chain,
@@ -290,7 +290,8 @@ static void test_foreign_frames_at_the_tail(void **state) {
     struct manifest *m;
     struct blob b;
     int e = mrig_recover(&r, &m);
-    assert_int_equal(e, i < 7 ? 0 : -EBADMSG); /* a commit behind a broken chain is a hole */
+    /* A commit behind a broken chain is a hole; one of a later open proves that a root is lost. */
+    assert_int_equal(e, i < 6 ? 0 : -EBADMSG);
     if (e) continue;
     int found = index_find(manifest_index(m), mrig_hash(&r, mrig_id(1)), mrig_id(1), &b);
     assert_int_equal(found, i == 0 ? -ENOENT : 0);
@@ -298,6 +299,39 @@ static void test_foreign_frames_at_the_tail(void **state) {
     manifest_destroy(m);
   }
   mrig_close(&r);
+}
+
+/* The newest root is gone, as after a lost write: what was written since tells. */
+static void test_lost_root(void **state) {
+  (void)state;
+  for (int later = 0; later < 3; later++) {
+    struct mrig r;
+    struct manifest *m;
+    make_history(&r);
+    mrig_flush(&r);
+    struct root older = r.root;
+    assert_int_equal(mrig_put(&r, 1, 5000), 0);
+    mrig_flush(&r);
+    if (later) assert_int_equal(mrig_put(&r, 2, 5000), 0);
+    if (later) assert_int_equal(mrig_commit(&r), 0);
+    if (later == 2) mrig_crash(&r); /* and another open, whose roots are lost as well */
+    if (later == 2) assert_int_equal(mrig_put(&r, 3, 5000), 0);
+    if (later == 2) assert_int_equal(mrig_commit(&r), 0);
+    struct root newest = r.root;
+    r.root = older;
+    int e = mrig_recover(&r, &m);
+    if (later) {
+      assert_int_equal(e, -EBADMSG);
+      assert_non_null(strstr(r.why, "root is lost"));
+    } else {
+      assert_int_equal(e, 0); /* nobody can tell */
+      manifest_destroy(m);
+    }
+    r.root = newest;
+    assert_int_equal(mrig_recover(&r, &m), 0);
+    manifest_destroy(m);
+    mrig_close(&r);
+  }
 }
 
 /* Entries that are wrong under a right checksum. */
@@ -490,6 +524,7 @@ int main(void) {
       cmocka_unit_test(test_dead_frames_fit_the_chain),
       cmocka_unit_test(test_frames_of_others),
       cmocka_unit_test(test_foreign_frames_at_the_tail),
+      cmocka_unit_test(test_lost_root),
       cmocka_unit_test(test_hostile_frames),
       cmocka_unit_test(test_roomy_extent),
       cmocka_unit_test(test_unreadable),

@@ -87,10 +87,13 @@ void sim_compare(struct sr_store *store, const struct model *m, bool damage, uin
     int64_t n = sr_get(port, sim_id(id), buf, 0, MODEL_BYTES_MAX);
     if (n == -EBADMSG && damage) {
       present[id] = true;
-      found[id] = 0; /* some version that is a blob */
+      found[id] = 0; /* some version of that size */
+      uint64_t bytes = 0;
+      if (sr_stat(port, sim_id(id), &bytes)) sim_violation("blob %u: damaged, and no stat", id);
       for (uint32_t v = row->floor; v <= model_last(m, id); v++) {
         const struct version *x = model_version(m, id, v);
-        if (!x->absent && x->outcome != FAILED) found[id] |= UINT64_C(1) << (v - row->floor);
+        if (!x->absent && x->outcome != FAILED && x->bytes == bytes)
+          found[id] |= UINT64_C(1) << (v - row->floor);
       }
       if (!found[id]) sim_violation("blob %u: damaged, but there is none", id);
       continue;

@@ -98,7 +98,7 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .no_background = !how->background,
                                 .read_only = how->read_only,
                                 .queue_depth = 64,
-                                .arena_bytes = 2u << 20,
+                                .arena_bytes = 256u << 10,
                                 .seed = 1,
                                 .logger = {keep_line, NULL},
                                 .local_finished = local_finished};
