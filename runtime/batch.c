@@ -93,6 +93,14 @@ static void enter_gate(struct batcher *b, struct shard_op *op) {
   batcher_admit(b);
 }
 
+/* Before all others: it has waited once. */
+static void return_to_gate(struct batcher *b, struct shard_op *op) {
+  op->next = b->waiting.head;
+  if (!b->waiting.head) b->waiting.tail = op;
+  b->waiting.head = op;
+  b->waiting.count++;
+}
+
 static void leave_gate(struct batcher *b) {
   check(b->inside > 0);
   b->inside--;
@@ -103,7 +111,7 @@ static void leave_gate(struct batcher *b) {
 
 /* A batch that found no room goes in alone: two that refuse each other would do so for ever. */
 void batcher_admit(struct batcher *b) {
-  while (b->waiting.head && flusher_gate_open(&b->store->flusher) && !b->alone) {
+  while (b->waiting.head && !b->alone && !b->making_room && flusher_gate_open(&b->store->flusher)) {
     struct shard_op *op = b->waiting.head;
     bool alone = batch_of(op)->tries > 0;
     if (alone && b->inside) return;
@@ -147,20 +155,30 @@ static void prepared(struct batcher *b, struct shard_op *op) {
     enter_gate(b, op);
 }
 
+/* One at a time makes room, so that its tries count. Others who found none wait for it. */
+static void retry(struct batcher *b, struct shard_op *op) {
+  bool first = !b->making_room;
+  b->making_room = true;
+  b->retries++;
+  if (!first) return_to_gate(b, op);
+  leave_gate(b);
+  if (!first) return;
+  batch_of(op)->tries++;
+  make_room(b, op);
+  room_made(b, op);
+}
+
 static void unreserved(struct batcher *b, struct shard_op *op) {
   struct batch *x = batch_of(op);
-  bool again = !x->result && ++x->tries < TRIES;
-  if (!x->result && !again) x->result = -ENOSPC;
-  for (struct shard_op *part = x->leader; part && !again; part = part_of(part)->leader)
+  if (!x->result && (b->making_room || x->tries < TRIES)) {
+    retry(b, op);
+    return;
+  }
+  if (!x->result) x->result = -ENOSPC;
+  for (struct shard_op *part = x->leader; part; part = part_of(part)->leader)
     if (part->result == -EAGAIN) part->result = x->result == -ENOSPC ? -ENOSPC : 0;
   leave_gate(b);
-  if (again) {
-    b->retries++;
-    make_room(b, op);
-    room_made(b, op);
-  } else {
-    cancel(b, op);
-  }
+  cancel(b, op);
 }
 
 /* The worst of the shards' answers decides: an error, no room, or 0. */
@@ -205,7 +223,9 @@ static void step_done(struct batcher *b, struct shard_op *op) {
 static void finished(struct peer *peer, struct shard_op *op) {
   struct batcher *b = container_of(peer, struct batcher, peer);
   if (op->kind == OP_BATCH) {
-    enter_gate(b, op);
+    b->making_room = false;
+    return_to_gate(b, op);
+    batcher_admit(b);
     return;
   }
   struct shard_op *batch = part_of(op)->batch;

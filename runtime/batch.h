@@ -2,13 +2,15 @@
  *
  * The batcher lives on core 0, beside the flush coordinator. A batch is a state machine there:
  *
- *   PREPARE    every put goes to its core: space is taken, the data are written; nothing shows
- *   (gate)     waits until no store-wide flush is sealing
- *   RESERVE    each shard makes sure that its changes cannot fail any more
- *     |        no room in a log: UNRESERVE, leave the gate, ROOM: a flush (later: a checkpoint
- * too), |        then the gate again, now alone; after TRIES -ENOSPC APPLY      each shard makes
- * its changes, in one go and in memory alone; leaves the gate done       a durable batch joins the
- * next flush first
+ *   PREPARE   every put goes to its core: space is taken, the data are written; nothing shows
+ *   (gate)    waits until no store-wide flush is sealing
+ *   RESERVE   each shard makes sure that its changes cannot fail any more
+ *   APPLY     each shard makes its changes, in one go and in memory alone; leaves the gate
+ *   done      a durable batch joins the next flush first
+ *
+ *   no room in a log: UNRESERVE, leave the gate, ROOM: a flush (later: a checkpoint, too), then the
+ *   gate again, alone and before all others. After TRIES -ENOSPC. One batch at a time does so,
+ *   others that found no room wait for it, and the shards concerned start no other changes.
  *
  *   any other failure: UNRESERVE, CANCEL (space is given back), done
  *
@@ -43,6 +45,7 @@ struct batcher {
   struct shard_op **groups; /* [shard_count], of one call: the last part so far in each shard */
   uint32_t inside;          /* the gate */
   bool alone;               /* the one inside wants no other there */
+  bool making_room;         /* one of them is in ROOM: none goes in before it */
   uint32_t active;          /* not completed */
   uint64_t batches, failed, retries; /* read by statistics on core 0 */
 };

@@ -210,7 +210,7 @@ void shard_pump(struct shard *s) {
 static bool room_tick(struct shard *s) {
   bool did = false;
   s->pumping = true;
-  while (s->waiting[WAIT_ROOM].first && run_again(s, WAIT_ROOM)) did = true;
+  while (s->waiting[WAIT_ROOM].first && !s->holds && run_again(s, WAIT_ROOM)) did = true;
   s->pumping = false;
   shard_pump(s);
   return did;

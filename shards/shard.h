@@ -71,7 +71,9 @@ _Static_assert(sizeof(struct shard_op) <= 168, "fits the opaque part of struct s
  *                     nothing.
  *   OP_PARTS_RESERVE  all parts in a shard at once, by an op that is the first of them: makes sure
  *                     that applying cannot fail. -EAGAIN: no room in the log now; -ENOSPC: there
- *                     never will be; -EIO, -EROFS, -ENOMEM.
+ *                     never will be; -EIO, -EROFS, -ENOMEM. From -EAGAIN or UNRESERVE on until the
+ *                     next RESERVE or CANCEL no other change starts here: single ones would always
+ *                     find room first.
  *   OP_PARTS_APPLY    all changes at once, in their order; each part's result: 0, or -ENOENT of a
  *                     delete
  *
@@ -83,6 +85,7 @@ struct shard_part {         /* in op->io, filled before the prepare */
   struct shard_op *sibling; /* the next part in the same shard */
   uint8_t kind;             /* OP_PUT or OP_DELETE */
   bool many_shards;         /* of the first part: the batch has parts in others, too */
+  bool holds;               /* the shard's, of the first part: see OP_PARTS_RESERVE */
 };
 
 struct shard_entry {

@@ -178,6 +178,7 @@ struct shard {
   bool read_only;
   bool pumping;
   struct op_list waiting[WAIT_KINDS];
+  uint32_t holds; /* batches that wait for room in the log: no other change may start */
   struct work *works, *free_works;
   struct piece *pieces, *free_pieces;
   struct work *hungry, **hungry_last; /* works that wait for pieces, FIFO */
@@ -202,6 +203,11 @@ static inline void op_complete(struct shard *s, struct shard_op *op, int64_t res
   op->result = result;
   s->ops--;
   op->done(op);
+}
+
+/* A change has to wait: behind those that wait for room already, or for a batch. */
+static inline bool room_is_awaited(const struct shard *s) {
+  return (s->waiting[WAIT_ROOM].first && !s->pumping) || s->holds;
 }
 
 /* What shard_run() has to do with the order of writes and of streams. */

@@ -94,16 +94,23 @@ static int reserve_index(struct shard *s, struct shard_op *first) {
   return r;
 }
 
+static void hold(struct shard *s, struct shard_op *first, bool on) {
+  s->holds += (uint32_t)on - (uint32_t)part_of(first)->holds;
+  part_of(first)->holds = on;
+}
+
 static void reserve(struct shard *s, struct shard_op *first) {
   struct manifest_group g = group_of(first);
   int r = manifest_reserve_group(s->manifest, &g);
   if (!r && (r = reserve_index(s, first))) manifest_cancel_group(s->manifest, &g);
+  hold(s, first, r == -EAGAIN);
   op_complete(s, first, r);
 }
 
 static void unreserve(struct shard *s, struct shard_op *first) {
   struct manifest_group g = group_of(first);
   manifest_cancel_group(s->manifest, &g);
+  hold(s, first, true);
   op_complete(s, first, first->result);
 }
 
@@ -159,6 +166,7 @@ static void cancel(struct shard *s, struct shard_op *first) {
     free(p);
     op->work = NULL;
   }
+  hold(s, first, false);
   op_complete(s, first, first->result);
 }
 

@@ -357,7 +357,7 @@ void stream_apply(struct shard *s, struct shard_op *op) {
 
 enum start stream_start(struct shard *s, struct shard_op *op) {
   struct stream *st = op->work;
-  if (s->waiting[WAIT_ROOM].first && !s->pumping && op->kind != OP_STREAM_ABORT) return WAIT_ROOM;
+  if (room_is_awaited(s) && op->kind != OP_STREAM_ABORT) return WAIT_ROOM;
   if (op->kind == OP_STREAM_BEGIN) return begin_start(s, op);
   if (op->kind == OP_APPEND) return append_start(s, st, op);
   if (op->kind == OP_STREAM_COMMIT) return commit_start(s, st, op);

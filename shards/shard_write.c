@@ -332,6 +332,6 @@ void write_submit(struct shard *s, struct shard_op *op) {
 }
 
 enum start write_start(struct shard *s, struct shard_op *op) {
-  if (s->waiting[WAIT_ROOM].first && !s->pumping) return WAIT_ROOM; /* first come, first served */
+  if (room_is_awaited(s)) return WAIT_ROOM;
   return op->kind == OP_PUT ? put_start(s, op) : delete_start(s, op);
 }

@@ -268,11 +268,12 @@ static struct sr_store *open_stepped(void) {
 /* More in flight than a log of 1 MiB holds: they wait for flushes, and for checkpoints. */
 static void batches_go_on_when_the_log_is_full(void **state) {
   (void)state;
-  enum { N = SR_BATCH_PARTS_MAX, DEPTH = 12, ROUNDS = 4 };
+  enum { N = SR_BATCH_PARTS_MAX, DEPTH = 150, ROUNDS = 1, PUTS = 800 };
   struct sr_store *s = open_stepped();
   struct sr_port *p = open_port(s);
   struct parts b[DEPTH];
-  struct sr_request batch[DEPTH], *list[1];
+  struct sr_request batch[DEPTH], *list[DEPTH], *put = aligned_alloc(64, PUTS * sizeof *put);
+  struct sr_request *puts[PUTS];
   uint64_t value[DEPTH], got, first = 0;
   for (uint32_t k = 0; k < DEPTH; k++) {
     b[k] = make_parts(N);
@@ -280,12 +281,17 @@ static void batches_go_on_when_the_log_is_full(void **state) {
       add_part(&b[k], SR_OP_PUT, id_of(i), &value[k], i % 8 ? 0 : sizeof value[k]);
   }
   for (uint32_t round = 0; round < ROUNDS; round++) {
+    for (uint32_t k = 0; k < PUTS; k++) { /* these must not always be first */
+      put[k] = request_of_op(SR_OP_PUT, k, &value[0], sizeof value[0]);
+      puts[k] = &put[k];
+    }
+    assert_int_equal(sr_port_submit(p, puts, PUTS), PUTS);
     for (uint32_t k = 0; k < DEPTH; k++) {
       value[k] = round * DEPTH + k;
       batch[k] = request_of_op(SR_OP_BATCH, 0, b[k].list, N);
-      list[0] = &batch[k];
-      assert_int_equal(sr_port_submit(p, list, 1), 1);
+      list[k] = &batch[k];
     }
+    assert_int_equal(sr_port_submit(p, list, DEPTH), DEPTH);
     wait_for(p);
   }
   struct sr_store_stats st;
@@ -300,7 +306,8 @@ static void batches_go_on_when_the_log_is_full(void **state) {
     b[0].request[i].op = SR_OP_DELETE;
   }
   assert_int_equal(sr_batch(p, b[0].list, N, SR_DURABLE), 0);
-  assert_int_equal(sr_count(p), 0);
+  assert_int_equal(sr_count(p), PUTS);
+  free(put);
   for (uint32_t k = 0; k < DEPTH; k++) free_parts(&b[k]);
   close_both(s, p);
 }
