@@ -195,7 +195,7 @@ static uint32_t each_failure(struct fixture *f, enum kind kind, bool and_all_aft
     after(f, r);
     refused += r != 0;
     if (!hit) return refused;
-    if (and_all_after) n += n / 4; /* the later ones differ little */
+    if (and_all_after) n += n / 2; /* the later ones differ little */
   }
 }
 
