@@ -275,12 +275,108 @@ static void every_failure_of_growing(void **state) {
   }
 }
 
+/* ---- While it is open --------------------------------------------------------------------------
+ */
+
+#define SESSION_BLOBS 14u
+struct session {
+  struct sr_store *store;
+  struct sr_port *port;
+  uint64_t seed[SESSION_BLOBS], bytes[SESSION_BLOBS]; /* what must be there; seed 0: nothing */
+  char *in, *out;
+};
+/* 0, or -ENOMEM and then nothing has changed. */
+static void settle(struct session *s, uint32_t n, int r, uint64_t seed, uint64_t bytes) {
+  if (r != 0 && r != -ENOMEM) fail_msg("blob %u: %s", n, strerror(-r));
+  if (r) return;
+  s->seed[n] = seed;
+  s->bytes[n] = bytes;
+}
+static void session_put(struct session *s, uint32_t n, uint64_t seed, uint64_t bytes) {
+  fill_bytes(s->in + 1, bytes, seed);
+  settle(s, n, sr_put(s->port, id_of(n), s->in + 1, bytes, n % 3 ? 0 : SR_DURABLE), seed, bytes);
+}
+static void session_stream(struct session *s, uint32_t n, uint64_t seed, uint64_t bytes) {
+  struct sr_stream *stream;
+  int r = sr_stream_begin(s->port, id_of(n), 0, 0, &stream);
+  fill_bytes(s->in, bytes, seed);
+  if (r == 0) {
+    for (uint64_t at = 0; r == 0 && at < bytes; at += bytes / 4)
+      r = sr_stream_append(s->port, stream, s->in + at, bytes / 4);
+    if (r == 0)
+      r = sr_stream_commit(s->port, stream);
+    else
+      assert_int_equal(sr_stream_abort(s->port, stream), 0);
+  }
+  settle(s, n, r, seed, bytes);
+}
+static void session_check(struct session *s) {
+  for (uint32_t n = 0; n < SESSION_BLOBS; n++) {
+    int64_t r = sr_get(s->port, id_of(n), s->out, 0, MIB);
+    if (r != (s->seed[n] ? (int64_t)s->bytes[n] : -ENOENT))
+      fail_msg("blob %u: %lld, not %llu", n, (long long)r, (unsigned long long)s->bytes[n]);
+    if (!s->seed[n]) continue;
+    fill_bytes(s->in, s->bytes[n], s->seed[n]);
+    assert_memory_equal(s->in, s->out, s->bytes[n]);
+  }
+}
+static void session_work(struct session *s) {
+  struct sr_cursor cursor = {{0}};
+  struct sr_entry entries[4];
+  struct sr_vacuum_result moved;
+  int r;
+  for (uint32_t n = 0; n < 10; n++) session_put(s, n, 100 + n, n * n * 4000);
+  session_stream(s, 10, 200, 80000);
+  session_stream(s, 11, 201, 700000);
+  while ((r = sr_list(s->port, &cursor, entries, 4)) > 0) continue;
+  assert_true(r == 0 || r == -ENOMEM);
+  r = sr_delete(s->port, id_of(3), 0);
+  if (s->seed[3] || r != -ENOENT) settle(s, 3, r, 0, 0);
+  r = sr_checkpoint(s->port);
+  assert_true(r == 0 || r == -ENOMEM);
+  session_put(s, 4, 300, 9);
+  session_stream(s, 5, 301, 40000);
+  r = sr_vacuum(s->port, &moved);
+  assert_true(r == 0 || r == -ENOMEM);
+  assert_int_equal(sr_flush(s->port), 0);
+}
+
+static void memory_fails_while_open(void **state) {
+  struct fixture *f = *state;
+  struct session s = {.in = malloc(MIB + 1), .out = malloc(MIB)};
+  bool hit = true;
+  int n = 1;
+  for (; hit; n++) {
+    char command[800];
+    snprintf(command, sizeof command, "rm -rf '%s'", f->where);
+    assert_int_equal(system(command), 0);
+    memset(s.seed, 0, sizeof s.seed);
+    assert_int_equal(format_it(f->where), 0);
+    s.store = reopen(f);
+    s.port = open_port(s.store);
+    arm(MEMORY, n, false);
+    session_work(&s);
+    disarm();
+    hit = atomic_load(&hits) > 0;
+    for (uint32_t i = 0; i < 12 && !hit; i++) assert_true(s.seed[i] || i == 3);
+    session_check(&s);
+    close_both(s.store, s.port);
+    s.store = reopen(f);
+    s.port = open_port(s.store);
+    session_check(&s);
+    close_both(s.store, s.port);
+  }
+  assert_true(n > 10);
+  free(s.in), free(s.out);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1) cmocka_set_test_filter(argv[1]);
   const struct CMUnitTest tests[] = {
       TEST(every_failure_of_an_open),  TEST(every_failure_of_an_open_in_memory),
       TEST(every_failure_of_a_format), TEST(every_failure_of_a_format_of_files),
-      TEST(every_failure_of_growing),
+      TEST(every_failure_of_growing),  TEST(memory_fails_while_open),
   };
   return cmocka_run_group_tests_name("exhaustion", tests, NULL, NULL);
 }
