@@ -364,6 +364,7 @@ static int open_shard(struct core *core, uint32_t number) {
                    .checkpoint_group_bytes = store->config.checkpoint_group_bytes,
                    .read_only = store->config.read_only,
                    .damaged = store->config.damaged,
+                   .root_lost = l->root_lost,
                    .damage = {damage_log_report, &store->damage}},
       .works_max = store->config.works_max,
       .background = !store->config.no_background && !store->config.read_only};

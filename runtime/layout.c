@@ -97,7 +97,10 @@ int layout_read_copy(struct backing *b, uint64_t block, struct identity *id, cha
     return -EBADMSG;
   }
   void *buf = layout_blocks_alloc(FORMAT_IDENTITY_BLOCKS);
-  if (!buf) return -ENOMEM;
+  if (!buf) {
+    snprintf(why, why_bytes, "out of memory");
+    return -ENOMEM;
+  }
   int r = b->ops->read(b, buf, FORMAT_IDENTITY_BLOCKS << BLOCK_SHIFT, block << BLOCK_SHIFT);
   if (r)
     snprintf(why, why_bytes, "cannot be read: %s", strerror(-r));
@@ -343,7 +346,7 @@ static int read_root(struct layout *l, const struct logger *logger) {
   uint64_t copy = l->root_slot_blocks / 2;
   void *buf = layout_blocks_alloc(copy);
   struct root *root = malloc(sizeof *root);
-  int result = -EBADMSG;
+  int result = -EBADMSG, unread = 0;
   l->root = calloc(1, sizeof *l->root);
   if (!buf || !root || !l->root) {
     result = -ENOMEM;
@@ -355,6 +358,7 @@ static int read_root(struct layout *l, const struct logger *logger) {
     struct backing *b = l->backings[0];
     int r = b->ops->read(b, buf, copy << BLOCK_SHIFT, block << BLOCK_SHIFT);
     if (r) snprintf(why, sizeof why, "cannot be read: %s", strerror(-r));
+    if (r) unread = r;
     if (!r) r = root_decode(root, l->uuid, l->shard_count, buf, why, sizeof why);
     if (!r && !root_belongs_in_slot(root->epoch, i / 2)) {
       snprintf(why, sizeof why, "epoch %llu does not belong in this slot",
@@ -383,9 +387,12 @@ static int read_root(struct layout *l, const struct logger *logger) {
                            "what only checkpoints had is lost unless it is searched for"};
     damage_report(&l->damage, &d);
     result = layout_search_root(l);
+  } else if (l->damaged) {
+    result = layout_check_root(l);
   } else if (result) {
     log_line(logger, 0, "%s: no valid root in any slot, blocks %llu and on", l->backings[0]->name,
              (unsigned long long)l->root_block);
+    if (unread) result = unread; /* what cannot be read now is not yet lost */
   }
 out:
   free(buf);

@@ -24,6 +24,7 @@ struct layout {
   uint64_t root_block, root_slot_blocks;
   bool read_only;
   bool memory;        /* mem: */
+  bool root_lost;     /* damaged: a log shows that a newer root was durable */
   bool root_searched; /* no slot had a root: it was made up from the logs */
   enum damaged_mode damaged;
   struct damage_sink damage; /* damaged other than refuse */

@@ -282,3 +282,33 @@ int layout_search_root(struct layout *l) {
   free(buf);
   return 0;
 }
+
+int layout_check_root(struct layout *l) {
+  char *buf = aligned_alloc(BLOCK_BYTES, FRAME_BYTES_MAX);
+  if (!buf) return -ENOMEM;
+  for (uint32_t s = 0; s < l->shard_count && !l->root_lost; s++) {
+    const struct root_shard *r = &l->root->shards[s];
+    uint64_t position = r->log_tail, end = r->log_head + l->log_blocks;
+    uint32_t chain = r->chain;
+    struct frame f;
+    while (position < end && !l->root_lost &&
+           sound_frame(l, s, log_place(position, l->log_blocks), buf, &f) &&
+           f.position == position && f.chain == chain) {
+      l->root_lost = f.epoch > l->root->epoch || f.incarnation > l->root->incarnation;
+      position = log_next(position, frame_blocks(f.payload_bytes), f.flags, l->log_blocks);
+      chain = f.checksum;
+    }
+  }
+  free(buf);
+  if (!l->root_lost) return 0;
+  struct damage d = {.kind = DAMAGE_ROOT,
+                     .error = -EBADMSG,
+                     .shard = DAMAGE_NO_SHARD,
+                     .backing = l->backings[0]->name,
+                     .block = l->root_block,
+                     .blocks = FORMAT_ROOT_SLOTS * l->root_slot_blocks,
+                     .changes = DAMAGE_COUNT_UNKNOWN,
+                     .what = "a newer root was durable and is lost: an older one serves"};
+  damage_report(&l->damage, &d);
+  return 0;
+}

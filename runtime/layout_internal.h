@@ -35,6 +35,9 @@ int layout_open_devices_damaged(struct layout *l, const char *where, struct iden
                                 uint32_t timeout_ms, const struct logger *logger);
 /* Gives a region what it needs to be recovered: unreadable blocks for those on missing parts. */
 int layout_complete_region(struct layout *l, struct identity **ids, uint32_t shard, bool directory);
+/* Whether the root is the newest that was durable, as far as the logs tell; reports it. 0 or
+ * -ENOMEM. */
+int layout_check_root(struct layout *l);
 /* No root is left: l->root from what the logs say. */
 int layout_search_root(struct layout *l);
 

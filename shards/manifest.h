@@ -37,6 +37,7 @@ struct manifest_config {
   uint32_t checkpoint_group_bytes; /* partitions are joined until a checkpoint has so many; default
                                       64 KiB */
   enum damaged_mode damaged;       /* other than refuse: read_only is set */
+  bool root_lost; /* damaged: other shards show that the root is not the newest there was */
   struct damage_sink damage;
 };
 

@@ -322,7 +322,7 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
              (unsigned long long)config->region->log_blocks, LOG_BLOCKS_MIN);
     r = -EINVAL;
   }
-  if (!r && m->root.log_tail - m->root.log_head > config->region->log_blocks) {
+  if (!r && !config->damaged && m->root.log_tail - m->root.log_head > config->region->log_blocks) {
     snprintf(why, why_bytes, "root: a log longer than its ring");
     r = -EBADMSG;
   }

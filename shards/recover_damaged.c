@@ -28,6 +28,7 @@ static int lose_changes(struct manifest *m, uint64_t from, uint64_t to) {
     l->old[p] = l->partition[p] = true;
   }
   index_destroy(l->certain);
+  l->certain = NULL;
   return index_create(&l->certain, m->config.hash_key);
 }
 
@@ -102,24 +103,6 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
 
 /* ---- The log ----------------------------------------------------------------------------- */
 
-/* A sound frame at a position that may follow after a gap: not older than what came before it, and
- * what follows it does not contradict. */
-static bool fits_after_gap(struct log_reader *r, uint64_t position, const struct walk *w,
-                           uint64_t incarnation_min, uint64_t incarnation_max, uint64_t end) {
-  struct frame f, g;
-  const char *what;
-  int error;
-  if (!read_frame(r, position, &f, &what, &error)) return false;
-  if (f.incarnation < incarnation_min || f.incarnation > incarnation_max ||
-      f.sequence < w->sequence)
-    return false;
-  uint64_t next =
-      log_next(position, frame_blocks(f.payload_bytes), f.flags, r->m->config.region->log_blocks);
-  if (next > end) return false;
-  if (next == end || !read_frame(r, next, &g, &what, &error)) return true;
-  return g.chain == f.checksum && g.sequence == f.sequence + f.entry_count;
-}
-
 struct replay {
   struct log_reader reader;
   struct walk w;
@@ -127,18 +110,34 @@ struct replay {
   uint64_t incarnation_max;
 };
 
+/* A sound frame at a position that may follow after a gap: not older than what came before it, and
+ * what follows it does not contradict. Then in *out. */
+static bool fits_after_gap(struct replay *x, uint64_t position, uint64_t end, struct frame *out) {
+  struct log_reader *r = &x->reader;
+  struct frame f, g;
+  const char *what;
+  int error;
+  if (!read_frame(r, position, &f, &what, &error)) return false;
+  if (f.incarnation < x->incarnation || f.incarnation > x->incarnation_max ||
+      f.sequence < x->w.sequence)
+    return false;
+  uint64_t next =
+      log_next(position, frame_blocks(f.payload_bytes), f.flags, r->m->config.region->log_blocks);
+  if (next > end) return false;
+  if (next < end && read_frame(r, next, &g, &what, &error) &&
+      (g.chain != f.checksum || g.sequence != f.sequence + f.entry_count))
+    return false;
+  *out = f;
+  return true;
+}
+
 /* The frame at w is bad: w goes on to the next one that fits, or to the end. */
 static int skip_gap(struct manifest *m, struct replay *x, uint64_t end, uint64_t end_sequence,
                     int error, const char *what) {
   struct walk *w = &x->w;
   uint64_t from = w->position, p = from;
   struct frame f = {.sequence = end_sequence};
-  while (p < end && !fits_after_gap(&x->reader, p, w, x->incarnation, x->incarnation_max, end)) p++;
-  if (p < end) {
-    const char *ignored;
-    int e;
-    check(read_frame(&x->reader, p, &f, &ignored, &e) != NULL);
-  }
+  while (p < end && !fits_after_gap(x, p, end, &f)) p++;
   bool known = f.sequence != DAMAGE_COUNT_UNKNOWN;
   /* At the log's head it is not known which change is the first one. */
   bool counted = known && w->sequence > 0;
@@ -228,6 +227,23 @@ static int replay_tail(struct manifest *m, struct replay *x, uint64_t limit) {
   return lose_changes(m, x->w.sequence, UINT64_MAX);
 }
 
+/* A newer root was durable and is lost. What it named begins with the frames that follow; where it
+ * ended nobody knows, nor what the space that it let go of was used for. */
+static int replay_beyond(struct manifest *m, struct replay *x, uint64_t limit) {
+  int r = 0;
+  while (!r && x->w.position < limit) {
+    struct frame f;
+    const char *what;
+    int error;
+    const char *buf = next_in_chain(&x->reader, &x->w, &f, &what, &error);
+    if (!buf) break;
+    r = apply_frame(m, &f, buf);
+  }
+  recover_report_log(m, x->w.position, 0, DAMAGE_COUNT_UNKNOWN, 0,
+                     "a newer root than the one that serves is lost");
+  return r ? r : lose_changes(m, 0, UINT64_MAX);
+}
+
 /* Checkpoints that were searched for may be older than the log's head. What lies before it may not
  * be overwritten yet: the first position from which sound frames lead to it. */
 static uint64_t earlier_head(struct log_reader *r, const struct root_shard *s) {
@@ -255,11 +271,13 @@ static int note_head(struct manifest *m, struct log_reader *r, uint64_t position
 }
 
 static int replay_log(struct manifest *m, const struct root *root) {
-  const struct root_shard *s = &root->shards[m->config.shard];
-  struct replay x = {
-      .reader = {.m = m, .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)},
-      .w = {.position = s->log_head, .sequence = s->log_head == 0},
-      .incarnation_max = root->incarnation};
+  const struct root_shard *s = &m->root;
+  struct replay x = {.reader = {.m = m,
+                                .incarnation = root->incarnation,
+                                .epoch = root->epoch,
+                                .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)},
+                     .w = {.position = s->log_head, .sequence = s->log_head == 0},
+                     .incarnation_max = root->incarnation};
   if (!x.reader.window) return -ENOMEM;
   int r = recover_make_room(m);
   if (m->losses->searched) {
@@ -278,6 +296,7 @@ static int replay_log(struct manifest *m, const struct root *root) {
     x.w = (struct walk){s->log_tail, s->sequence, s->chain, true};
     x.incarnation = root->incarnation;
     r = replay_tail(m, &x, limit);
+    if (!r && (m->config.root_lost || x.reader.root_lost)) r = replay_beyond(m, &x, limit);
   }
   free(x.reader.window);
   m->position = x.w.position;
@@ -387,6 +406,12 @@ int recover_damaged(struct manifest *m, const struct root *root) {
   check(m->config.read_only);
   m->losses = calloc(1, sizeof *m->losses);
   int r = m->losses ? index_create(&m->losses->certain, m->config.hash_key) : -ENOMEM;
+  if (!r && m->root.log_tail - m->root.log_head > m->config.region->log_blocks) {
+    recover_report_log(m, m->root.log_head, 0, DAMAGE_COUNT_UNKNOWN, 0,
+                       "the root names a log longer than its ring");
+    m->root.log_head = m->root.log_tail;
+    r = lose_changes(m, 0, UINT64_MAX);
+  }
   if (!r) r = checkpoint_load_damaged(m, &m->root);
   if (!r) r = replay_log(m, root);
   return r ? r : claim_all(m);

@@ -70,6 +70,7 @@ int ctl_open(struct ctl_session *s, const struct ctl_options *o, bool read_only)
   struct sr_open_options open = SR_OPEN_OPTIONS_INIT;
   *s = (struct ctl_session){0};
   open.read_only = read_only;
+  if (read_only && o->damaged) open.damaged = SR_DAMAGED_SKIP;
   open.no_background = true; /* a command is over before it would pay */
   open.core_count = 1;
   int r = sr_store_open(o->store, &open, &s->store);
@@ -179,6 +180,8 @@ int main(int argc, char **argv) {
       {"add-device", ARG_TEXT, &o.add_device, .help = "grow: a further device or file"},
       {"scrub", ARG_FLAG, &o.scrub,
        .help = "check: every byte that counts, in spite of damage; a remedy for each finding"},
+      {"damaged", ARG_FLAG, &o.damaged,
+       .help = "info, ls, stat, get, stats: open with what is intact"},
       {"files", ARG_FLAG, &o.files, .help = "salvage: a file for each blob, named by its id"},
       {"version", ARG_FLAG, &version, .help = ""},
       {"help", ARG_FLAG, &o.help, .help = ""},

@@ -268,7 +268,7 @@ static struct sr_store *open_stepped(void) {
 /* More in flight than a log of 1 MiB holds: they wait for flushes, and for checkpoints. */
 static void batches_go_on_when_the_log_is_full(void **state) {
   (void)state;
-  enum { N = SR_BATCH_PARTS_MAX, DEPTH = 150, ROUNDS = 1, PUTS = 800 };
+  enum { N = SR_BATCH_PARTS_MAX, DEPTH = 150, ROUNDS = 2, PUTS = 800 };
   struct sr_store *s = open_stepped();
   struct sr_port *p = open_port(s);
   struct parts b[DEPTH];

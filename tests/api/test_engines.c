@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/api/fixture.h"
+#include "tests/child.h"
 
 #define BLOBS 60
 
@@ -82,7 +83,7 @@ static void refuse_io_uring(void) {
 static void in_child(struct fixture *f, int (*body)(struct fixture *f)) {
   int status = 0;
   pid_t child = fork();
-  if (child == 0) _exit(body(f));
+  if (child == 0) child_exit(body(f));
   waitpid(child, &status, 0);
   assert_true(WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) skip();

@@ -9,13 +9,18 @@
 #include <string.h>
 #include <time.h>
 
+/* A blob that there may be, and the request that reads it. */
+struct member {
+  struct sr_request get;
+  uint64_t size_bytes; /* as listed */
+  bool listed;
+};
+
 struct looking {
   struct look *look;
   struct ledger *l;
   struct sr_port *port;
-  uint8_t *buf;                                 /* LEDGER_BLOB_MAX + 1 bytes */
-  uint64_t sizes[LEDGER_UNITS][LEDGER_MEMBERS]; /* as listed */
-  bool listed[LEDGER_UNITS][LEDGER_MEMBERS];
+  struct member members[LEDGER_UNITS][LEDGER_MEMBERS];
 };
 
 static void find(struct look *look, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -46,17 +51,17 @@ static bool allowed(const struct unit *u, uint32_t version) {
   return version > u->floor && version >= u->durable && version <= u->issued;
 }
 
-/* Reads a member whole: its bytes, -1 if it is not there, -2 after a finding. */
-static int64_t read_member(struct looking *k, uint32_t unit, uint32_t member) {
-  struct sr_id id = unit_id(unit, member);
-  int64_t n = sr_get(k->port, id, k->buf, 0, LEDGER_BLOB_MAX + 1);
-  if (n == -ENOENT && !k->listed[unit][member]) return -1;
-  if (n >= 0 && k->listed[unit][member] && (uint64_t)n == k->sizes[unit][member]) {
+/* The bytes that were read of a member; -1 if it is not there, -2 after a finding. */
+static int64_t member_read(struct looking *k, uint32_t unit, uint32_t number) {
+  const struct member *m = &k->members[unit][number];
+  int64_t n = m->get.result;
+  if (n == -ENOENT && !m->listed) return -1;
+  if (n >= 0 && m->listed && (uint64_t)n == m->size_bytes) {
     k->look->bytes += (uint64_t)n;
     return n;
   }
-  find(k->look, "unit %u.%u: %s and get says %" PRId64, unit, member,
-       k->listed[unit][member] ? "listed" : "not listed", n);
+  find(k->look, "unit %u.%u: %s and get says %" PRId64, unit, number,
+       m->listed ? "listed" : "not listed", n);
   return -2;
 }
 
@@ -66,7 +71,8 @@ static void find_wrong(struct looking *k, uint32_t unit, uint32_t member, int64_
   char is[200] = "";
   for (uint32_t v = 0; v <= u->issued + 2; v++) {
     size_t used = strlen(is);
-    if (used < 180 && member_is(k->l->seed, unit, member, v, k->buf, bytes))
+    if (used < 180 &&
+        member_is(k->l->seed, unit, member, v, k->members[unit][member].get.buf, bytes))
       snprintf(is + used, sizeof is - used, " %u", v);
   }
   find(k->look,
@@ -86,11 +92,12 @@ static bool look_at_unit(struct looking *k, uint32_t unit, uint32_t *found) {
   for (uint32_t i = 0; i < span; i++) out[i] = !allowed(u, first + i);
   bool good = true;
   for (uint32_t m = 0; m < unit_members(unit) && good; m++) {
-    int64_t bytes = read_member(k, unit, m);
+    int64_t bytes = member_read(k, unit, m);
     if (bytes == -2) good = false;
     uint32_t left = 0;
     for (uint32_t i = 0; i < span && good; i++) {
-      if (!out[i]) out[i] = !member_is(k->l->seed, unit, m, first + i, k->buf, bytes);
+      if (!out[i])
+        out[i] = !member_is(k->l->seed, unit, m, first + i, k->members[unit][m].get.buf, bytes);
       left += !out[i];
     }
     if (good && left == 0) {
@@ -127,9 +134,10 @@ static void list_all(struct looking *k) {
              entries[i].id.lo);
         continue;
       }
-      if (k->listed[unit][member]) find(k->look, "unit %u.%u is listed twice", unit, member);
-      k->listed[unit][member] = true;
-      k->sizes[unit][member] = entries[i].size_bytes;
+      struct member *m = &k->members[unit][member];
+      if (m->listed) find(k->look, "unit %u.%u is listed twice", unit, member);
+      m->listed = true;
+      m->size_bytes = entries[i].size_bytes;
     }
   }
   if (n < 0) find(k->look, "list: %s", strerror(-n));
@@ -142,6 +150,34 @@ static void list_all(struct looking *k) {
          blobs, bytes, space.blobs, space.live_bytes);
   if (sr_count(k->port) != (int64_t)blobs) find(k->look, "count is not what is listed");
   k->look->blobs += blobs;
+}
+
+static void submit_get(struct looking *k, struct member *m, struct sr_id id) {
+  struct sr_request *r = &m->get;
+  struct sr_request *finished[64];
+  /* One byte more than there should be: it must not come. */
+  uint64_t bytes = (m->size_bytes + SR_BLOCK_BYTES) / SR_BLOCK_BYTES * SR_BLOCK_BYTES;
+  if (bytes > 2 * LEDGER_BLOB_MAX)
+    bytes = SR_BLOCK_BYTES; /* a finding, as it cannot be that long */
+  *r = (struct sr_request){.op = SR_OP_GET, .id = id, .bytes = bytes};
+  r->buf = aligned_alloc(SR_BLOCK_BYTES, bytes);
+  int n;
+  while ((n = sr_port_submit(k->port, &r, 1)) == -EAGAIN) sr_port_reap(k->port, finished, 64);
+  if (n != 1) {
+    find(k->look, "submit: %s", strerror(-n));
+    r->result = n;
+  }
+}
+
+/* All at the same time. */
+static void read_all(struct looking *k) {
+  struct sr_request *finished[64];
+  for (uint32_t u = 0; u < LEDGER_UNITS; u++)
+    for (uint32_t m = 0; m < unit_members(u); m++) submit_get(k, &k->members[u][m], unit_id(u, m));
+  while (sr_port_in_flight(k->port)) {
+    sr_port_wait(k->port, -1);
+    sr_port_reap(k->port, finished, 64);
+  }
 }
 
 static void scrub_all(struct looking *k) {
@@ -163,6 +199,7 @@ static void scrub_all(struct looking *k) {
 
 static void look_at_all(struct looking *k, uint32_t found[LEDGER_UNITS]) {
   list_all(k);
+  read_all(k);
   for (uint32_t u = 0; u < LEDGER_UNITS; u++) look_at_unit(k, u, &found[u]);
   if (k->look->scrub) scrub_all(k);
 }
@@ -186,8 +223,10 @@ int look_at_store(const char *where, struct ledger *l, struct look *look,
     find(look, "open: %s", strerror(-r));
     return r;
   }
-  struct looking *k = calloc(1, sizeof *k);
-  *k = (struct looking){.look = look, .l = l, .buf = malloc(LEDGER_BLOB_MAX + 1)};
+  struct looking *k = aligned_alloc(64, sizeof *k);
+  memset(k, 0, sizeof *k);
+  k->look = look;
+  k->l = l;
   r = sr_port_open(s, NULL, &k->port);
   if (r)
     find(look, "port: %s", strerror(-r));
@@ -196,7 +235,8 @@ int look_at_store(const char *where, struct ledger *l, struct look *look,
   sr_port_close(k->port);
   int closed = sr_store_close(s);
   if (closed) find(look, "close: %s", strerror(-closed));
-  free(k->buf);
+  for (uint32_t u = 0; u < LEDGER_UNITS; u++)
+    for (uint32_t m = 0; m < LEDGER_MEMBERS; m++) free(k->members[u][m].get.buf);
   free(k);
   return r;
 }

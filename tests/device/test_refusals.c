@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "tests/child.h"
 #include "tests/device/device_testing.h"
 
 /* ---- io_advance: the step after an answer ------------------------------------------------ */
@@ -226,12 +227,12 @@ static int exit_status(pid_t child) {
 
 static void refused_io_uring_means_the_pool(void **state) {
   (void)state;
-  const int errors[] = {EPERM, ENOSYS};
+  const int errors[] = {EPERM, ENOSYS, ENOMEM, EMFILE, ENFILE, EBUSY};
   for (size_t i = 0; i < array_size(errors); i++) {
     struct backing *b = scratch_file("refused", 4 * BLOCK_BYTES);
     pid_t child = fork();
     assert_true(child >= 0);
-    if (child == 0) _exit(choose_and_use(errors[i], b));
+    if (child == 0) child_exit(choose_and_use(errors[i], b));
     int status = exit_status(child);
     backing_close(b);
     if (status == 77) {

@@ -77,6 +77,9 @@ zero "$here/shard-0000" 16 256
 expect 1 "$ctl" put "$here" 77 "$work/in.1"
 said 'shard 0' 'log position' salvage
 expect 1 "$ctl" info "$here"
+expect 0 "$ctl" info "$here" --damaged
+said 'log position'
+expect 0 "$ctl" ls "$here" --damaged
 expect 1 "$ctl" check "$here" --scrub --json
 json ok=false findings/0/what findings/0/remedy findings/0/file=$here/shard-0000 \
   findings/0/offset_bytes=65536 findings/0/shard=0 'findings/0/lost_changes>0'
