@@ -255,7 +255,8 @@ enum sr_flags {
  *   -ENOENT no such blob         -EEXIST  see SR_IF_ABSENT      -EINVAL  impossible arguments
  *   -ENOSPC the shard is full    -EBADMSG checksum mismatch     -EROFS   read-only store
  *   -EFBIG  longer than 1 TiB    -EIO     the device failed, or the shard stopped writing
- *                                         after a failed flush */
+ *                                         after a failed flush
+ *   -ENOMEM memory is out; the blob is as it was */
 struct sr_request {
   uint32_t op;    /* enum sr_op */
   uint32_t flags; /* enum sr_flags */

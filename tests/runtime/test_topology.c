@@ -123,9 +123,17 @@ static void too_many_cores_is_refused_with_the_number(void **state) {
   assert_non_null(strstr(error, "33"));
   assert_non_null(strstr(error, "32 CPUs"));
   assert_int_equal(
-      choose((struct topology_request){.synthetic = "node:4 core:256", .core_count = 257}),
+      choose((struct topology_request){.synthetic = "node:4 core:256 pu:1", .core_count = 257}),
       -EINVAL);
-  assert_non_null(strstr(error, "256"));
+  assert_non_null(strstr(error, "at most 256"));
+  assert_int_equal(
+      choose((struct topology_request){.synthetic = "node:4 core:256 pu:1", .cores = "0-256"}),
+      -EINVAL);
+  assert_non_null(strstr(error, "more than 256 CPUs are listed"));
+  assert_int_equal(
+      choose((struct topology_request){.synthetic = "node:4 core:256 pu:1", .cores = "700-955"}),
+      0);
+  assert_int_equal(plan.core_count, 256);
 }
 
 static void large_machine_is_cut_to_the_maximum(void **state) {
