@@ -207,13 +207,52 @@ static void spread_batches(struct flusher *f) {
 
 /* ---- The root ------------------------------------------------------------------------------- */
 
+/* Writes root_buf into a slot. */
+static void write_slot(struct flusher *f, uint32_t slot, uint8_t flags, struct io *io,
+                       void (*done)(struct io *)) {
+  const struct layout *l = f->store->layout;
+  *io = (struct io){.done = done,
+                    .buf = f->root_buf,
+                    .offset = (l->root_block + slot * l->root_slot_blocks) << BLOCK_SHIFT,
+                    .bytes = (uint32_t)(l->root_slot_blocks << BLOCK_SHIFT),
+                    .op = IO_WRITE,
+                    .flags = flags};
+  device_submit(f->store->cores[0].device, io);
+}
+
+static void write_root(struct flusher *f);
+
+static void mirror_written(struct io *io) {
+  struct flusher *f = container_of(io, struct flusher, mirror_io);
+  if (io->result)
+    log_line(&f->store->logger, 1, "%s: the second slot of root %llu cannot be written: %s",
+             f->store->layout->backings[0]->name, (unsigned long long)f->root->epoch,
+             strerror(-io->result));
+  f->mirroring = false;
+  if (f->root_waits) write_root(f);
+}
+
+/* The root goes to a second slot as well, so that the loss of a whole slot is survived. Nobody
+ * waits for that, no flush is spent on it: it is durable with the next one. */
 static void root_written(struct io *io) {
   struct flusher *f = container_of(io, struct flusher, root_io);
   f->root_result = io->result ? -EIO : 0;
-  if (io->result) f->result = -EIO;
-  if (!io->result) *f->root = *f->next;
+  if (io->result) {
+    f->result = -EIO;
+  } else {
+    *f->root = *f->next;
+    f->mirroring = true;
+    write_slot(f, root_mirror_of_epoch(f->root->epoch), 0, &f->mirror_io, mirror_written);
+  }
   f->force_root = f->force_root && io->result;
   enter_settling(f);
+}
+
+static void write_root(struct flusher *f) {
+  f->root_waits = false;
+  root_encode(f->next, f->store->layout->uuid, f->root_buf);
+  write_slot(f, root_slot_of_epoch(f->next->epoch), PLANTED(root_without_fua) ? 0 : IO_FUA,
+             &f->root_io, root_written);
 }
 
 /* A shard whose seal failed keeps what the last root said of it: it writes no more, and what
@@ -236,8 +275,6 @@ static bool merge(struct flusher *f) {
 }
 
 static void enter_rooting(struct flusher *f) {
-  struct layout *l = f->store->layout;
-  struct core *core0 = &f->store->cores[0];
   f->root_result = 0;
   f->state = FLUSH_ROOTING;
   spread_results(f);
@@ -246,15 +283,8 @@ static void enter_rooting(struct flusher *f) {
     enter_settling(f);
     return;
   }
-  root_encode(f->next, l->uuid, f->root_buf);
-  uint64_t block = l->root_block + root_slot_of_epoch(f->next->epoch) * l->root_slot_blocks;
-  f->root_io = (struct io){.done = root_written,
-                           .buf = f->root_buf,
-                           .offset = block << BLOCK_SHIFT,
-                           .bytes = (uint32_t)(l->root_slot_blocks << BLOCK_SHIFT),
-                           .op = IO_WRITE,
-                           .flags = PLANTED(root_without_fua) ? 0 : IO_FUA};
-  device_submit(core0->device, &f->root_io);
+  f->root_waits = f->mirroring; /* of the last root: it uses the buffer, and the slot after this */
+  if (!f->root_waits) write_root(f);
 }
 
 /* ---- Settling -------------------------------------------------------------------------------- */

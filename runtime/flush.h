@@ -44,7 +44,9 @@ struct flusher {
   struct flush_core *cores;
   struct flush_shard *shards;
   struct flush_file *files; /* [backing_count] */
-  struct io root_io;
+  struct io root_io, mirror_io;
+  bool mirroring;    /* mirror_io runs */
+  bool root_waits;   /* for that */
   void *root_buf;    /* one slot, block-aligned, in registered memory if there is some */
   struct root *root; /* the last durable one */
   struct root *next;

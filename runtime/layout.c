@@ -360,7 +360,7 @@ static int read_root(struct layout *l, const struct logger *logger) {
     if (r) snprintf(why, sizeof why, "cannot be read: %s", strerror(-r));
     if (r) unread = r;
     if (!r) r = root_decode(root, l->uuid, l->shard_count, buf, why, sizeof why);
-    if (!r && root_slot_of_epoch(root->epoch) != i / 2) {
+    if (!r && !root_belongs_in_slot(root->epoch, i / 2)) {
       snprintf(why, sizeof why, "epoch %llu does not belong in this slot",
                (unsigned long long)root->epoch);
       r = -EBADMSG;

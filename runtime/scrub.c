@@ -71,22 +71,31 @@ static bool all_zero(const char *p, uint64_t bytes) {
   return i == bytes;
 }
 
-/* The epoch whose root a slot must hold when E is the newest; 0: none was ever written there. */
-static uint64_t expected_epoch(uint64_t newest, uint32_t slot) {
+/* The epochs whose roots a slot may hold when E is the newest; 0: none was ever written there. The
+ * last two roots are in their slots; in the other two lie their mirrors, if these were written,
+ * else what was there before. */
+struct expected {
+  uint64_t epochs[2];
+  bool may_be_torn;
+};
+static uint64_t before(uint64_t epoch, uint64_t back) { return epoch > back ? epoch - back : 0; }
+static struct expected expected_in_slot(uint64_t newest, uint32_t slot) {
   uint64_t back = (newest - slot) % FORMAT_ROOT_SLOTS;
-  return newest > back ? newest - back : 0;
+  if (back < 2) return (struct expected){{before(newest, back), before(newest, back)}, false};
+  return (struct expected){{before(newest, back - 2), before(newest, back)}, true};
 }
 
 /* What is wrong with a copy; NULL: nothing. */
-static const char *copy_fault(struct core *core, const char *copy, uint64_t epoch, char *why,
-                              size_t why_bytes) {
+static const char *copy_fault(struct core *core, const char *copy, const struct expected *e,
+                              char *why, size_t why_bytes) {
   const struct layout *l = core->store->layout;
   uint64_t bytes = (l->root_slot_blocks / 2) << BLOCK_SHIFT;
-  if (epoch == 0) return all_zero(copy, bytes) ? NULL : "never written, but not zeros";
+  if (!e->epochs[1] && all_zero(copy, bytes)) return NULL;
+  if (!e->epochs[0]) return "never written, but not zeros";
   struct root *root = malloc(sizeof *root);
   if (!root) return NULL;
   int r = root_decode(root, l->uuid, l->shard_count, copy, why, why_bytes);
-  bool wrong = !r && root->epoch != epoch;
+  bool wrong = !r && root->epoch != e->epochs[0] && root->epoch != e->epochs[1];
   free(root);
   return r ? why : wrong ? "an epoch that does not belong here" : NULL;
 }
@@ -96,18 +105,18 @@ static bool check_slot(struct core *core, uint32_t slot, uint64_t block, int err
   struct layout_scrub *x = &core->scrub.layout;
   struct store *store = core->store;
   uint64_t newest = store->layout->root->epoch, copy = store->layout->root_slot_blocks / 2;
-  uint64_t epoch = expected_epoch(newest, slot);
-  bool moving = x->epoch != newest || store->flusher.state != FLUSH_IDLE;
-  bool next = slot == root_slot_of_epoch(newest + 1);
+  const struct expected expected = expected_in_slot(newest, slot);
+  bool moving =
+      x->epoch != newest || store->flusher.state != FLUSH_IDLE || store->flusher.mirroring;
   for (uint32_t i = 0; i < 2; i++) {
     char why[120] = "", text[200];
     const char *at = x->buf + i * (copy << BLOCK_SHIFT);
-    const char *what = error ? "cannot be read" : copy_fault(core, at, epoch, why, sizeof why);
+    const char *what = error ? "cannot be read" : copy_fault(core, at, &expected, why, sizeof why);
     if (what && moving && x->retries++ < RETRIES_MAX) return false;
     if (!what || moving) continue; /* it is written all the time: left to the next pass */
     snprintf(text, sizeof text, "root slot %u copy %u: %s%s", slot, i, what,
-             next ? "; the next root goes there" : "");
-    report(core, next ? DAMAGE_NOTE : DAMAGE_ROOT, 0, block + i * copy, copy,
+             expected.may_be_torn ? "; one of the next roots goes there" : "");
+    report(core, expected.may_be_torn ? DAMAGE_NOTE : DAMAGE_ROOT, 0, block + i * copy, copy,
            error ? error : -EBADMSG, text);
   }
   return true;

@@ -73,5 +73,13 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
 static inline uint32_t root_slot_of_epoch(uint64_t epoch) {
   return (uint32_t)(epoch % FORMAT_ROOT_SLOTS);
 }
+/* The slot that gets a second copy once the root is durable. With 4 slots the newest two roots are
+ * in two slots each, and a root never overwrites the one before it. */
+static inline uint32_t root_mirror_of_epoch(uint64_t epoch) {
+  return root_slot_of_epoch(epoch + 2);
+}
+static inline bool root_belongs_in_slot(uint64_t epoch, uint32_t slot) {
+  return slot == root_slot_of_epoch(epoch) || slot == root_mirror_of_epoch(epoch);
+}
 
 #endif

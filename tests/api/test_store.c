@@ -408,6 +408,35 @@ static void damaged_roots(void **state) {
   assert_non_null(strstr(f->log, "no valid root"));
 }
 
+/* Any one slot, be it that of the newest root, may be lost with both its copies: nothing that was
+ * flushed is. */
+static void a_lost_root_slot_is_survived(void **state) {
+  struct fixture *f = *state;
+  char path[800], zeros[8192] = {0}, kept[8192];
+  format_store(f, 1, 16 * MIB);
+  part_path(f, "root", path);
+  for (uint64_t i = 0; i < 6; i++) { /* so that the newest root comes to each slot */
+    struct sr_store *s = open_store(f);
+    struct sr_port *p = open_port(s);
+    assert_int_equal(sr_put(p, id_of(i), &i, sizeof i, 0), 0);
+    close_both(s, p);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    for (int slot = 0; slot < 4; slot++) {
+      off_t place = (16 + 2 * slot) * 4096;
+      assert_int_equal(pread(fd, kept, sizeof kept, place), sizeof kept);
+      assert_int_equal(pwrite(fd, zeros, sizeof zeros, place), sizeof zeros);
+      struct sr_open_options o = open_options(f);
+      o.read_only = true;
+      assert_int_equal(sr_store_open(f->where, &o, &s), 0);
+      p = open_port(s);
+      for (uint64_t k = 0; k <= i; k++) assert_int_equal(sr_exists(p, id_of(k)), 1);
+      close_both(s, p);
+      assert_int_equal(pwrite(fd, kept, sizeof kept, place), sizeof kept);
+    }
+    close(fd);
+  }
+}
+
 /* How far the region was zeroed and how many blobs there are: wrong values cost time, no more. */
 static void wrong_hints_do_no_harm(void **state) {
   struct fixture *f = *state;
@@ -618,6 +647,7 @@ int main(void) {
       TEST(identity_beyond_the_end),
       TEST(truncated_region),
       TEST(damaged_roots),
+      TEST(a_lost_root_slot_is_survived),
       TEST(wrong_hints_do_no_harm),
       TEST(no_permission),
       TEST(slices_of_files_and_descriptors),
