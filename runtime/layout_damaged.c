@@ -241,11 +241,19 @@ static bool is_later(const struct frame *a, const struct frame *b) {
                                           : a->position > b->position;
 }
 
+/* How much of a log is there to be read: no more than its file has, whatever an identity says. */
+static uint64_t log_blocks_there(const struct layout *l, uint32_t shard) {
+  const struct segment *first = &l->regions[shard].segments[0];
+  uint64_t blocks = first->backing->bytes >> BLOCK_SHIFT;
+  return blocks > first->first_block ? min_u64(l->log_blocks, blocks - first->first_block) : 0;
+}
+
 /* Two passes over the ring: the last frame, then how far back its round goes. */
 static void search_log(const struct layout *l, uint32_t shard, char *buf, struct last_frame *x) {
+  uint64_t end = log_blocks_there(l, shard);
   *x = (struct last_frame){0};
   for (int pass = 0; pass < 2; pass++)
-    for (uint64_t place = 0; place < l->log_blocks; place++) {
+    for (uint64_t place = 0; place < end; place++) {
       struct frame f;
       if (!sound_frame(l, shard, place, buf, &f)) continue;
       if (pass == 0 && (!x->found || is_later(&f, &x->f))) {

@@ -9,76 +9,11 @@
 #include <stdlib.h>
 
 #include "runtime/layout_internal.h"
+#include "tests/fuzz/image_pieces.h"
 #include "tests/fuzz/use_manifest.h"
 
-#define BACKINGS_MAX   3u
-#define BACKING_BLOCKS 2048u
-#define SHARDS_TRIED   4u
-#define ROOM           (UINT64_C(1) << 59)
-
-enum image_piece { IMAGE_IDENTITY, IMAGE_ROOT, IMAGE_RAW, IMAGE_FRAME, IMAGE_KINDS };
-
-struct image {
-  struct backing *backings[BACKINGS_MAX];
-  uint32_t count;
-};
-
-static char *at(struct image *m, uint32_t backing, uint64_t block) {
-  return (char *)m->backings[backing]->memory + ((block % BACKING_BLOCKS) << BLOCK_SHIFT);
-}
-
-/* What there is room for behind a block. */
-static size_t fit(uint64_t block, size_t bytes) {
-  return min_u64(bytes, (BACKING_BLOCKS - block % BACKING_BLOCKS) << BLOCK_SHIFT);
-}
-
-/* place: 0: the first copy, 1: the last, 2: both. */
-static void take_identity(struct image *m, struct feed *own, uint8_t repair, uint32_t backing,
-                          uint16_t place) {
-  char *buf = fuzz_blocks(FORMAT_IDENTITY_BLOCKS);
-  size_t bytes = FORMAT_IDENTITY_BLOCKS << BLOCK_SHIFT;
-  feed_bytes(own, buf, bytes);
-  if (repair & 1) repair_identity(buf);
-  if (place % 3 != 1) memcpy(at(m, backing, 0), buf, bytes);
-  if (place % 3 != 0) memcpy(at(m, backing, BACKING_BLOCKS - FORMAT_IDENTITY_BLOCKS), buf, bytes);
-  free(buf);
-}
-
-/* A copy of one block, as any store of up to 63 shards has it. */
-static void take_root(struct image *m, struct feed *own, uint8_t repair, uint32_t backing,
-                      uint16_t place) {
-  char *to = at(m, backing, place);
-  feed_bytes(own, to, BLOCK_BYTES);
-  if (repair & 1) repair_root(to, BLOCK_BYTES);
-}
-
-static void take_raw(struct image *m, struct feed *own, uint8_t repair, uint32_t backing,
-                     uint16_t place, bool frame) {
-  char *buf = fuzz_blocks(16); /* as large as a length may be */
-  size_t length = own->left;
-  feed_bytes(own, buf, length);
-  if (frame && repair & 1 && frame_bytes_of(buf) <= 16 << BLOCK_SHIFT) repair_frame(buf);
-  if (frame) length = round_up(length, BLOCK_BYTES);
-  memcpy(at(m, backing, place), buf, fit(place, length));
-  free(buf);
-}
-
-static void take_piece(struct image *m, struct feed *f) {
-  uint8_t kind = feed_u8(f) % IMAGE_KINDS, repair = feed_u8(f);
-  uint32_t backing = feed_u8(f) % m->count;
-  uint16_t place = feed_u16(f);
-  uint64_t length = feed_u16(f); /* taken before `left` is looked at */
-  length = min_u64(length, f->left);
-  struct feed own = {f->at, length};
-  f->at += length;
-  f->left -= length;
-  if (kind == IMAGE_IDENTITY)
-    take_identity(m, &own, repair, backing, place);
-  else if (kind == IMAGE_ROOT)
-    take_root(m, &own, repair, backing, place);
-  else
-    take_raw(m, &own, repair, backing, place, kind == IMAGE_FRAME);
-}
+#define SHARDS_TRIED 4u
+#define ROOM         (UINT64_C(1) << 59)
 
 /* ---- What must hold ------------------------------------------------------------------------ */
 
@@ -168,11 +103,10 @@ static uint32_t count_segments(struct image *m) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct feed f = {data, size};
   uint8_t flags = feed_u8(&f);
-  struct image m = {.count = 1 + feed_u8(&f) % BACKINGS_MAX};
+  struct image m;
   struct layout *l = NULL;
-  for (uint32_t i = 0; i < m.count; i++)
-    check(backing_open_memory(&m.backings[i], BACKING_BLOCKS << BLOCK_SHIFT) == 0);
-  while (f.left > 0) take_piece(&m, &f);
+  image_open(&m, 1 + feed_u8(&f) % BACKINGS_MAX);
+  image_take(&m, &f);
   uint32_t segments = count_segments(&m);
   int r = layout_open_backings(&l, m.backings, m.count, flags & 1, &fuzz_silent);
   check(r == 0 || r == -EBADMSG || r == -EMEDIUMTYPE || r == -ENOTSUP || r == -EROFS);

@@ -1,5 +1,5 @@
-/* make_image.c - corpus of the layout target: identities and roots of small stores, and one with a
- * shard that was worked on. */
+/* make_image.c - corpus of the layout and damaged targets: identities and roots of small stores,
+ * and one with a shard that was worked on. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -83,6 +83,8 @@ static void add_empty(const char *name, uint8_t flags, uint32_t backings, uint32
   add_identities(backings, shards, 1);
   add_root(root);
   corpus_add("layout", name, out.bytes, out.count);
+  out.bytes[0] = (uint8_t)shards;
+  corpus_add("damaged", name, out.bytes, out.count);
   free(root);
 }
 
@@ -132,6 +134,13 @@ static void add_used(void) {
   add_root(root);
   add_region(&r);
   corpus_add("layout", "used", out.bytes, out.count);
+  out.bytes[0] = 1;
+  corpus_add("damaged", "used", out.bytes, out.count);
+  /* The same without a root: the logs are searched. */
+  out.count = 2;
+  add_identities(1, 1, 1);
+  add_region(&r);
+  corpus_add("damaged", "no_root", out.bytes, out.count);
   manifest_destroy(m);
   c.device->ops->destroy(c.device);
   backing_close(b);
