@@ -96,10 +96,14 @@ struct counter {
 #define CORE_COUNTER(field)                                                                        \
   { #field, offsetof(struct sr_core_stats, field) }
 static const struct counter store_counters[] = {
-    STORE_COUNTER(epoch),           STORE_COUNTER(flushes),       STORE_COUNTER(flushes_shared),
-    STORE_COUNTER(durable_commits), STORE_COUNTER(checkpoints),   STORE_COUNTER(zeroed_bytes),
-    STORE_COUNTER(log_bytes_used),  STORE_COUNTER(log_bytes),     STORE_COUNTER(batches),
-    STORE_COUNTER(batches_failed),  STORE_COUNTER(batch_retries),
+    STORE_COUNTER(epoch),          STORE_COUNTER(flushes),
+    STORE_COUNTER(flushes_shared), STORE_COUNTER(durable_commits),
+    STORE_COUNTER(checkpoints),    STORE_COUNTER(zeroed_bytes),
+    STORE_COUNTER(log_bytes_used), STORE_COUNTER(log_bytes),
+    STORE_COUNTER(damaged_blobs),  STORE_COUNTER(damaged_metadata),
+    STORE_COUNTER(old_blobs),      STORE_COUNTER(lost_changes),
+    STORE_COUNTER(batches),        STORE_COUNTER(batches_failed),
+    STORE_COUNTER(batch_retries),
 };
 static const struct counter core_counters[] = {
     CORE_COUNTER(gets),       CORE_COUNTER(puts),           CORE_COUNTER(deletes),
