@@ -100,7 +100,9 @@ static const char *copy_fault(struct core *core, const char *copy, const struct 
   return r ? why : wrong ? "an epoch that does not belong here" : NULL;
 }
 
-/* False: to be read again. */
+/* A power cut may leave one copy of a slot torn: the root counts all the same, by the other one,
+ * and the next roots overwrite it. So that is told, but it is no damage. False: to be read again.
+ */
 static bool check_slot(struct core *core, uint32_t slot, uint64_t block, int error) {
   struct layout_scrub *x = &core->scrub.layout;
   struct store *store = core->store;
@@ -108,15 +110,22 @@ static bool check_slot(struct core *core, uint32_t slot, uint64_t block, int err
   const struct expected expected = expected_in_slot(newest, slot);
   bool moving =
       x->epoch != newest || store->flusher.state != FLUSH_IDLE || store->flusher.mirroring;
+  const char *what[2];
+  char why[2][120] = {"", ""}, text[220];
+  for (uint32_t i = 0; i < 2; i++)
+    what[i] = error ? "cannot be read"
+                    : copy_fault(core, x->buf + i * (copy << BLOCK_SHIFT), &expected, why[i],
+                                 sizeof why[i]);
+  if ((what[0] || what[1]) && moving) /* written all the time: in the end left to the next pass */
+    return x->retries++ >= RETRIES_MAX;
   for (uint32_t i = 0; i < 2; i++) {
-    char why[120] = "", text[200];
-    const char *at = x->buf + i * (copy << BLOCK_SHIFT);
-    const char *what = error ? "cannot be read" : copy_fault(core, at, &expected, why, sizeof why);
-    if (what && moving && x->retries++ < RETRIES_MAX) return false;
-    if (!what || moving) continue; /* it is written all the time: left to the next pass */
-    snprintf(text, sizeof text, "root slot %u copy %u: %s%s", slot, i, what,
-             expected.may_be_torn ? "; one of the next roots goes there" : "");
-    report(core, expected.may_be_torn ? DAMAGE_NOTE : DAMAGE_ROOT, 0, block + i * copy, copy,
+    if (!what[i]) continue;
+    bool harmless = expected.may_be_torn || !what[i ^ 1];
+    snprintf(text, sizeof text, "root slot %u copy %u: %s%s", slot, i, what[i],
+             expected.may_be_torn ? "; one of the next roots goes there"
+             : harmless           ? "; the other copy serves; torn by a power cut, or damaged"
+                                  : "");
+    report(core, harmless ? DAMAGE_NOTE : DAMAGE_ROOT, 0, block + i * copy, copy,
            error ? error : -EBADMSG, text);
   }
   return true;

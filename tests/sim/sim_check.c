@@ -125,6 +125,27 @@ static uint64_t expectation(const struct model *m) {
   return h;
 }
 
+#define SCRUB_SHARE 32 /* of how many states one is scrubbed as well */
+
+/* Every byte that carries information, data and metadata: a power cut damages none. */
+static void scrub(struct sr_store *store) {
+  struct sr_port *port;
+  struct sr_scrub_status status = {0};
+  int r = sr_port_open(store, NULL, &port);
+  if (!r) r = sr_scrub_start(port, NULL);
+  for (uint32_t i = 0; !r && status.passes == 0; i++) {
+    store_step(store_of(store));
+    r = sr_scrub_status(port, &status);
+    if (i > 1000000) sim_violation("a scrub does not end");
+  }
+  if (r) sim_violation("scrub: %s", strerror(-r));
+  if (status.damaged_blobs || status.damaged_metadata || status.unreadable)
+    sim_violation("after a power cut a scrub finds %llu damaged blobs, %llu damaged metadata",
+                  (unsigned long long)status.damaged_blobs,
+                  (unsigned long long)status.damaged_metadata);
+  if (sr_port_close(port)) sim_violation("a port cannot be closed");
+}
+
 static void open_and_compare(struct checker *c, struct sim_io *io, const struct model *m,
                              uint64_t found[]) {
   struct sr_store *store;
@@ -133,6 +154,10 @@ static void open_and_compare(struct checker *c, struct sim_io *io, const struct 
   if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
   sim_compare(store, m, false, found);
+  if (random_below(&c->random, SCRUB_SHARE) == 0) {
+    scrub(store);
+    c->scrubs++;
+  }
   sr_store_abandon(store);
 }
 

@@ -17,6 +17,7 @@ struct checker {
   struct seen states;         /* distinct images that were opened and compared */
   struct seen looks;          /* ... with what was expected of them at that time */
   uint64_t recovery_cuts;     /* cuts inside the opening after a cut */
+  uint64_t scrubs;            /* of states after a cut */
   uint64_t atoms_max;         /* blocks that one cut had to choose from */
   uint64_t complete, sampled; /* moments whose states were all looked at, and the others */
   /* Of the run. */
