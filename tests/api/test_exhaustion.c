@@ -217,8 +217,8 @@ static void every_failure_of_an_open(void **state) {
     assert_true(each_failure(f, THREADS, all, try_open, after_open) > 0);
     assert_true(each_failure(f, DESCRIPTORS, all, try_open, after_open) > 2);
     assert_true(each_failure(f, LOOKS, all, try_open, after_open) > 2);
-    assert_true(each_failure(f, READS, all, try_open, after_open) > 2);
-    assert_true(each_failure(f, READS, all, try_open_read_only, after_open) > 2);
+    assert_true(each_failure(f, READS, all, try_open, after_open) > 0);
+    assert_true(each_failure(f, READS, all, try_open_read_only, after_open) > 0);
     assert_true(each_failure(f, MEMORY, all, try_open_read_only, after_open) > (all ? 5 : 15));
   }
 }
