@@ -240,13 +240,13 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
     uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
     struct walk end = w;
     e = find_commits(&r, &end, root->incarnation, limit, &committed);
-    if (!e && r.root_lost) {
+    if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
+    if (!e && r.root_lost) { /* by what follows, or by what lies behind the chain's end */
       REFUSE(end.position,
              "written after a newer root than epoch %llu was durable: that root is lost",
              (unsigned long long)root->epoch);
       e = -EBADMSG;
     }
-    if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
     if (!e)
       e = replay(m, &r, &w, committed, why, why_bytes);
     else if (e != -EBADMSG)

@@ -17,6 +17,12 @@
 
 #include "tests/api/fixture.h"
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
+
 /* ---- What fails --------------------------------------------------------------------------------
  */
 
@@ -195,7 +201,7 @@ static uint32_t each_failure(struct fixture *f, enum kind kind, bool and_all_aft
     after(f, r);
     refused += r != 0;
     if (!hit) return refused;
-    if (and_all_after) n += n / 2; /* the later ones differ little */
+    n += and_all_after ? n / 2 : SLOW ? n / 8 : 0; /* the later ones differ little */
   }
 }
 
@@ -207,13 +213,13 @@ static void every_failure_of_an_open(void **state) {
   struct fixture *f = *state;
   make_blobs(f);
   for (int all = 0; all < 2; all++) {
-    assert_true(each_failure(f, MEMORY, all, try_open, after_open) > 10);
+    assert_true(each_failure(f, MEMORY, all, try_open, after_open) > (all ? 5 : 15));
     assert_true(each_failure(f, THREADS, all, try_open, after_open) > 0);
     assert_true(each_failure(f, DESCRIPTORS, all, try_open, after_open) > 2);
     assert_true(each_failure(f, LOOKS, all, try_open, after_open) > 2);
-    assert_true(each_failure(f, READS, all, try_open, after_open) > 2);
-    assert_true(each_failure(f, READS, all, try_open_read_only, after_open) > 2);
-    assert_true(each_failure(f, MEMORY, all, try_open_read_only, after_open) > 10);
+    assert_true(each_failure(f, READS, all, try_open, after_open) > 0);
+    assert_true(each_failure(f, READS, all, try_open_read_only, after_open) > 0);
+    assert_true(each_failure(f, MEMORY, all, try_open_read_only, after_open) > (all ? 5 : 15));
   }
 }
 
@@ -223,7 +229,7 @@ static void after_memory(struct fixture *f, int r) {
 }
 static void every_failure_of_an_open_in_memory(void **state) {
   for (int all = 0; all < 2; all++) {
-    assert_true(each_failure(*state, MEMORY, all, try_memory, after_memory) > 10);
+    assert_true(each_failure(*state, MEMORY, all, try_memory, after_memory) > (all ? 5 : 15));
     assert_true(each_failure(*state, THREADS, all, try_memory, after_memory) == 1);
     assert_true(each_failure(*state, DESCRIPTORS, all, try_memory, after_memory) > 0);
   }
@@ -247,7 +253,7 @@ static void after_format(struct fixture *f, int r) {
 }
 static void format_failures(struct fixture *f) {
   for (int all = 0; all < 2; all++) {
-    assert_true(each_failure(f, MEMORY, all, try_format, after_format) > 3);
+    assert_true(each_failure(f, MEMORY, all, try_format, after_format) > 2);
     assert_true(each_failure(f, DESCRIPTORS, all, try_format, after_format) > 1);
     assert_true(each_failure(f, LOOKS, all, try_format, after_format) > 1);
     assert_true(each_failure(f, WRITES, all, try_format, after_format) > 3);
@@ -266,7 +272,7 @@ static void every_failure_of_growing(void **state) {
   struct fixture *f = *state;
   make_blobs(f);
   for (int all = 0; all < 2; all++) {
-    assert_true(each_failure(f, MEMORY, all, try_grow, after_open) > 3);
+    assert_true(each_failure(f, MEMORY, all, try_grow, after_open) > 2);
     assert_true(each_failure(f, DESCRIPTORS, all, try_grow, after_open) > 1);
     /* There are two copies of all that is read. */
     assert_true((each_failure(f, READS, all, try_grow, after_open) > 1) == all);
@@ -346,7 +352,7 @@ static void memory_fails_while_open(void **state) {
   struct session s = {.in = malloc(MIB + 1), .out = malloc(MIB)};
   bool hit = true;
   int n = 1;
-  for (; hit; n++) {
+  for (; hit; n += 1 + (SLOW ? n / 8 : 0)) {
     char command[800];
     snprintf(command, sizeof command, "rm -rf '%s'", f->where);
     assert_int_equal(system(command), 0);

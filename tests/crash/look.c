@@ -35,7 +35,7 @@ static void find(struct look *look, const char *format, ...) {
   va_end(args);
 }
 
-static void on_log(void *arg, enum sr_log_level level, const char *line) {
+void look_on_log(void *arg, enum sr_log_level level, const char *line) {
   if (level == SR_LOG_ERROR) find(arg, "log: %s", line);
 }
 
@@ -162,7 +162,10 @@ static void submit_get(struct looking *k, struct member *m, struct sr_id id) {
   *r = (struct sr_request){.op = SR_OP_GET, .id = id, .bytes = bytes};
   r->buf = aligned_alloc(SR_BLOCK_BYTES, bytes);
   int n;
-  while ((n = sr_port_submit(k->port, &r, 1)) == -EAGAIN) sr_port_reap(k->port, finished, 64);
+  while ((n = sr_port_submit(k->port, &r, 1)) == -EAGAIN) {
+    sr_port_wait(k->port, 1000000);
+    sr_port_reap(k->port, finished, 64);
+  }
   if (n != 1) {
     find(k->look, "submit: %s", strerror(-n));
     r->result = n;
@@ -184,8 +187,8 @@ static void scrub_all(struct looking *k) {
   struct sr_scrub_status s = {.running = true};
   int r = sr_scrub_start(k->port, NULL);
   while (!r && s.running) {
-    struct timespec ms = {0, 1000000};
-    nanosleep(&ms, NULL);
+    struct timespec pause = {0, 200000};
+    nanosleep(&pause, NULL);
     r = sr_scrub_status(k->port, &s);
   }
   if (r)
@@ -204,30 +207,13 @@ static void look_at_all(struct looking *k, uint32_t found[LEDGER_UNITS]) {
   if (k->look->scrub) scrub_all(k);
 }
 
-int look_at_store(const char *where, struct ledger *l, struct look *look,
-                  uint32_t found[LEDGER_UNITS]) {
-  struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
-  o.engine = look->engine;
-  o.core_count = look->cores;
-  o.read_only = look->read_only;
-  o.no_pin = true;
-  o.arena_bytes = 1 << 20;
-  o.queue_depth = 64;
-  o.log = on_log;
-  o.log_arg = look;
-  o.damage = on_damage;
-  o.damage_arg = look;
-  struct sr_store *s;
-  int r = sr_store_open(where, &o, &s);
-  if (r) {
-    find(look, "open: %s", strerror(-r));
-    return r;
-  }
+int look_at_open_store(struct sr_store *s, struct ledger *l, struct look *look,
+                       uint32_t found[LEDGER_UNITS]) {
   struct looking *k = aligned_alloc(64, sizeof *k);
   memset(k, 0, sizeof *k);
   k->look = look;
   k->l = l;
-  r = sr_port_open(s, NULL, &k->port);
+  int r = sr_port_open(s, NULL, &k->port);
   if (r)
     find(look, "port: %s", strerror(-r));
   else
@@ -238,6 +224,28 @@ int look_at_store(const char *where, struct ledger *l, struct look *look,
   for (uint32_t u = 0; u < LEDGER_UNITS; u++)
     for (uint32_t m = 0; m < LEDGER_MEMBERS; m++) free(k->members[u][m].get.buf);
   free(k);
+  return r;
+}
+
+void look_on_open_error(struct look *look, int error) { find(look, "open: %s", strerror(-error)); }
+
+int look_at_store(const char *where, struct ledger *l, struct look *look,
+                  uint32_t found[LEDGER_UNITS]) {
+  struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
+  o.engine = look->engine;
+  o.core_count = look->cores;
+  o.read_only = look->read_only;
+  o.no_pin = true;
+  o.arena_bytes = 1 << 20;
+  o.queue_depth = 64;
+  o.log = look_on_log;
+  o.log_arg = look;
+  o.damage = on_damage;
+  o.damage_arg = look;
+  struct sr_store *s;
+  int r = sr_store_open(where, &o, &s);
+  if (!r) return look_at_open_store(s, l, look, found);
+  look_on_open_error(look, r);
   return r;
 }
 

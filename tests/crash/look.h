@@ -23,6 +23,14 @@ struct look {
 int look_at_store(const char *where, struct ledger *l, struct look *look,
                   uint32_t found[LEDGER_UNITS]);
 
+/* The same with a store that is open already; closes it. look's engine, cores and read_only do not
+ * matter. */
+int look_at_open_store(struct sr_store *store, struct ledger *l, struct look *look,
+                       uint32_t found[LEDGER_UNITS]);
+/* For an open that is made elsewhere: takes errors of the log for findings. arg: struct look. */
+void look_on_log(void *arg, enum sr_log_level level, const char *line);
+void look_on_open_error(struct look *look, int error);
+
 /* From now on found[] is what the next look starts from. */
 void ledger_accept(struct ledger *l, const uint32_t found[LEDGER_UNITS]);
 

@@ -25,10 +25,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "api/internal.h"
 #include "tests/crash/look.h"
 #include "tests/crash/write_log.h"
 #include "tests/random.h"
@@ -42,10 +44,11 @@ struct cut {
   struct write_log log;
   struct random random;
   uint64_t images_wanted;
-  bool ext4, forget;
+  bool ext4, forget, every_flush;
   char directory[256], image[300], store[300];
   int fd;
-  /* The disk as far as it is certain; the file `image` is the same between two looks. */
+  /* The disk as far as it is certain; the image, a file in memory, is the same between two looks.
+   */
   uint8_t *disk;
   uint64_t disk_bytes, record_at;
   uint64_t flushed;                    /* entries before it are in `disk` */
@@ -125,6 +128,13 @@ static void put_uncertain(struct cut *c, uint64_t end, enum keep keep) {
   }
 }
 
+/* Is there anything that may or may not be there? */
+static bool uncertain(const struct cut *c, uint64_t end) {
+  for (uint64_t i = c->flushed; i < end; i++)
+    if (c->log.entries[i].bytes && !is_record(c, &c->log.entries[i])) return true;
+  return false;
+}
+
 static void take_back(struct cut *c, uint64_t end) {
   for (uint64_t i = c->flushed; i < end; i++) {
     const struct write_entry *e = &c->log.entries[i];
@@ -176,6 +186,74 @@ static bool extract_store(struct cut *c) {
   return false;
 }
 
+/* The image as a file on a real disk, sparse. */
+static void save_image(const struct cut *c) {
+  static uint8_t chunk[65536];
+  static const uint8_t zeros[65536];
+  int fd = open(c->image, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0 || ftruncate(fd, (off_t)c->disk_bytes)) die(c->image, errno);
+  for (uint64_t at = 0; at < c->disk_bytes; at += sizeof chunk) {
+    ssize_t n = pread(c->fd, chunk, sizeof chunk, (off_t)at);
+    if (n <= 0) die("read image", errno);
+    if (memcmp(chunk, zeros, (size_t)n) == 0) continue;
+    if (pwrite(fd, chunk, (size_t)n, (off_t)at) != n) die(c->image, errno);
+  }
+  close(fd);
+}
+
+static void log_to_look(void *arg, int level, const char *line) {
+  look_on_log(arg, (enum sr_log_level)level, line);
+}
+
+/* The image as a store in memory, in this thread. What the store writes goes to a copy that ends
+ * with it. */
+static int open_in_memory(struct cut *c, struct look *v, struct sr_store **out) {
+  struct store_config config = {.core_count = 1,
+                                .read_only = v->read_only,
+                                .stepped = true,
+                                .queue_depth = 64,
+                                .poll_us = 50,
+                                .arena_bytes = 1 << 20,
+                                .seed = 1,
+                                .logger = {log_to_look, v},
+                                .engine_ops = &device_mem,
+                                .local_finished = local_finished};
+  struct backing *b;
+  int r = backing_open_memory(&b, c->disk_bytes);
+  if (r) die("memory", r);
+  if (mmap(b->memory, c->disk_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, c->fd, 0) ==
+      MAP_FAILED)
+    die("mmap", errno);
+  r = layout_open_backings(&config.layout, &b, 1, v->read_only, &config.logger);
+  if (r) return r;
+  struct store *s;
+  r = store_open(&s, NULL, &config);
+  if (r)
+    layout_close(config.layout);
+  else
+    *out = (struct sr_store *)s;
+  return r;
+}
+
+/* Most images are opened in memory, some as a file by the public way, those of a file system as
+ * the files that it gives back. */
+static void look_at(struct cut *c, struct ledger *l, struct look *v, uint32_t found[LEDGER_UNITS]) {
+  struct sr_store *s;
+  if (c->ext4 || c->images % 16 == 0) {
+    save_image(c);
+    if (c->ext4 && !extract_store(c))
+      v->findings++;
+    else
+      look_at_store(c->store, l, v, found);
+    return;
+  }
+  int r = open_in_memory(c, v, &s);
+  if (r)
+    look_on_open_error(v, r);
+  else
+    look_at_open_store(s, l, v, found);
+}
+
 static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   static struct ledger l;
   static uint32_t found[LEDGER_UNITS];
@@ -183,13 +261,11 @@ static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   put_uncertain(c, end, keep);
   struct look v = {.engine = "pool",
                    .cores = 1,
-                   .read_only = c->images % 8 != 7,
-                   .scrub = c->images % 8 == 3,
+                   .read_only = c->images % 3 != 0,
+                   /* A torn write of a root leaves a copy that a scrub rightly reports. */
+                   .scrub = c->images % 16 == 0 && keep != KEEP_SOME,
                    .quiet = c->forget};
-  if (c->ext4 && !extract_store(c))
-    v.findings++;
-  else
-    look_at_store(c->store, &l, &v, found);
+  look_at(c, &l, &v, found);
   if (v.findings && !c->forget)
     fprintf(stderr, "... cut before entry %" PRIu64 ", way %d, image %" PRIu64 "\n", end, keep,
             c->images);
@@ -199,14 +275,14 @@ static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   c->lost += v.lost;
   for (uint32_t u = 0; u < LEDGER_UNITS; u++) c->promised += l.units[u].durable > 0;
   take_back(c, end);
-  /* A store that was opened for writing has changed more than that. */
-  if (!v.read_only && !c->ext4) write_image(c, c->disk, 0, c->disk_bytes);
 }
 
-/* Is the moment before entry i worth a look? After every flush and every record; some others. */
+/* Is the moment before entry i worth a look? Before every flush, when the most is uncertain; after
+ * every flush; after every record, when a promise is the newest; some others. */
 static bool is_point(const struct cut *c, uint64_t i) {
-  const struct write_entry *e = &c->log.entries[i - 1];
-  return (e->flags & WRITE_FLUSH) || is_record(c, e) || i % 16 == 0;
+  const struct write_entry *e = &c->log.entries[i], *before = e - 1;
+  return (e->flags & WRITE_FLUSH) || (before->flags & WRITE_FLUSH) || is_record(c, before) ||
+         i % 16 == 0;
 }
 
 static void find_records(struct cut *c) {
@@ -225,7 +301,7 @@ static void find_records(struct cut *c) {
 
 static uint64_t count_points(const struct cut *c) {
   uint64_t points = 0;
-  for (uint64_t i = 1; i <= c->log.count; i++)
+  for (uint64_t i = 1; i < c->log.count; i++)
     points += is_point(c, i) && i > c->records[0] && i <= c->records[c->record_count - 2];
   return points;
 }
@@ -235,10 +311,20 @@ static void replay(struct cut *c) {
   uint64_t points = count_points(c);
   printf("%" PRIu64 " entries, %" PRIu64 " records, %" PRIu64 " moments to cut at\n", c->log.count,
          c->record_count, points);
-  for (uint64_t i = 0; i < c->log.count; i++) {
-    if (i > 0 && is_point(c, i) && random_below(&c->random, points + 1) * KEEPS < c->images_wanted)
-      for (int keep = 0; keep < KEEPS; keep++) look_at_image(c, i, (enum keep)keep);
-    if (c->log.entries[i].flags & WRITE_FLUSH) pass_flush(c, i);
+  uint64_t due = 0;
+  for (uint64_t i = 1; i < c->log.count; i++) {
+    if (c->log.entries[i - 1].flags & WRITE_FLUSH) pass_flush(c, i - 1);
+    if (!is_point(c, i)) continue;
+    /* The moment before a flush that ends something is always due, in one way; of the others as
+     * many as are wanted, in every way. */
+    due += c->images_wanted;
+    bool all = due >= points * KEEPS;
+    if (all) due -= points * KEEPS;
+    bool any = uncertain(c, i), flush = c->log.entries[i].flags & WRITE_FLUSH;
+    uint64_t way = random_below(&c->random, KEEPS);
+    for (uint64_t keep = 0; keep < KEEPS; keep++)
+      if (all ? any || keep == KEEP_NOTHING : any && flush && c->every_flush && keep == way)
+        look_at_image(c, i, (enum keep)keep);
   }
 }
 
@@ -263,8 +349,8 @@ static void load_base(struct cut *c, const char *path) {
   if (!mkdtemp(c->directory)) die(c->directory, errno);
   snprintf(c->image, sizeof c->image, "%.250s/image", c->directory);
   snprintf(c->store, sizeof c->store, "%.250s/%s", c->directory, c->ext4 ? "store" : "image");
-  c->fd = open(c->image, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (c->fd < 0) die(c->image, errno);
+  c->fd = memfd_create("image", MFD_CLOEXEC);
+  if (c->fd < 0) die("memfd", errno);
   write_image(c, c->disk, 0, c->disk_bytes);
 }
 
@@ -295,6 +381,7 @@ static int run_replay(struct cut *c, int count, char **args) {
       return 2;
   }
   c->ext4 = strcmp(args[2], "ext4") == 0;
+  c->every_flush = !c->ext4 && !c->forget;
   /* A file system's own blocks are not held to less than a block. */
   c->tear_bytes = c->ext4 ? 4096 : SECTOR;
   c->record_at = strtoull(args[5], NULL, 0);

@@ -80,7 +80,7 @@ export TMPDIR=$dir
 "$power_cut" replay "$mode" "$dir/base" "$dir/log" "$record_at" --images="$images" || status=1
 echo "replay: $((SECONDS - start)) s"
 # The same with a disk that does not keep what it has flushed: that must be found.
-"$power_cut" replay "$mode" "$dir/base" "$dir/log" "$record_at" --images=$((images / 20 + 3)) \
+"$power_cut" replay "$mode" "$dir/base" "$dir/log" "$record_at" --images=$((images / 20 + 8)) \
   --forget-flushes > "$dir/forget" 2>&1 || {
   echo "a disk that forgets what it has flushed was not found:"
   cat "$dir/forget"
