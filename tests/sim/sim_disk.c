@@ -351,11 +351,12 @@ static uint32_t choose_bit(struct sim_io *s, const char *block) {
 
 static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, bool torn) {
   struct sim_io *s = d->io;
-  bool flip = fault(s, io, s->faults.bit_flip);
+  bool flip = fault(s, io, s->faults.bit_flip), zero = fault(s, io, s->faults.zero_block);
   uint64_t count = io->bytes >> BLOCK_SHIFT, order = s->order++;
   uint64_t flipped = flip ? random_below(&s->random, count) : count;
+  uint64_t zeroed = zero ? random_below(&s->random, count) : count;
   for (uint64_t i = 0; i < count; i++) {
-    struct page *p = page_of((const char *)io->buf + (i << BLOCK_SHIFT));
+    struct page *p = i == zeroed ? NULL : page_of((const char *)io->buf + (i << BLOCK_SHIFT));
     if (torn) {
       struct page *whole = p;
       p = page_merge(d->now[to + i], whole, (uint8_t)random_next(&s->random));

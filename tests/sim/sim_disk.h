@@ -57,8 +57,8 @@ struct sim_disk {
 /* What may go wrong; all 0: nothing does. Chances are out of 2^32. */
 struct sim_faults {
   uint32_t read_error, write_error, flush_error, no_space;
-  uint32_t bit_flip, misdirect, lose_write; /* the device says that all is well */
-  bool gone;                                /* every request is -EIO and has no effect */
+  uint32_t bit_flip, zero_block, misdirect, lose_write; /* the device says that all is well */
+  bool gone;                     /* every request is -EIO and has no effect */
   uint64_t from_block, to_block; /* of requests that begin in [from, to) only; 0, 0: all */
   uint64_t injected;
 };

@@ -29,6 +29,7 @@ struct world {
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
   uint64_t moments_left;                       /* until the power fails; 0: it does not */
+  uint64_t device_moments_left;                /* until the device disappears, with the power on */
 };
 
 /* ---- Moments ------------------------------------------------------------------------------------
@@ -41,6 +42,7 @@ static void on_moment(struct sim_io *io, void *arg) {
     checker_enumerate(c, io, &w->model, w->enumerate);
   else if (random_percent(&w->random, w->sample_percent))
     checker_sample(c, io, &w->model, w->samples);
+  if (w->device_moments_left && --w->device_moments_left == 0) io->faults.gone = true;
   if (w->moments_left && --w->moments_left == 0) {
     checker_choose(c, io);
     sim_fail(io);
@@ -198,7 +200,7 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     work(w, requests);
     wake_all(w);
     set_faults(w, &(struct sim_faults){0});
-    if (!w->client.tolerance.dead) sim_account(w->store);
+    if (!w->io.faults.gone) sim_account(w->store);
     client_close(&w->client);
     if (w->client.tolerance.dead || random_percent(&w->random, 20))
       sr_store_abandon(w->store);
@@ -206,6 +208,8 @@ static void live(struct world *w, uint64_t requests, bool cut) {
       close_cleanly(w);
   }
   if (w->client.tolerance.dead) power_on(w);
+  w->device_moments_left = 0;
+  w->io.faults.gone = false;
 }
 
 /* ---- Runs
@@ -321,6 +325,7 @@ void run_faults(uint64_t seed, struct run_totals *t) {
                                     .write_error = some(r, 40) >> random_below(r, 5),
                                     .flush_error = some(r, 40),
                                     .no_space = some(r, 20)};
+    if (random_percent(r, 15)) w->device_moments_left = random_in(r, 20, 300);
     live(w, random_in(r, 10, 200), random_percent(r, 40));
   }
   world_destroy(w);
@@ -333,8 +338,10 @@ void run_damage(uint64_t seed, struct run_totals *t) {
   w->client.tolerance.damage = true;
   w->client.habits.no_checksum_percent = 0;
   for (uint32_t i = 0; i < 3; i++) {
-    w->faults = (struct sim_faults){
-        .bit_flip = some(r, 50), .misdirect = some(r, 20), .lose_write = some(r, 30)};
+    w->faults = (struct sim_faults){.bit_flip = some(r, 50),
+                                    .zero_block = some(r, 20),
+                                    .misdirect = some(r, 20),
+                                    .lose_write = some(r, 30)};
     live(w, random_in(r, 10, 200), false);
   }
   world_destroy(w);
