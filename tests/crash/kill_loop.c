@@ -207,7 +207,7 @@ static void run_kills(struct loop *k) {
     uint64_t kills = k->kills * shards / 4 - k->kills * (shards - 1) / 4;
     if (!format_store(k, shards)) return;
     for (uint64_t n = 0; n < kills; n++)
-      if (!kill_and_look(k, shards, n)) break;
+      if (!kill_and_look(k, shards, k->kills_done)) break;
     take_counts(k);
   }
 }
