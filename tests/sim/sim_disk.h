@@ -16,18 +16,10 @@
 #define TESTS_SIM_DISK_H
 
 #include "shards/device/device.h"
+#include "tests/sim/sim_page.h"
 #include "tests/sim/sim_random.h"
 
-#define SECTOR_BYTES      512u
-#define SECTORS_PER_BLOCK 8u
-#define SIM_DISKS_MAX     8u
-
-struct page { /* NULL stands for zeros */
-  uint32_t refs;
-  bool hashed;
-  uint64_t hash;
-  uint64_t words[BLOCK_BYTES / 8];
-};
+#define SIM_DISKS_MAX 8u
 
 struct cached { /* one block of a completed write that no flush has covered */
   uint64_t block, order;
