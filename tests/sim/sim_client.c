@@ -59,8 +59,13 @@ static uint64_t choose_bytes(struct client *c) {
   }
 }
 
+/* Nor between a read that takes long and now. */
 static bool may_write(const struct client *c, uint32_t id) {
-  return !c->locked[id] && model_last(c->model, id) - c->model->rows[id].floor < SPAN_MAX;
+  uint32_t from = c->model->rows[id].floor;
+  for (uint32_t i = 0; i < c->slot_count; i++)
+    if (c->slots[i].busy && c->slots[i].id == id && c->slots[i].from < from)
+      from = c->slots[i].from;
+  return !c->locked[id] && model_last(c->model, id) - from < SPAN_MAX;
 }
 
 /* Some aligned, some not. */
@@ -109,6 +114,7 @@ static void prepare_read(struct client *c, struct slot *s) {
 
 static void prepare_flush(struct client *c, struct slot *s) {
   s->r.op = SR_OP_FLUSH;
+  s->from = UINT32_MAX;
   for (uint32_t i = 0; i < c->model->id_count; i++) s->visible[i] = c->model->rows[i].visible;
 }
 
@@ -116,6 +122,7 @@ static void prepare_flush(struct client *c, struct slot *s) {
 static bool prepare_batch(struct client *c, struct slot *s) {
   uint32_t want = (uint32_t)random_in(&c->random, 1, MODEL_PARTS_MAX);
   char *at = s->buf;
+  s->from = UINT32_MAX; /* its ids are quiet, and locked */
   s->batch.count = 0;
   for (uint32_t tries = 0; tries < 2 * want && s->batch.count < want; tries++) {
     uint32_t id = (uint32_t)random_below(&c->random, c->model->id_count);
