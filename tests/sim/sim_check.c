@@ -276,33 +276,43 @@ void checker_sample(struct checker *c, const struct sim_io *io, const struct mod
   sim_cut_clear(&c->cut);
 }
 
-static void set_bits(const struct cut *cut, uint64_t choice, uint8_t *keep) {
+/* The choice has a bit for each sector that differs, or for each block. */
+static void set_bits(const struct cut *cut, uint64_t choice, bool whole_blocks, uint8_t *keep) {
   uint32_t bit = 0;
   for (uint32_t i = 0; i < cut->count; i++) {
-    keep[i] = 0;
-    for (uint32_t s = 0; s < SECTORS_PER_BLOCK; s++)
+    keep[i] = whole_blocks && (choice >> bit++ & 1) ? 0xff : 0;
+    for (uint32_t s = 0; s < SECTORS_PER_BLOCK && !whole_blocks; s++)
       if (cut->atoms[i].changes & (1u << s)) keep[i] |= (uint8_t)((choice >> bit++ & 1) << s);
   }
 }
 
+static void look_at_all(struct checker *c, const struct sim_io *io, const struct model *m,
+                        uint32_t bits, bool whole_blocks, uint8_t *keep) {
+  for (uint64_t choice = 0; choice < UINT64_C(1) << bits; choice++) {
+    set_bits(&c->cut, choice, whole_blocks, keep);
+    look(c, io, m, keep);
+  }
+}
+
+static bool few(uint32_t bits, uint32_t limit) { return bits < 32 && UINT64_C(1) << bits <= limit; }
+
 void checker_enumerate(struct checker *c, const struct sim_io *io, const struct model *m,
                        uint32_t limit) {
   uint8_t *keep = room_for_choices(c, io);
-  uint32_t bits = 0;
-  for (uint32_t i = 0; i < c->cut.count; i++)
+  uint32_t bits = 0, blocks = c->cut.count;
+  for (uint32_t i = 0; i < blocks; i++)
     bits += (uint32_t)__builtin_popcount(c->cut.atoms[i].changes);
-  if (bits < 32 && UINT64_C(1) << bits <= limit) {
-    for (uint64_t choice = 0; choice < UINT64_C(1) << bits; choice++) {
-      set_bits(&c->cut, choice, keep);
-      look(c, io, m, keep);
-    }
+  if (few(bits, limit)) {
+    look_at_all(c, io, m, bits, false, keep);
     c->complete++;
   } else {
-    for (uint32_t n = 0; n < limit; n++) {
+    if (few(blocks, limit)) look_at_all(c, io, m, blocks, true, keep);
+    for (uint32_t n = 0; n < limit / 4; n++) {
       choose_sectors(&c->random, &c->cut, keep);
       look(c, io, m, keep);
     }
-    c->sampled++;
+    c->complete_blocks += few(blocks, limit);
+    c->sampled += !few(blocks, limit);
   }
   free(keep);
   sim_cut_clear(&c->cut);

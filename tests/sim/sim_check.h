@@ -14,12 +14,14 @@ bool seen_add(struct seen *s, uint64_t hash); /* false: it was there */
 
 struct checker {
   struct sim_random random;
-  struct seen states;         /* distinct images that were opened and compared */
-  struct seen looks;          /* ... with what was expected of them at that time */
-  uint64_t recovery_cuts;     /* cuts inside the opening after a cut */
-  uint64_t scrubs;            /* of states after a cut */
-  uint64_t atoms_max;         /* blocks that one cut had to choose from */
-  uint64_t complete, sampled; /* moments whose states were all looked at, and the others */
+  struct seen states;     /* distinct images that were opened and compared */
+  struct seen looks;      /* ... with what was expected of them at that time */
+  uint64_t recovery_cuts; /* cuts inside the opening after a cut */
+  uint64_t scrubs;        /* of states after a cut */
+  uint64_t atoms_max;     /* blocks that one cut had to choose from */
+  /* Moments of which all states were looked at: all subsets of sectors, or, where these are too
+   * many, of blocks; and the others. */
+  uint64_t complete, complete_blocks, sampled;
   /* Of the run. */
   struct sim_io image;
   struct cut cut;
@@ -44,7 +46,8 @@ void checker_end(struct checker *c);
 /* The power may fail at this moment: looks at so many states by chance. */
 void checker_sample(struct checker *c, const struct sim_io *io, const struct model *m,
                     uint32_t count);
-/* ... at all states, if there are at most `limit` of them, else at so many by chance. */
+/* ... at all subsets of sectors if there are at most `limit` of them, else at all of whole blocks
+ * and some by chance, torn. */
 void checker_enumerate(struct checker *c, const struct sim_io *io, const struct model *m,
                        uint32_t limit);
 /* One state by chance, left on c->image, unopened: for a life that goes on from it. */
