@@ -2,9 +2,8 @@
  *
  * A root slot may be written while it is read. So a slot that looks bad is looked at again when the
  * epoch has moved on or a root is on its way. What a slot must hold follows from the newest epoch
- * E: the slots of E, E-1 and E-2 two good copies each, of just that epoch (zeros where there was
- * none yet). The fourth is the one that the next root goes to: it may be torn, and nothing depends
- * on it. */
+ * E: the slots of E and E-1 a good copy of just that epoch (zeros where there was none yet), the
+ * other two slots what root_mirror_of_epoch() says, or what was there before; they may be torn. */
 #include "runtime/scrub.h"
 
 #include <errno.h>
@@ -186,7 +185,8 @@ static uint64_t layout_step(struct core *core) {
     return 0;
   }
   if (x->next >= 2 * l->backing_count && core->store->flusher.state == FLUSH_ROOTING) return 0;
-  x->epoch = l->root->epoch;
+  /* 0 fits none: a mirror that is written while the slot is read makes it be read again. */
+  x->epoch = core->store->flusher.mirroring ? 0 : l->root->epoch;
   x->io = (struct io){.done = layout_read,
                       .buf = x->buf,
                       .offset = block << BLOCK_SHIFT,
