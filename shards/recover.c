@@ -168,11 +168,18 @@ int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uin
   return 0;
 }
 
+/* Behind its header a commit frame is zeros: that tells most blocks apart from one at once. */
+static bool may_be_commit(const char *block) {
+  uint32_t others = 0;
+  for (uint32_t i = FRAME_HEADER_BYTES; i < BLOCK_BYTES && others < 2; i++) others += block[i] != 0;
+  return others < 2;
+}
+
 bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation) {
   int error = 0;
   struct frame f;
   const char *what, *buf = reader_get(r, w->position, 1, &error);
-  char *copy = buf ? aligned_alloc(BLOCK_BYTES, BLOCK_BYTES) : NULL;
+  char *copy = buf && may_be_commit(buf) ? aligned_alloc(BLOCK_BYTES, BLOCK_BYTES) : NULL;
   if (!copy) return false;
   memcpy(copy, buf, BLOCK_BYTES);
   bool is = frame_correct_bit(copy) && !frame_decode_header(&f, copy, &what) &&
