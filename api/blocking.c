@@ -6,12 +6,11 @@
 
 int64_t run_op(struct sr_port *p, struct shard_op *op) {
   struct port *port = port_of(p);
-  if (!p) return -EINVAL;
-  if (port->peer.local) return -EDEADLK;
-  if (!port->open) return -ESHUTDOWN;
+  int r = port_refused(p);
+  if (r) return r;
   uint32_t core =
       op->kind == OP_FLUSH || op->kind == OP_BATCH ? 0 : core_of_hash(port->store, op->hash);
-  int r = port_run(port, core, op);
+  r = port_run(port, core, op);
   return r ? r : op->result;
 }
 

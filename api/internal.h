@@ -3,6 +3,8 @@
 #ifndef API_INTERNAL_H
 #define API_INTERNAL_H
 
+#include <errno.h>
+
 #include "api/shardring.h"
 #include "runtime/store.h"
 
@@ -43,6 +45,13 @@ static inline uint32_t core_of_hash(const struct store *s, uint64_t hash) {
 /* Copies a caller's options, of whatever age, over zeros. A shorter struct is an older
  * header's; of a longer one the tail that we do not know must be zero (-E2BIG). */
 int options_copy(void *to, size_t to_bytes, const void *from);
+
+/* Why a blocking call on a port cannot be; 0: it can. */
+static inline int port_refused(const struct sr_port *p) {
+  if (!p) return -EINVAL;
+  if (port_of(p)->peer.local) return -EDEADLK;
+  return port_of(p)->open ? 0 : -ESHUTDOWN;
+}
 
 /* Runs one op and waits; its result, or why it was not run. Not on a core's own port. */
 int64_t run_op(struct sr_port *port, struct shard_op *op);

@@ -3,12 +3,6 @@
 
 #include "api/internal.h"
 
-static int refused(const struct sr_port *p) {
-  if (!p) return -EINVAL;
-  if (port_of(p)->peer.local) return -EDEADLK;
-  return port_of(p)->open ? 0 : -ESHUTDOWN;
-}
-
 static int on_cores(struct sr_port *p, store_call_fn *fn, void *arg) {
   const struct store *s = port_of(p)->store;
   int r = 0;
@@ -32,7 +26,7 @@ static int add_core(struct core *core, void *arg) {
 int sr_scrub_start(struct sr_port *p, const struct sr_scrub_options *options) {
   struct sr_scrub_options o;
   struct scrub_totals t = {.passes = UINT64_MAX};
-  int r = refused(p);
+  int r = port_refused(p);
   if (!r) r = options_copy(&o, sizeof o, options);
   if (!r) r = on_cores(p, add_core, &t);
   if (!r && t.running) r = -EBUSY;
@@ -45,7 +39,7 @@ int sr_scrub_start(struct sr_port *p, const struct sr_scrub_options *options) {
 
 int sr_scrub_status(struct sr_port *p, struct sr_scrub_status *status) {
   struct scrub_totals t = {.passes = UINT64_MAX};
-  int r = refused(p);
+  int r = port_refused(p);
   if (!r && !status) r = -EINVAL;
   if (!r) r = on_cores(p, add_core, &t);
   if (r) return r;
@@ -62,6 +56,6 @@ int sr_scrub_status(struct sr_port *p, struct sr_scrub_status *status) {
 }
 
 int sr_scrub_stop(struct sr_port *p) {
-  int r = refused(p);
+  int r = port_refused(p);
   return r ? r : on_cores(p, stop_core, NULL);
 }

@@ -15,9 +15,7 @@ uint64_t sr_latency_bucket_ns(uint32_t bucket) {
 }
 
 static int refused(const struct sr_port *p, const void *out) {
-  if (!p || !out) return -EINVAL;
-  if (port_of(p)->peer.local) return -EDEADLK;
-  return port_of(p)->open ? 0 : -ESHUTDOWN;
+  return out ? port_refused(p) : -EINVAL;
 }
 
 static struct shard *hosted_shard(struct core *core, uint32_t i) {

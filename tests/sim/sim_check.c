@@ -154,7 +154,7 @@ static void open_and_compare(struct checker *c, struct sim_io *io, const struct 
   if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
   sim_compare(store, m, false, found);
-  if (random_below(&c->random, SCRUB_SHARE) == 0) {
+  if (random_up_to(&c->random, SCRUB_SHARE) == 0) {
     scrub(store);
     c->scrubs++;
   }
@@ -170,7 +170,7 @@ struct recovery {
   uint8_t *keep;
 };
 
-static void choose_sectors(struct sim_random *r, const struct cut *cut, uint8_t *keep);
+static void choose_sectors(struct random *r, const struct cut *cut, uint8_t *keep);
 
 /* The power fails again while the store opens: the same must come out as without. */
 static void cut_while_opening(struct sim_io *io, void *arg) {
@@ -220,7 +220,7 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
   if (!seen_add(&c->looks, hash ^ expectation(m))) return;
   seen_add(&c->states, hash);
   open_and_compare(c, &c->image, m, found);
-  if (random_below(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found);
+  if (random_up_to(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found);
 }
 
 /* ---- Which states
@@ -228,8 +228,8 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
 
 /* Writes as a whole or not at all, with different luck; some torn between blocks, or between
  * sectors, or cut off after some. */
-static void choose_sectors(struct sim_random *r, const struct cut *cut, uint8_t *keep) {
-  uint32_t luck = (uint32_t)random_below(r, 5) * 25, torn = (uint32_t)random_below(r, 3) * 20;
+static void choose_sectors(struct random *r, const struct cut *cut, uint8_t *keep) {
+  uint32_t luck = (uint32_t)random_up_to(r, 5) * 25, torn = (uint32_t)random_up_to(r, 3) * 20;
   uint64_t write = UINT64_MAX, order = 0;
   uint32_t style = 0;
   for (uint32_t i = 0; i < cut->count; i++) {
@@ -243,7 +243,7 @@ static void choose_sectors(struct sim_random *r, const struct cut *cut, uint8_t 
     if (style == 2) keep[i] = random_percent(r, 50) ? 0xff : 0;
     if (style == 3) keep[i] = (uint8_t)random_next(r);
     if (style == 4) { /* a prefix; nothing behind it */
-      keep[i] = (uint8_t)((1u << random_below(r, 9)) - 1);
+      keep[i] = (uint8_t)((1u << random_up_to(r, 9)) - 1);
       if (keep[i] != 0xff) style = 0;
     }
   }

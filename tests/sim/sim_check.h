@@ -13,7 +13,7 @@ struct seen {
 bool seen_add(struct seen *s, uint64_t hash); /* false: it was there */
 
 struct checker {
-  struct sim_random random;
+  struct random random;
   struct seen states;     /* distinct images that were opened and compared */
   struct seen looks;      /* ... with what was expected of them at that time */
   uint64_t recovery_cuts; /* cuts inside the opening after a cut */

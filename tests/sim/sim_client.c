@@ -39,15 +39,15 @@ void client_close(struct client *c) {
 static enum kind choose_kind(struct client *c) {
   uint32_t sum = 0, k = 0;
   for (uint32_t i = 0; i < K_COUNT; i++) sum += c->habits.weight[i];
-  uint64_t dice = random_below(&c->random, sum);
+  uint64_t dice = random_up_to(&c->random, sum);
   while (dice >= c->habits.weight[k]) dice -= c->habits.weight[k++];
   return (enum kind)k;
 }
 
 static uint64_t choose_bytes(struct client *c) {
-  struct sim_random *r = &c->random;
+  struct random *r = &c->random;
   if (random_percent(r, c->habits.large_percent)) return random_in(r, 1, c->habits.bytes_max);
-  switch (random_below(r, 8)) {
+  switch (random_up_to(r, 8)) {
   case 0:
     return 0;
   case 1:
@@ -70,7 +70,7 @@ static bool may_write(const struct client *c, uint32_t id) {
 
 /* Some aligned, some not. */
 static char *place(struct client *c, struct slot *s) {
-  return s->buf + (random_percent(&c->random, 50) ? 0 : random_below(&c->random, BLOCK_BYTES));
+  return s->buf + (random_percent(&c->random, 50) ? 0 : random_up_to(&c->random, BLOCK_BYTES));
 }
 
 static void fill_put(struct client *c, struct sr_request *r, uint32_t id, uint32_t *version,
@@ -103,13 +103,13 @@ static bool prepare_delete(struct client *c, struct slot *s) {
 }
 
 static void prepare_read(struct client *c, struct slot *s) {
-  struct sim_random *r = &c->random;
+  struct random *r = &c->random;
   s->from = c->model->rows[s->id].visible;
   s->r.op = s->kind == K_GET ? SR_OP_GET : SR_OP_STAT;
   if (s->kind == K_STAT) return;
   s->r.buf = place(c, s);
-  s->r.offset = random_percent(r, 50) ? 0 : random_below(r, 10000);
-  s->r.bytes = random_percent(r, 50) ? MODEL_BYTES_MAX : random_below(r, 10000);
+  s->r.offset = random_percent(r, 50) ? 0 : random_up_to(r, 10000);
+  s->r.bytes = random_percent(r, 50) ? MODEL_BYTES_MAX : random_up_to(r, 10000);
 }
 
 static void prepare_flush(struct client *c, struct slot *s) {
@@ -125,7 +125,7 @@ static bool prepare_batch(struct client *c, struct slot *s) {
   s->from = UINT32_MAX; /* its ids are quiet, and locked */
   s->batch.count = 0;
   for (uint32_t tries = 0; tries < 2 * want && s->batch.count < want; tries++) {
-    uint32_t id = (uint32_t)random_below(&c->random, c->model->id_count);
+    uint32_t id = (uint32_t)random_up_to(&c->random, c->model->id_count);
     if (!may_write(c, id) || c->model->rows[id].in_flight) continue;
     uint32_t n = s->batch.count++;
     struct sr_request *part = &s->parts[n];
@@ -140,7 +140,7 @@ static bool prepare_batch(struct client *c, struct slot *s) {
     } else {
       uint64_t bytes = max_u64(choose_bytes(c), 8) % (MODEL_BYTES_MAX / MODEL_PARTS_MAX);
       fill_put(c, part, id, &s->batch.version[n], at, bytes);
-      at += bytes + random_below(&c->random, 64);
+      at += bytes + random_up_to(&c->random, 64);
     }
   }
   if (s->batch.count == 0) return false;
@@ -155,7 +155,7 @@ static bool prepare_batch(struct client *c, struct slot *s) {
 static bool prepare(struct client *c, struct slot *s) {
   memset(&s->r, 0, sizeof s->r);
   s->kind = choose_kind(c);
-  s->id = (uint32_t)random_below(&c->random, c->model->id_count);
+  s->id = (uint32_t)random_up_to(&c->random, c->model->id_count);
   s->r.id = sim_id(s->id);
   s->r.user = s;
   switch (s->kind) {
@@ -335,8 +335,8 @@ static void block_list(struct client *c) {
 
 static void block_stream(struct client *c) {
   static char data[MODEL_BYTES_MAX];
-  struct sim_random *r = &c->random;
-  uint32_t id = (uint32_t)random_below(r, c->model->id_count);
+  struct random *r = &c->random;
+  uint32_t id = (uint32_t)random_up_to(r, c->model->id_count);
   if (!may_write(c, id) || c->model->rows[id].in_flight) return;
   uint64_t bytes = choose_bytes(c), at = 0;
   uint32_t flags = random_percent(r, c->habits.durable_percent) ? SR_DURABLE : 0;
@@ -365,7 +365,7 @@ static void block_stream(struct client *c) {
 void client_block(struct client *c) {
   struct sr_vacuum_result vacuum;
   int r = 0;
-  switch (random_below(&c->random, 6)) {
+  switch (random_up_to(&c->random, 6)) {
   case 0:
     r = sr_checkpoint(c->port);
     break;

@@ -36,7 +36,7 @@ struct slot {
 };
 
 struct client {
-  struct sim_random random;
+  struct random random;
   struct model *model;
   struct sr_store *store;
   struct sr_port *port;

@@ -58,7 +58,7 @@ struct sim_faults {
 struct sim_io {
   struct clock clock; /* {sim_now, this} */
   uint64_t now_ns;
-  struct sim_random random;
+  struct random random;
   bool calm; /* requests complete at the next poll, in order: to look at an image */
   uint64_t delay_ns_max;
   uint32_t slow_reads; /* they take so many times as long */

@@ -61,7 +61,7 @@ static void sim_submit(struct device *device, struct io *io) {
   }
   uint64_t delay = 0;
   if (!s->calm) /* most are quick, some take very long */
-    delay = random_below(&s->random, 1 + (s->delay_ns_max >> random_below(&s->random, 8)));
+    delay = random_up_to(&s->random, 1 + (s->delay_ns_max >> random_up_to(&s->random, 8)));
   if (io->op == IO_READ && s->slow_reads) delay *= s->slow_reads;
   d->requests[d->count++] =
       (struct request){.io = io, .due_ns = s->now_ns + delay, .mark = s->order};
@@ -85,7 +85,7 @@ static bool is_last_word(const struct io *io) { return io->flags & IO_FUA; }
 static uint32_t choose_bit(struct sim_io *s, const char *block) {
   uint32_t bit = 0;
   for (int tries = 0; tries < 30; tries++) {
-    bit = (uint32_t)random_below(&s->random, BLOCK_BYTES * 8);
+    bit = (uint32_t)random_up_to(&s->random, BLOCK_BYTES * 8);
     if (block[bit / 8]) break;
   }
   return bit;
@@ -96,8 +96,8 @@ static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, b
   bool flip = fault(s, io, s->faults.bit_flip);
   bool zero = !is_last_word(io) && fault(s, io, s->faults.zero_block);
   uint64_t count = io->bytes >> BLOCK_SHIFT, order = s->order++;
-  uint64_t flipped = flip ? random_below(&s->random, count) : count;
-  uint64_t zeroed = zero ? random_below(&s->random, count) : count;
+  uint64_t flipped = flip ? random_up_to(&s->random, count) : count;
+  uint64_t zeroed = zero ? random_up_to(&s->random, count) : count;
   for (uint64_t i = 0; i < count; i++) {
     struct page *p = i == zeroed ? NULL : page_of((const char *)io->buf + (i << BLOCK_SHIFT));
     if (torn) {
@@ -121,7 +121,7 @@ static int32_t do_write(struct sim_disk *d, const struct io *io) {
   }
   if (!is_last_word(io) && fault(s, io, s->faults.lose_write)) return 0;
   if (!is_last_word(io) && fault(s, io, s->faults.misdirect))
-    block = random_below(&s->random, d->blocks);
+    block = random_up_to(&s->random, d->blocks);
   write_blocks(d, io, block, false);
   return 0;
 }
@@ -165,7 +165,7 @@ static int32_t take_effect(struct sim_device *dev, const struct request *r) {
 /* One that is due, by chance if there are more; NULL: none. */
 static struct io *next_due(struct sim_device *d) {
   struct sim_io *s = d->io;
-  uint32_t from = s->calm ? 0 : (uint32_t)random_below(&s->random, d->count);
+  uint32_t from = s->calm ? 0 : (uint32_t)random_up_to(&s->random, d->count);
   for (uint32_t k = 0; k < d->count; k++) {
     uint32_t i = (from + k) % d->count;
     if (d->requests[i].due_ns > s->now_ns) continue;

@@ -29,7 +29,7 @@ void model_destroy(struct model *m) {
 }
 
 void model_fill(const struct model *m, uint32_t id, uint32_t content, void *buf, uint64_t bytes) {
-  struct sim_random r = {m->seed ^ ((uint64_t)id << 40) ^ ((uint64_t)content << 8)};
+  struct random r = {m->seed ^ ((uint64_t)id << 40) ^ ((uint64_t)content << 8)};
   r.state = random_next(&r);
   char *at = buf;
   for (; bytes >= 8; bytes -= 8, at += 8) {

@@ -15,7 +15,7 @@
 #define STUCK_TURNS 400000u
 
 struct world {
-  struct sim_random random;
+  struct random random;
   struct geometry geometry;
   struct sim_io io;
   struct model model;
@@ -94,7 +94,7 @@ static bool pass_time(struct world *w) {
 }
 
 static bool any_turn(struct world *w) {
-  uint32_t n = store_of(w->store)->core_count, first = (uint32_t)random_below(&w->random, n);
+  uint32_t n = store_of(w->store)->core_count, first = (uint32_t)random_up_to(&w->random, n);
   for (uint32_t k = 0; k < n; k++)
     if (turn(w, (first + k) % n)) return true;
   return pass_time(w);
@@ -118,7 +118,7 @@ static void work(struct world *w, uint64_t requests) {
   while (c->in_flight || (c->submitted < end && !c->tolerance.dead)) {
     if (c->submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
       client_submit(c);
-      if (random_below(&w->random, w->calm_requests) == 0 && !w->enumerate) {
+      if (random_up_to(&w->random, w->calm_requests) == 0 && !w->enumerate) {
         wake_all(w);
         client_block(c);
       }
@@ -241,8 +241,8 @@ static void world_destroy(struct world *w) {
   free(w);
 }
 
-static struct geometry random_geometry(struct sim_random *r, uint32_t shards_max) {
-  struct geometry g = {.shape = (enum shape)random_below(r, SHAPE_COUNT),
+static struct geometry random_geometry(struct random *r, uint32_t shards_max) {
+  struct geometry g = {.shape = (enum shape)random_up_to(r, SHAPE_COUNT),
                        .shards = (uint32_t)random_in(r, 1, shards_max),
                        .log_blocks = random_in(r, 256, 300),
                        .zeroed = random_percent(r, 60)};
@@ -252,13 +252,13 @@ static struct geometry random_geometry(struct sim_random *r, uint32_t shards_max
   return g;
 }
 
-static struct habits random_habits(struct sim_random *r) {
+static struct habits random_habits(struct random *r) {
   struct habits h = {.weight = {40, 10, 15, 5, (uint32_t)random_in(r, 1, 8), 6},
-                     .durable_percent = (uint32_t)random_below(r, 30),
+                     .durable_percent = (uint32_t)random_up_to(r, 30),
                      .absent_percent = 10,
                      .no_checksum_percent = 5,
                      .bytes_max = random_in(r, 5000, 120000),
-                     .large_percent = (uint32_t)random_below(r, 40)};
+                     .large_percent = (uint32_t)random_up_to(r, 40)};
   return h;
 }
 
@@ -266,7 +266,7 @@ static struct world *random_world(uint64_t seed, struct run_totals *t) {
   struct world *w = calloc(1, sizeof *w);
   check(w != NULL);
   w->random.state = seed;
-  struct sim_random *r = &w->random;
+  struct random *r = &w->random;
   w->geometry = random_geometry(r, 4);
   w->how = (struct open_how){.works_max = (uint32_t)random_in(r, 2, 12),
                              .checkpoint_group_bytes = 1u << random_in(r, 6, 16),
@@ -292,14 +292,14 @@ void run_small(uint64_t seed, struct run_totals *t) {
   struct world *w = calloc(1, sizeof *w);
   check(w != NULL);
   w->random.state = seed;
-  struct sim_random *r = &w->random;
+  struct random *r = &w->random;
   w->geometry = random_geometry(r, 3);
   w->geometry.zeroed = true;
   w->how.works_max = 4;
   w->calm_requests = 1;
   world_create(w, seed, t, (uint32_t)random_in(r, 1, 6), (uint32_t)random_in(r, 1, 4));
   w->client.habits = (struct habits){.weight = {40, 15, 0, 0, 20, 15},
-                                     .durable_percent = (uint32_t)random_below(r, 60),
+                                     .durable_percent = (uint32_t)random_up_to(r, 60),
                                      .bytes_max = 5000,
                                      .large_percent = 5};
   live(w, random_in(r, 1, 12), random_percent(r, 50));
@@ -309,20 +309,20 @@ void run_small(uint64_t seed, struct run_totals *t) {
 }
 
 /* A chance of `percent` of being there at all; then up to one in 8. */
-static uint32_t some(struct sim_random *r, uint32_t percent) {
+static uint32_t some(struct random *r, uint32_t percent) {
   return random_percent(r, percent) ? UINT32_MAX >> random_in(r, 3, 10) : 0;
 }
 
 void run_faults(uint64_t seed, struct run_totals *t) {
   struct world *w = random_world(seed, t);
-  struct sim_random *r = &w->random;
+  struct random *r = &w->random;
   w->client.tolerance.io_errors = true;
-  w->sample_percent = (uint32_t)random_below(r, 4);
+  w->sample_percent = (uint32_t)random_up_to(r, 4);
   w->samples = 3;
   if (random_percent(r, 50)) w->client.habits.weight[K_BATCH] = 30;
   for (uint32_t i = 0; i < 4; i++) {
     w->faults = (struct sim_faults){.read_error = some(r, 30),
-                                    .write_error = some(r, 40) >> random_below(r, 5),
+                                    .write_error = some(r, 40) >> random_up_to(r, 5),
                                     .flush_error = some(r, 40),
                                     .no_space = some(r, 20)};
     if (random_percent(r, 15)) w->device_moments_left = random_in(r, 20, 300);
@@ -333,7 +333,7 @@ void run_faults(uint64_t seed, struct run_totals *t) {
 
 void run_damage(uint64_t seed, struct run_totals *t) {
   struct world *w = random_world(seed, t);
-  struct sim_random *r = &w->random;
+  struct random *r = &w->random;
   w->sample_percent = 0;
   w->client.tolerance.damage = true;
   w->client.habits.no_checksum_percent = 0;
