@@ -32,7 +32,8 @@
   X(leak_failed_put, "a put that fails keeps its blocks")                                          \
   X(commit_covers_batches, "a commit of one shard covers its part of a batch")                     \
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
-  X(tear_a_batch, "of a batch the shards that have not failed go into the root")
+  X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
+  X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")
 
 enum plant {
   PLANT_NONE,
