@@ -19,6 +19,8 @@
 #include "shards/damage.h"
 #include "shards/format.h"
 #include "shards/index.h"
+#include "shards/map.h"
+#include "shards/records.h"
 #include "shards/region.h"
 #include "shards/space.h"
 
@@ -88,6 +90,43 @@ void manifest_note_batch(struct manifest *m);
 uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob);
 /* The id must exist (check with index_find()). */
 uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id);
+
+/* ---- Volumes ------------------------------------------------------------------------------- */
+
+/* Layers and their clusters. What is changed through layer_set() alone is in memory only: so may a
+ * place be held for a write that is under way (no valid bit), which no log or checkpoint has. */
+struct map *manifest_map(struct manifest *m);
+/* Log room for one change of at most so many clusters (1 to 64) of one leaf, of layer to layer
+ * moves too. frees: the change only gives back space (discard, drop): may use the part of the log
+ * kept for deletes. Errors as manifest_reserve(). Every reservation is consumed by exactly one
+ * manifest_set_clusters/_move_clusters/_cancel_map with the same count. */
+int manifest_reserve_map(struct manifest *m, uint32_t clusters, bool frees);
+void manifest_cancel_map(struct manifest *m, uint32_t clusters);
+/* Sets the clusters of one leaf whose bits are in `which` to clusters[slot] (array of 64, indexed
+ * by slot), visible at once, logged. The leaf must exist (layer_pin_leaf). A place that a cluster
+ * had and does not keep goes to space_free(). popcount(which) <= reserved. The data must have been
+ * written. Returns the change's sequence. */
+uint64_t manifest_set_clusters(struct manifest *m, struct layer *layer, uint64_t leaf,
+                               uint64_t which, const struct cluster clusters[LEAF_CLUSTERS],
+                               uint32_t reserved);
+/* One change, atomic: of `from` the clusters in which_from become empty, of `to` those in which_to
+ * become clusters[slot]. Frees nothing: the caller gives back later what neither keeps
+ * (space_free()), when nobody can read it any more. Both leaves must exist. */
+uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t which_from,
+                                struct layer *to, uint64_t which_to, uint64_t leaf,
+                                const struct cluster clusters[LEAF_CLUSTERS], uint32_t reserved);
+/* Data was overwritten in place: no change of the manifest, but a flush is needed. Makes the shard
+ * dirty; returns what a waiter's `sequence` must be so that manifest_commit() covers it. */
+uint64_t manifest_note_data(struct manifest *m);
+/* Small values under a 128-bit key, kept whole in memory and in the log: the volumes' records. At
+ * most RECORD_BYTES_MAX. A reservation is consumed by exactly one manifest_put_record() or
+ * manifest_cancel_record() with the same number of bytes. bytes 0: removes. Errors as
+ * manifest_reserve(). */
+int manifest_reserve_record(struct manifest *m, struct blob_id key, uint32_t bytes);
+void manifest_cancel_record(struct manifest *m, uint32_t bytes);
+uint64_t manifest_put_record(struct manifest *m, struct blob_id key, const void *data,
+                             uint32_t bytes);
+const struct records *manifest_records(const struct manifest *m);
 
 /* Calls done when everything up to the sequence survives any crash: writes the staged frames,
  * one flush of the region's files, one commit frame (FUA); waiters share it (group commit). Or,
