@@ -1,0 +1,341 @@
+/* map.c - see map.h. Single-threaded, owned by a shard.
+ *
+ * Layers, leaves and the trees' nodes are pieces of one slab, which never move; references between
+ * them are 32 bits. A leaf is in its layer's tree from its first pin until nothing pins it and all
+ * its clusters are empty; it is in the list of its partition while one is not empty. */
+#include "shards/map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shards/base/radix.h"
+
+struct leaf {
+  struct cluster clusters[LEAF_CLUSTERS];
+  struct layer *layer;
+  uint32_t number, self; /* in the layer, and in the slab */
+  uint32_t next, before; /* in the partition's list; 0: none */
+  uint32_t pins;
+  uint8_t used; /* clusters that are not empty */
+  uint8_t partition;
+};
+_Static_assert(sizeof(struct leaf) == 544, "a size of the slab's, without waste");
+_Static_assert(MAP_LEAVES_MAX <= RADIX_NUMBERS_MAX, "every leaf has a slot");
+
+struct layer {
+  struct radix leaves;
+  const struct slab *slab;
+  uint64_t id, below_id;
+  uint32_t below_shard;
+  uint32_t chain;        /* the next one with the same hash; 0: none */
+  uint32_t next, before; /* in the list of all */
+  uint32_t leaf_count, cluster_count;
+  uint64_t valid_blocks, zero_blocks;
+};
+_Static_assert(sizeof(struct layer) <= 96, "there are tens of thousands");
+
+#define TABLE_MIN 16u
+struct map {
+  struct slab slab;
+  uint64_t key[2];
+  uint32_t *table; /* of layers by their ids' hashes; its size is a power of two */
+  uint32_t table_size, layer_count;
+  uint32_t first_layer;
+  uint32_t partition_head[INDEX_PARTITIONS];
+  uint32_t partition_count[INDEX_PARTITIONS];
+};
+
+int map_create(struct map **map, const uint64_t key[2]) {
+  struct map *m = calloc(1, sizeof *m);
+  if (!m) return -ENOMEM;
+  m->table = calloc(TABLE_MIN, sizeof *m->table);
+  if (!m->table) {
+    free(m);
+    return -ENOMEM;
+  }
+  m->table_size = TABLE_MIN;
+  memcpy(m->key, key, sizeof m->key);
+  slab_init(&m->slab);
+  *map = m;
+  return 0;
+}
+
+void map_destroy(struct map *map) {
+  if (!map) return;
+  slab_finish(&map->slab);
+  free(map->table);
+  free(map);
+}
+
+uint64_t map_ram_bytes(const struct map *map) {
+  uint64_t untouched = (uint64_t)(map->slab.bump_end - map->slab.bump) * SLAB_UNIT;
+  return sizeof *map + map->table_size * sizeof *map->table + map->slab.mapped_bytes - untouched;
+}
+
+/* ---- Layers ------------------------------------------------------------------------------- */
+
+static struct layer *layer_at(const struct map *map, uint32_t ref) {
+  return ref ? slab_at(&map->slab, ref) : NULL;
+}
+
+static uint32_t *chain_of(const struct map *map, uint64_t id) {
+  uint64_t hash = hash_id((struct blob_id){.hi = id}, map->key);
+  return &map->table[hash & (map->table_size - 1)];
+}
+
+struct layer *map_layer(const struct map *map, uint64_t id) {
+  struct layer *layer = layer_at(map, *chain_of(map, id));
+  while (layer && layer->id != id) layer = layer_at(map, layer->chain);
+  return layer;
+}
+
+/* More than full on average is slower, not wrong: so without memory the table stays as it is. */
+static void grow_table(struct map *map) {
+  if (map->layer_count < map->table_size) return;
+  uint32_t *table = calloc(map->table_size, 2 * sizeof *table);
+  if (!table) return;
+  free(map->table);
+  map->table = table;
+  map->table_size *= 2;
+  for (uint32_t ref = map->first_layer; ref;) {
+    struct layer *layer = layer_at(map, ref);
+    uint32_t *chain = chain_of(map, layer->id);
+    layer->chain = *chain;
+    *chain = ref;
+    ref = layer->next;
+  }
+}
+
+int map_layer_add(struct map *map, uint64_t id, struct layer **layer) {
+  check(id != 0);
+  *layer = map_layer(map, id);
+  if (*layer) return 0;
+  if (slab_reserve(&map->slab, sizeof **layer)) return -ENOMEM;
+  grow_table(map);
+  uint32_t ref = slab_alloc(&map->slab, sizeof **layer);
+  uint32_t *chain = chain_of(map, id);
+  *layer = slab_at(&map->slab, ref);
+  **layer = (struct layer){.slab = &map->slab, .id = id, .chain = *chain, .next = map->first_layer};
+  *chain = ref;
+  if (map->first_layer) layer_at(map, map->first_layer)->before = ref;
+  map->first_layer = ref;
+  map->layer_count++;
+  return 0;
+}
+
+void map_layer_remove(struct map *map, struct layer *layer) {
+  check(layer->leaves.root == 0);
+  uint32_t *chain = chain_of(map, layer->id);
+  while (layer_at(map, *chain) != layer) chain = &layer_at(map, *chain)->chain;
+  uint32_t ref = *chain;
+  *chain = layer->chain;
+  if (layer->before)
+    layer_at(map, layer->before)->next = layer->next;
+  else
+    map->first_layer = layer->next;
+  if (layer->next) layer_at(map, layer->next)->before = layer->before;
+  map->layer_count--;
+  slab_free(&map->slab, ref, sizeof *layer);
+}
+
+struct layer *map_layer_next(const struct map *map, const struct layer *before) {
+  return layer_at(map, before ? before->next : map->first_layer);
+}
+
+uint64_t layer_id(const struct layer *layer) { return layer->id; }
+
+void layer_set_below(struct layer *layer, struct layer_below below) {
+  layer->below_id = below.id;
+  layer->below_shard = below.shard;
+}
+struct layer_below layer_below(const struct layer *layer) {
+  return (struct layer_below){.id = layer->below_id, .shard = layer->below_shard};
+}
+
+void layer_stats(const struct layer *layer, struct layer_stats *stats) {
+  *stats = (struct layer_stats){.leaves = layer->leaf_count,
+                                .clusters = layer->cluster_count,
+                                .valid_blocks = layer->valid_blocks,
+                                .zero_blocks = layer->zero_blocks};
+}
+
+/* ---- Clusters ----------------------------------------------------------------------------- */
+
+static struct leaf *find_leaf(const struct layer *layer, uint64_t leaf) {
+  return radix_find(&layer->leaves, layer->slab, leaf);
+}
+
+struct cluster layer_get(const struct layer *layer, uint64_t cluster) {
+  const struct leaf *leaf = find_leaf(layer, cluster >> LEAF_CLUSTER_SHIFT);
+  return leaf ? leaf->clusters[cluster % LEAF_CLUSTERS] : (struct cluster){0};
+}
+
+const struct cluster *layer_leaf(const struct layer *layer, uint64_t leaf) {
+  const struct leaf *l = find_leaf(layer, leaf);
+  return l ? l->clusters : NULL;
+}
+
+void layer_prefetch(const struct layer *layer, uint64_t cluster) {
+  uint32_t ref = radix_find_ref(&layer->leaves, layer->slab, cluster >> LEAF_CLUSTER_SHIFT);
+  if (!ref) return;
+  const struct leaf *leaf = slab_at(layer->slab, ref);
+  __builtin_prefetch(&leaf->clusters[cluster % LEAF_CLUSTERS]);
+}
+
+uint64_t layer_next_leaf(const struct layer *layer, uint64_t leaf) {
+  return radix_next(&layer->leaves, layer->slab, leaf);
+}
+
+int layer_pin_leaf(struct map *map, struct layer *layer, uint64_t leaf) {
+  check(leaf < MAP_LEAVES_MAX);
+  struct leaf *l = find_leaf(layer, leaf);
+  if (!l) {
+    if (slab_reserve(&map->slab, sizeof *l)) return -ENOMEM;
+    uint32_t ref = slab_alloc(&map->slab, sizeof *l);
+    if (radix_insert(&layer->leaves, &map->slab, leaf, ref)) {
+      slab_free(&map->slab, ref, sizeof *l);
+      return -ENOMEM;
+    }
+    l = slab_at(&map->slab, ref);
+    memset(l, 0, sizeof *l);
+    l->layer = layer;
+    l->number = (uint32_t)leaf;
+    l->self = ref;
+    l->partition = (uint8_t)map_partition_of(map_leaf_hash(map, layer->id, leaf));
+  }
+  l->pins++;
+  check(l->pins != 0);
+  return 0;
+}
+
+static void drop_if_unused(struct map *map, struct leaf *leaf) {
+  if (leaf->pins || leaf->used) return;
+  uint32_t ref = radix_remove(&leaf->layer->leaves, &map->slab, leaf->number);
+  check(ref == leaf->self);
+  slab_free(&map->slab, ref, sizeof *leaf);
+}
+
+void layer_unpin_leaf(struct map *map, struct layer *layer, uint64_t leaf) {
+  struct leaf *l = find_leaf(layer, leaf);
+  check(l != NULL);
+  check(l->pins > 0);
+  l->pins--;
+  drop_if_unused(map, l);
+}
+
+static void list_leaf(struct map *map, struct leaf *leaf) {
+  uint32_t *head = &map->partition_head[leaf->partition];
+  leaf->before = 0;
+  leaf->next = *head;
+  if (*head) ((struct leaf *)slab_at(&map->slab, *head))->before = leaf->self;
+  *head = leaf->self;
+  map->partition_count[leaf->partition]++;
+  leaf->layer->leaf_count++;
+}
+
+static void unlist_leaf(struct map *map, struct leaf *leaf) {
+  if (leaf->before)
+    ((struct leaf *)slab_at(&map->slab, leaf->before))->next = leaf->next;
+  else
+    map->partition_head[leaf->partition] = leaf->next;
+  if (leaf->next) ((struct leaf *)slab_at(&map->slab, leaf->next))->before = leaf->before;
+  map->partition_count[leaf->partition]--;
+  leaf->layer->leaf_count--;
+}
+
+/* How many bits are set in each half of a word, in the halves of the result. */
+static uint32_t count_halves(uint32_t x) {
+  x -= (x >> 1) & 0x55555555u;
+  x = (x & 0x33333333u) + ((x >> 2) & 0x33333333u);
+  x = (x + (x >> 4)) & 0x0f0f0f0fu;
+  return (x + (x >> 8)) & 0x00ff00ffu;
+}
+
+/* Adds what a cluster has to its layer's counts, or takes it off (sign -1). */
+static void count_cluster(struct layer *layer, struct cluster c, uint32_t sign) {
+  uint32_t counts = count_halves((uint32_t)c.zero << 16 | c.valid);
+  layer->cluster_count += (c.place != 0) * sign;
+  layer->valid_blocks += (uint64_t)(int64_t)(int32_t)((counts & 0xffff) * sign);
+  layer->zero_blocks += (uint64_t)(int64_t)(int32_t)((counts >> 16) * sign);
+}
+
+void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c) {
+  struct leaf *leaf = find_leaf(layer, cluster >> LEAF_CLUSTER_SHIFT);
+  check(leaf != NULL);
+  check((c.valid & c.zero) == 0);
+  check(c.place || !c.valid);
+  check(c.place <= MAP_PLACES_MAX - CLUSTER_BLOCKS);
+  struct cluster *entry = &leaf->clusters[cluster % LEAF_CLUSTERS];
+  bool was = !cluster_is_empty(*entry), is = !cluster_is_empty(c);
+  count_cluster(layer, *entry, (uint32_t)-1);
+  count_cluster(layer, c, 1);
+  *entry = c;
+  if (was == is) return;
+  if (is) {
+    if (leaf->used++ == 0) list_leaf(map, leaf);
+  } else if (--leaf->used == 0) {
+    unlist_leaf(map, leaf);
+    drop_if_unused(map, leaf);
+  }
+}
+
+/* ---- Partitions --------------------------------------------------------------------------- */
+
+uint64_t map_leaf_hash(const struct map *map, uint64_t layer_id, uint64_t leaf) {
+  return hash_id((struct blob_id){.hi = layer_id, .lo = leaf}, map->key);
+}
+
+uint64_t map_partition_leaves(const struct map *map, uint32_t partition) {
+  return map->partition_count[partition];
+}
+
+int map_partition_visit(const struct map *map, uint32_t partition,
+                        int (*visit)(void *arg, struct layer *layer, uint64_t leaf,
+                                     const struct cluster clusters[LEAF_CLUSTERS]),
+                        void *arg) {
+  for (uint32_t ref = map->partition_head[partition]; ref;) {
+    const struct leaf *leaf = slab_at(&map->slab, ref);
+    ref = leaf->next;
+    if (ref) __builtin_prefetch(slab_at(&map->slab, ref));
+    int result = visit(arg, leaf->layer, leaf->number, leaf->clusters);
+    if (result) return result;
+  }
+  return 0;
+}
+
+/* ---- Resolving ---------------------------------------------------------------------------- */
+
+void resolved_init(struct resolved *r) {
+  memset(r, 0, sizeof *r);
+  r->undecided = LEAF_BLOCKS;
+}
+
+/* What one layer says of the blocks that nothing above it has decided. */
+static void resolve_leaf(const struct cluster *clusters, uint32_t shard, struct resolved *r) {
+  for (uint32_t slot = 0; slot < LEAF_CLUSTERS; slot++) {
+    struct cluster c = clusters[slot];
+    uint32_t *place = &r->place[slot * CLUSTER_BLOCKS];
+    for (uint32_t bits = c.valid | c.zero; bits; bits &= bits - 1) {
+      uint32_t i = (uint32_t)__builtin_ctz(bits);
+      if (place[i] != RESOLVED_NOT) continue;
+      bool valid = c.valid >> i & 1;
+      place[i] = valid ? c.place + i : RESOLVED_ZERO;
+      r->shard[slot * CLUSTER_BLOCKS + i] = valid ? (uint16_t)shard : 0;
+      r->undecided--;
+    }
+  }
+}
+
+struct layer_below layer_resolve(const struct map *map, struct layer_below from, uint32_t shard,
+                                 uint64_t leaf, struct resolved *r) {
+  while (from.id && r->undecided) {
+    if (from.shard != shard) return from;
+    const struct layer *layer = map_layer(map, from.id);
+    if (!layer) break;
+    const struct cluster *clusters = layer_leaf(layer, leaf);
+    if (clusters) resolve_leaf(clusters, shard, r);
+    from = layer_below(layer);
+  }
+  return (struct layer_below){0};
+}
