@@ -1,0 +1,50 @@
+/* window.h - how much may be in flight at a device that several share.
+ *
+ * A device that has more work than it can do at once keeps the rest in its own queue, in which a
+ * newcomer waits behind all of it. The window finds the amount that keeps the device busy and not
+ * more: it probes now and then what operations take when hardly anything else is in flight, and
+ * steers so that they take WINDOW_TARGET times that. Latencies are compared within a class (reads
+ * or writes, of similar size); the class that suffers most counts.
+ *
+ * Plain data of one thread, no clock, no I/O. Amounts in flight are in cost units: see
+ * window_cost(). */
+#ifndef SHARDS_WINDOW_H
+#define SHARDS_WINDOW_H
+
+#include "shards/base/base.h"
+
+enum { WINDOW_CLASSES = 8 };
+
+struct window_class {
+  uint32_t samples;
+  uint64_t sum_ns;  /* of the samples */
+  uint64_t base_ns; /* what one takes by itself; 0: not known yet */
+};
+struct window {
+  uint32_t units; /* the window */
+  uint32_t units_max;
+  bool probing, starting;
+  uint32_t samples;
+  uint64_t since_ns;  /* samples count if they began after this */
+  uint64_t probed_ns; /* when the last probe ended */
+  uint64_t probes;
+  struct window_class classes[WINDOW_CLASSES];
+};
+
+/* What an operation costs the device, in units of about the transfer of 4 KiB. */
+static inline uint32_t window_cost(uint64_t bytes) {
+  return 4 + (uint32_t)min_u64((bytes + 4095) >> 12, UINT32_C(1) << 20);
+}
+#define WINDOW_COST_4K 5u
+
+void window_init(struct window *w, uint32_t units_max);
+/* Several begin to share the device after one had it alone. */
+void window_begin(struct window *w, uint64_t now_ns);
+/* What may be in flight now. */
+static inline uint32_t window_units(const struct window *w) { return w->units; }
+/* An operation has completed. latency_ns: since it was started; in_flight: units, without it;
+ * limiting: others wait for the window. */
+void window_sample(struct window *w, unsigned class_index, uint64_t latency_ns, uint64_t now_ns,
+                   uint32_t in_flight, bool limiting);
+
+#endif
