@@ -45,8 +45,8 @@ static inline void *radix_find(const struct radix *r, const struct slab *slab, u
 /* The first number at or after `number` that has a piece; UINT64_MAX: none. */
 uint64_t radix_next(const struct radix *r, const struct slab *slab, uint64_t number);
 
-/* Gives a number that has none a piece (not 0). number: below RADIX_NUMBERS_MAX. -ENOMEM: nothing
- * is changed. */
+/* Gives a number that has none a piece (not 0). number: below RADIX_NUMBERS_MAX. -ENOMEM: every
+ * number has what it had. */
 int radix_insert(struct radix *r, struct slab *slab, uint64_t number, uint32_t ref);
 /* Takes it out and returns it, 0 if there was none; the piece is the caller's to free. */
 uint32_t radix_remove(struct radix *r, struct slab *slab, uint64_t number);
