@@ -59,7 +59,7 @@ struct gate {
   struct gate_queue *turns; /* heap by tag: queues whose head has its tokens */
   struct gate_queue *times; /* heap by due_ns: queues whose head waits for tokens */
   struct gate_queue *recent;
-  uint64_t mixed_ns; /* when an op last came from another queue than the one before */
+  uint64_t mixed_ns; /* when an op last came from another queue than the one before; 0: never */
   uint64_t now_ns;   /* the latest that was seen */
   uint64_t waits_limit, waits_turn;
   struct window window;
@@ -127,7 +127,7 @@ static inline void gate_done(struct gate *g, struct gate_queue *q, const struct 
   g->in_flight--;
   g->in_flight_units -= window_cost(gate_bytes(op));
   q->in_flight--;
-  if (unlikely(!g->alone) && latency_ns) gate_done_shared(g, op, latency_ns, now_ns);
+  if (unlikely(!g->alone)) gate_done_shared(g, op, latency_ns, now_ns);
 }
 
 /* When to call gate_next() if no op completes before; UINT64_MAX: never. */

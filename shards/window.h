@@ -41,9 +41,9 @@ void window_init(struct window *w, uint32_t units_max);
 /* Several begin to share the device after one had it alone. */
 void window_begin(struct window *w, uint64_t now_ns);
 /* What may be in flight now. */
-static inline uint32_t window_units(const struct window *w) { return w->units; }
-/* An operation has completed. latency_ns: since it was started; in_flight: units, without it;
- * limiting: others wait for the window. */
+uint32_t window_units(const struct window *w);
+/* An operation has completed. latency_ns: since it was started, 0: not known; in_flight: units,
+ * without it; limiting: others wait for the window. */
 void window_sample(struct window *w, unsigned class_index, uint64_t latency_ns, uint64_t now_ns,
                    uint32_t in_flight, bool limiting);
 

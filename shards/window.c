@@ -1,0 +1,137 @@
+/* window.c - see window.h.
+ *
+ *               enough samples, or long enough: end_probe()
+ *   [probing] ---------------------------------------------> [running]
+ *       ^                                                       |  each epoch: end_epoch()
+ *       +--- PROBE_EVERY_NS have passed, or a class is new -----+  steers
+ *
+ * A sample counts only if its op began after the last change of the window, so that what is
+ * measured belongs to what was set. Probes and growth happen only while somebody waits for the
+ * window: otherwise nothing can be learned. */
+#include "shards/window.h"
+
+#include <string.h>
+
+enum {
+  PROBE_UNITS = 2 * WINDOW_COST_4K,
+  PROBE_SETTLED_UNITS = 4 * WINDOW_COST_4K, /* newcomers may exceed the window a little */
+  PROBE_SAMPLES = 32,
+  PROBE_SAMPLES_MIN = 8,
+  FLOOR_UNITS = 4 * WINDOW_COST_4K,
+  START_UNITS = 8 * WINDOW_COST_4K,
+  EPOCH_SAMPLES = 64,
+  CLASS_SAMPLES_MIN = 8,
+};
+#define MS             UINT64_C(1000000)
+#define PROBE_NS       (2 * MS)   /* at least */
+#define PROBE_NS_MAX   (100 * MS) /* with too few samples */
+#define PROBE_EVERY_NS (500 * MS)
+#define PROBE_AGAIN_NS (50 * MS) /* a class is new */
+#define EPOCH_NS       MS
+/* Below this a difference is that of the core's own steps, not of the device. */
+#define SLACK_NS UINT64_C(5000)
+/* In 1/256. What an op may take under load, as a ratio to what it takes by itself. */
+#define WINDOW_TARGET (256 * 14 / 10)
+
+static void forget_samples(struct window *w, uint32_t at_least) {
+  for (int i = 0; i < WINDOW_CLASSES; i++) {
+    struct window_class *c = &w->classes[i];
+    if (c->samples < at_least) continue;
+    c->samples = 0;
+    c->sum_ns = 0;
+  }
+  w->samples = 0;
+}
+
+static void begin_probe(struct window *w) {
+  forget_samples(w, 0);
+  w->probing = true;
+  w->since_ns = UINT64_MAX; /* until what is in flight has come down */
+}
+
+void window_init(struct window *w, uint32_t units_max) {
+  memset(w, 0, sizeof(*w));
+  w->units = START_UNITS;
+  w->units_max = units_max;
+}
+
+void window_begin(struct window *w, uint64_t now_ns) {
+  w->units = START_UNITS;
+  w->starting = true;
+  w->probing = false;
+  w->since_ns = now_ns;
+  forget_samples(w, 0);
+  if (!w->probes || now_ns - w->probed_ns >= PROBE_EVERY_NS) begin_probe(w);
+}
+
+static void end_probe(struct window *w, uint64_t now_ns) {
+  for (int i = 0; i < WINDOW_CLASSES; i++) {
+    struct window_class *c = &w->classes[i];
+    if (c->samples < PROBE_SAMPLES_MIN) continue;
+    uint64_t mean = c->sum_ns / c->samples;
+    /* Whatever disturbs a probe makes it longer: what is shorter is worth more. */
+    if (!c->base_ns)
+      c->base_ns = mean;
+    else
+      c->base_ns = mean < c->base_ns ? (c->base_ns + mean) / 2 : (3 * c->base_ns + mean) / 4;
+  }
+  forget_samples(w, 0);
+  w->probing = false;
+  w->probes++;
+  w->probed_ns = w->since_ns = now_ns;
+}
+
+/* Of the class that suffers most; 0: none is known. *fresh: one has samples but no base. */
+static uint64_t worst_ratio(const struct window *w, bool *fresh) {
+  uint64_t worst = 0;
+  *fresh = false;
+  for (int i = 0; i < WINDOW_CLASSES; i++) {
+    const struct window_class *c = &w->classes[i];
+    if (c->samples < CLASS_SAMPLES_MIN) continue;
+    if (!c->base_ns)
+      *fresh = true;
+    else
+      worst = max_u64(worst, c->sum_ns / c->samples * 256 / (c->base_ns + SLACK_NS));
+  }
+  return worst;
+}
+
+static void end_epoch(struct window *w, uint64_t now_ns, bool limiting) {
+  bool fresh;
+  uint64_t ratio = worst_ratio(w, &fresh), age = now_ns - w->probed_ns;
+  if (ratio) {
+    /* What an op takes grows with what is in flight: so does the window with what is missing. */
+    uint64_t factor = (WINDOW_TARGET * 256) / ratio, fastest = w->starting ? 512 : 320;
+    factor = min_u64(max_u64(factor, 180), fastest);
+    if (factor < 288) w->starting = false;
+    if (factor < 256 || limiting) {
+      uint64_t units = (w->units * factor + 128) / 256;
+      w->units = (uint32_t)min_u64(max_u64(units, FLOOR_UNITS), w->units_max);
+    }
+  }
+  forget_samples(w, CLASS_SAMPLES_MIN);
+  w->since_ns = now_ns;
+  if (limiting && (age >= PROBE_EVERY_NS || (fresh && age >= PROBE_AGAIN_NS))) begin_probe(w);
+}
+
+uint32_t window_units(const struct window *w) { return w->probing ? PROBE_UNITS : w->units; }
+
+void window_sample(struct window *w, unsigned class_index, uint64_t latency_ns, uint64_t now_ns,
+                   uint32_t in_flight, bool limiting) {
+  if (w->since_ns == UINT64_MAX) {
+    if (in_flight <= PROBE_SETTLED_UNITS) w->since_ns = now_ns;
+    return;
+  }
+  if (latency_ns && latency_ns <= now_ns && now_ns - latency_ns >= w->since_ns) {
+    struct window_class *c = &w->classes[class_index];
+    c->samples++;
+    c->sum_ns += latency_ns;
+    w->samples++;
+  }
+  uint64_t age = now_ns - w->since_ns;
+  if (!w->probing) {
+    if (w->samples >= EPOCH_SAMPLES && age >= EPOCH_NS) end_epoch(w, now_ns, limiting);
+  } else if ((w->samples >= PROBE_SAMPLES && age >= PROBE_NS) || age >= PROBE_NS_MAX) {
+    end_probe(w, now_ns);
+  }
+}
