@@ -252,32 +252,72 @@ static uint32_t count_halves(uint32_t x) {
   return (x + (x >> 8)) & 0x00ff00ffu;
 }
 
-/* Adds what a cluster has to its layer's counts, or takes it off (sign -1). */
-static void count_cluster(struct layer *layer, struct cluster c, uint32_t sign) {
-  uint32_t counts = count_halves((uint32_t)c.zero << 16 | c.valid);
-  layer->cluster_count += (c.place != 0) * sign;
-  layer->valid_blocks += (uint64_t)(int64_t)(int32_t)((counts & 0xffff) * sign);
-  layer->zero_blocks += (uint64_t)(int64_t)(int32_t)((counts >> 16) * sign);
+/* What entries have: counts of a leaf fit the halves, 64 clusters have 1024 bits of each kind. */
+struct counts {
+  uint32_t bits /* valid ones, zero ones << 16 */, places, used;
+};
+static inline void count_cluster(struct counts *counts, struct cluster c) {
+  counts->bits += count_halves((uint32_t)c.zero << 16 | c.valid);
+  counts->places += c.place != 0;
+  counts->used += !cluster_is_empty(c);
+}
+static void count_in(struct layer *layer, const struct counts *c) {
+  layer->cluster_count += c->places;
+  layer->valid_blocks += c->bits & 0xffff;
+  layer->zero_blocks += c->bits >> 16;
+}
+static void count_out(struct layer *layer, const struct counts *c) {
+  layer->cluster_count -= c->places;
+  layer->valid_blocks -= c->bits & 0xffff;
+  layer->zero_blocks -= c->bits >> 16;
+}
+
+static inline void check_cluster(struct cluster c) {
+  check((c.valid & c.zero) == 0);
+  check(c.place || !c.valid);
+  check(c.place <= MAP_PLACES_MAX - CLUSTER_BLOCKS);
+}
+
+/* Some entries of a leaf have changed, from what is counted in `was` to what is in `is`. */
+static void recount(struct map *map, struct leaf *leaf, const struct counts *was,
+                    const struct counts *is) {
+  uint32_t before = leaf->used, used = before - was->used + is->used;
+  count_out(leaf->layer, was);
+  count_in(leaf->layer, is);
+  leaf->used = (uint8_t)used;
+  if (!before == !used) return;
+  if (used) {
+    list_leaf(map, leaf);
+  } else {
+    unlist_leaf(map, leaf);
+    drop_if_unused(map, leaf);
+  }
 }
 
 void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c) {
   struct leaf *leaf = find_leaf(layer, cluster >> LEAF_CLUSTER_SHIFT);
   check(leaf != NULL);
-  check((c.valid & c.zero) == 0);
-  check(c.place || !c.valid);
-  check(c.place <= MAP_PLACES_MAX - CLUSTER_BLOCKS);
+  check_cluster(c);
   struct cluster *entry = &leaf->clusters[cluster % LEAF_CLUSTERS];
-  bool was = !cluster_is_empty(*entry), is = !cluster_is_empty(c);
-  count_cluster(layer, *entry, (uint32_t)-1);
-  count_cluster(layer, c, 1);
+  struct counts was = {0}, is = {0};
+  count_cluster(&was, *entry);
+  count_cluster(&is, c);
   *entry = c;
-  if (was == is) return;
-  if (is) {
-    if (leaf->used++ == 0) list_leaf(map, leaf);
-  } else if (--leaf->used == 0) {
-    unlist_leaf(map, leaf);
-    drop_if_unused(map, leaf);
+  recount(map, leaf, &was, &is);
+}
+
+void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
+                    const struct cluster clusters[LEAF_CLUSTERS]) {
+  struct leaf *l = find_leaf(layer, leaf);
+  check(l != NULL);
+  struct counts was = {0}, is = {0};
+  for (uint32_t i = 0; l->used && i < LEAF_CLUSTERS; i++) count_cluster(&was, l->clusters[i]);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) {
+    check_cluster(clusters[i]);
+    count_cluster(&is, clusters[i]);
   }
+  memcpy(l->clusters, clusters, sizeof l->clusters);
+  recount(map, l, &was, &is);
 }
 
 /* ---- Partitions --------------------------------------------------------------------------- */

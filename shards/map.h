@@ -95,6 +95,9 @@ void layer_unpin_leaf(struct map *map, struct layer *layer, uint64_t leaf);
 /* The leaf must exist. An entry with valid & zero, or valid bits without a place, is a bug (check).
  * A leaf that becomes empty goes away unless it is pinned. */
 void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c);
+/* The same for all entries of a leaf at once: less work than one by one, for loading. */
+void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
+                    const struct cluster clusters[LEAF_CLUSTERS]);
 
 uint64_t map_ram_bytes(const struct map *map);
 

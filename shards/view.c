@@ -75,8 +75,8 @@ static struct run mixed_run(const struct mixed *m, uint32_t first) {
 }
 
 /* The run that begins at block `first` of a cluster, up to the cluster's end. */
-static inline struct run entry_run(const struct view *view, struct entry e, uint32_t first) {
-  if (unlikely(!e.valid && e.place)) return mixed_run(slab_at(view->slab, e.place), first);
+static struct run entry_run(const struct view *view, struct entry e, uint32_t first) {
+  if (!e.valid && e.place) return mixed_run(slab_at(view->slab, e.place), first);
   uint32_t bits = (uint32_t)e.valid >> first, end = 1u << (CLUSTER_BLOCKS - first);
   if (bits & 1)
     return (struct run){
@@ -84,25 +84,40 @@ static inline struct run entry_run(const struct view *view, struct entry e, uint
   return (struct run){.blocks = (uint32_t)__builtin_ctz(bits | end)};
 }
 
-uint32_t view_lookup(const struct view *view, uint64_t block, uint32_t max, uint32_t *place,
-                     uint16_t *shard) {
-  const struct entry *entries = radix_find(&view->leaves, view->slab, block >> LEAF_BLOCK_SHIFT);
-  if (!entries) return 0;
-  uint32_t at = block % LEAF_BLOCKS, first = at % CLUSTER_BLOCKS;
-  struct run run = entry_run(view, entries[at / CLUSTER_BLOCKS], first);
+/* Any run, into the next clusters for as long as it ends where a cluster does. */
+static __attribute__((noinline)) uint32_t long_run(const struct view *view,
+                                                   const struct entry *entries, uint32_t at,
+                                                   uint32_t max, uint32_t *place, uint16_t *shard) {
+  struct run run = entry_run(view, entries[at / CLUSTER_BLOCKS], at % CLUSTER_BLOCKS);
   *place = run.place;
   *shard = run.shard;
   uint32_t length = run.blocks;
-  /* Into the next clusters, for as long as the run ends where a cluster does. */
-  for (at += length; length < max && run.blocks + first == CLUSTER_BLOCKS && at < LEAF_BLOCKS;
+  for (at += length; length < max && at < LEAF_BLOCKS && at % CLUSTER_BLOCKS == 0;
        at += run.blocks) {
-    first = 0;
     run = entry_run(view, entries[at / CLUSTER_BLOCKS], 0);
     if (run.shard != *shard) break;
     if (run.place != (*place ? *place + length : 0)) break;
     length += run.blocks;
   }
   return length < max ? length : max;
+}
+
+uint32_t view_lookup(const struct view *view, uint64_t block, uint32_t max, uint32_t *place,
+                     uint16_t *shard) {
+  const struct entry *entries = radix_find(&view->leaves, view->slab, block >> LEAF_BLOCK_SHIFT);
+  if (unlikely(!entries)) return 0;
+  uint32_t at = block % LEAF_BLOCKS, first = at % CLUSTER_BLOCKS;
+  struct entry e = entries[at / CLUSTER_BLOCKS];
+  /* What is asked for most: few blocks, with data, in one cluster. */
+  if (max <= CLUSTER_BLOCKS - first) {
+    uint32_t bits = (uint32_t)cluster_bits(first, max);
+    if ((e.valid & bits) == bits) {
+      *place = e.place + first;
+      *shard = e.shard;
+      return max;
+    }
+  }
+  return long_run(view, entries, at, max, place, shard);
 }
 
 void view_prefetch(const struct view *view, uint64_t block) {

@@ -78,12 +78,21 @@ static void empty_all(struct model *m, uint32_t layer, uint32_t leaf) {
   }
 }
 
+static void set_all(struct model *m, struct random *r, uint32_t layer, uint32_t leaf) {
+  bool empty = random_below(r, 3) == 0;
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    m->clusters[layer][leaf][i] = empty ? (struct cluster){0} : random_cluster(r);
+  layer_set_leaf(m->map, m->layer[layer], leaf_number(leaf), m->clusters[layer][leaf]);
+}
+
 static void random_step(struct model *m, struct random *r) {
   uint32_t layer = (uint32_t)random_below(r, LAYERS), leaf = (uint32_t)random_below(r, LEAVES);
   uint64_t number = leaf_number(leaf), kind = random_below(r, 10);
   uint32_t *pins = &m->pins[layer][leaf];
   if (kind == 0) {
     empty_all(m, layer, leaf);
+  } else if (kind == 4 && model_has(m, layer, leaf)) {
+    set_all(m, r, layer, leaf); /* it may go away with this */
   } else if (kind == 1 && *pins) {
     layer_unpin_leaf(m->map, m->layer[layer], number);
     --*pins;
@@ -93,6 +102,7 @@ static void random_step(struct model *m, struct random *r) {
   } else {
     assert_int_equal(layer_pin_leaf(m->map, m->layer[layer], number), 0);
     ++*pins;
+    if (kind == 3) set_all(m, r, layer, leaf);
     for (uint64_t i = random_below(r, 6); i > 0; i--) set_one(m, r, layer, leaf);
     layer_unpin_leaf(m->map, m->layer[layer], number);
     --*pins;
