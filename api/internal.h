@@ -31,10 +31,9 @@ static inline void request_finish(struct sr_request *r) {
 int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t count,
                uint32_t flags, struct shard_op *op);
 
-/* An op for whatever shard: routing goes by hash alone. */
-static inline uint64_t hash_of_shard(uint32_t shard, uint32_t shard_count) {
-  return div_up((uint64_t)shard << 32, shard_count) << 32;
-}
+/* Fills the op of an SR_OP_READ to SR_OP_SYNC, and says which core it is for. -EINVAL. */
+int block_fill(const struct sr_request *r, struct shard_op *op, uint32_t *core);
+
 static inline uint64_t hash_of(const struct store *s, struct sr_id id) {
   return hash_id((struct blob_id){id.hi, id.lo}, s->layout->hash_key);
 }

@@ -27,10 +27,14 @@ int sr_port_fd(struct sr_port *p) {
 }
 uint32_t sr_port_in_flight(const struct sr_port *p) { return p ? port_of(p)->in_flight : 0; }
 
+static bool is_block_op(const struct sr_request *r) {
+  return r->op >= SR_OP_READ && r->op <= SR_OP_SYNC;
+}
+
 static bool well_formed(const struct sr_request *r, bool local) {
-  if (unlikely(!r || r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN))
-    return false;
-  if (unlikely(local && !r->done)) return false;
+  if (unlikely(!r || (local && !r->done))) return false;
+  if (is_block_op(r)) return true; /* block_fill() looks closer */
+  if (unlikely(r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN)) return false;
   if (unlikely(!r->buf && r->bytes && !(r->flags & SR_RESERVE)))
     return r->op != SR_OP_GET && r->op != SR_OP_PUT && r->op != SR_OP_APPEND;
   return r->op != SR_OP_APPEND || r->stream;
@@ -99,6 +103,19 @@ fill_rare(const struct store *s, const struct sr_request *r, struct shard_op *op
 
 /* ---- Submit ---- */
 
+static inline int fill(const struct store *s, const struct sr_request *r, struct shard_op *op,
+                       uint32_t *core) {
+  if (is_block_op(r)) return block_fill(r, op, core);
+  fill_op(s, r, op);
+  if (unlikely(op->kind >= OP_APPEND)) {
+    int e = fill_rare(s, r, op);
+    if (e) return e;
+  }
+  bool on_core_0 = (op->kind & ~OP_CALL) == OP_FLUSH; /* or OP_BATCH */
+  *core = on_core_0 ? 0 : core_of_hash(s, op->hash);
+  return 0;
+}
+
 int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint32_t count) {
   struct port *port = port_of(p);
   if (unlikely(!p || (!requests && count))) return -EINVAL;
@@ -113,11 +130,9 @@ int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint3
       r = -EINVAL;
       break;
     }
-    struct shard_op *op = op_of(request);
-    fill_op(s, request, op);
-    if (unlikely(op->kind >= OP_APPEND) && (r = fill_rare(s, request, op))) break;
-    bool on_core_0 = (op->kind & ~OP_CALL) == OP_FLUSH; /* or OP_BATCH */
-    r = port_add(port, on_core_0 ? 0 : core_of_hash(s, op->hash), op);
+    uint32_t core;
+    r = fill(s, request, op_of(request), &core);
+    if (likely(!r)) r = port_add(port, core, op_of(request));
     if (unlikely(r)) break;
   }
   port_send(port);

@@ -58,6 +58,7 @@ extern "C" {
 struct sr_store;
 struct sr_port;
 struct sr_stream;
+struct sr_block;
 
 /* A blob's name: 128 bits that mean nothing to the store. */
 struct sr_id {
@@ -238,15 +239,24 @@ enum sr_op {
   SR_OP_APPEND = 6, /* buf to the end of a stream; result: bytes */
   SR_OP_NOP = 7,    /* to the core that owns id and back: what a hop costs */
   SR_OP_BATCH = 8,  /* buf: an array of `bytes` struct sr_request *; see "Batches" */
+  /* Of `block`, [offset, offset + bytes), whole logical blocks inside its size; result: bytes. */
+  SR_OP_READ = 32,
+  SR_OP_WRITE = 33,
+  SR_OP_WRITE_ZEROES = 34, /* writes no data, where it is a volume */
+  SR_OP_DISCARD = 35,      /* reads as zeros afterwards; the space comes back with the next flush */
+  SR_OP_SYNC = 36,         /* all writes to `block` that completed before survive any crash */
 };
 
 enum sr_flags {
-  SR_DURABLE = 1u << 0,     /* put, delete: complete when it survives any crash */
+  SR_DURABLE = 1u << 0,     /* put, delete, write, write zeroes: complete when it survives any
+                               crash (FUA) */
   SR_IF_ABSENT = 1u << 1,   /* put: -EEXIST if the id exists */
   SR_NO_CHECKSUM = 1u << 2, /* put: store no data checksums; get: do not verify */
   SR_RESERVE = 1u << 3,     /* put: reserve the extents and write nothing (buf may be NULL).
                                The bytes are undefined. For measurements; implies
-                               SR_NO_CHECKSUM. */
+                               SR_NO_CHECKSUM. Also of writes to a volume. */
+  SR_VECTORED = 1u << 4, /* read, write: buf is a struct iovec[iov_count], and must stay untouched;
+                            `bytes` is the sum of their lengths */
 };
 
 /* A request: the caller's memory. `opaque` is the library's and
@@ -260,11 +270,17 @@ enum sr_flags {
 struct sr_request {
   uint32_t op;    /* enum sr_op */
   uint32_t flags; /* enum sr_flags */
-  struct sr_id id;
-  void *buf; /* read-only for puts */
+  union {
+    struct sr_id id;
+    uint64_t iov_count; /* SR_VECTORED: at most 1024 */
+  };
+  void *buf; /* read-only for puts and writes */
   uint64_t offset;
   uint64_t bytes;
-  struct sr_stream *stream; /* SR_OP_APPEND */
+  union {
+    struct sr_stream *stream; /* SR_OP_APPEND */
+    struct sr_block *block;   /* SR_OP_READ to SR_OP_SYNC */
+  };
   /* Called by sr_port_reap(), or on the core for a core's own port; NULL: the request is
    * returned by sr_port_reap(). It may submit requests, this one included. */
   void (*done)(struct sr_request *request);
@@ -364,6 +380,160 @@ int sr_stream_append(struct sr_port *port, struct sr_stream *stream, const void 
 int sr_stream_commit(struct sr_port *port, struct sr_stream *stream);
 int sr_stream_abort(struct sr_port *port, struct sr_stream *stream);
 
+/* ---- Volumes ---------------------------------------------------------------------------- */
+
+/* A volume is a virtual disk: thin, of up to 64 TiB, under a name. A snapshot is a volume that
+ * never changes again; a clone is a writable volume that begins as a snapshot. All three have names
+ * of one kind and are opened, read, listed and removed by the same calls. docs/volumes.md explains
+ * layers and guarantees.
+ *
+ * Names: 1 to 255 bytes of UTF-8 without control characters and without '/'; "#N" (as in "#17")
+ * stands for the volume with id N wherever a name is asked for, so none begins with '#'.
+ * Calls that take a port block, as those of "Blocking calls". What they change counts at once
+ * and survives a crash from the next sr_flush(), or flush of the volume, on; a crash before
+ * finds all of the change or nothing of it.
+ * Common errors: -ENOENT no such volume, -EEXIST the name is taken, -EINVAL a malformed name or an
+ * option out of range, -ENAMETOOLONG, -EROFS the store is read-only or the volume a snapshot,
+ * -EBUSY it is open (or, where that is said, something lies on it), -ENOSPC, -EIO. */
+
+#define SR_VOLUME_BYTES_MAX      (UINT64_C(64) << 40)
+#define SR_VOLUME_NAME_BYTES_MAX 255u
+
+struct sr_volume_options {
+  size_t size;
+  uint64_t size_bytes;   /* of the disk: whole logical blocks; clones default to the snapshot's */
+  uint32_t block_bytes;  /* logical block: 512 (default) or 4096; clones: the snapshot's */
+  bool striped;          /* over all shards; else whole on one. Clones: as the snapshot */
+  uint32_t stripe_bytes; /* if striped: a power of two, 64 KiB to 1 GiB; default 1 MiB */
+  bool on_shard;         /* place it on `shard`; else by load and free space */
+  uint32_t shard;
+};
+#define SR_VOLUME_OPTIONS_INIT SR_OPTIONS_INIT_(sr_volume_options)
+int sr_volume_create(struct sr_port *port, const char *name,
+                     const struct sr_volume_options *options);
+/* Its space comes back, but for what snapshots and clones share, with the next flush; of large ones
+ * in the background. A snapshot with clones can be removed: they keep what they need. */
+int sr_volume_remove(struct sr_port *port, const char *name);
+int sr_volume_rename(struct sr_port *port, const char *name, const char *new_name);
+/* Also while it is open. Smaller: -ENOTEMPTY if there is data beyond the new end, unless force. */
+int sr_volume_resize(struct sr_port *port, const char *name, uint64_t size_bytes, bool force);
+
+/* The volume as it is now, under a new name: all writes that completed before the call are in, of
+ * writes in flight each one is or is not. Also while it is open and written to, and for striped
+ * volumes: one point in time for all shards. */
+int sr_volume_snapshot(struct sr_port *port, const char *name, const char *snapshot);
+/* A writable volume that begins as a snapshot. options: NULL, or size_bytes (not below the
+ * snapshot's) and on_shard. */
+int sr_volume_clone(struct sr_port *port, const char *snapshot, const char *name,
+                    const struct sr_volume_options *options);
+/* The volume, which must not be open, becomes what one of the snapshots below it was (-EXDEV: it
+ * is none of them). */
+int sr_volume_rollback(struct sr_port *port, const char *name, const char *snapshot);
+/* Copies what lies in snapshots below into the volume, so that it depends on none. May be open and
+ * in use; takes as long as that. */
+int sr_volume_flatten(struct sr_port *port, const char *name);
+
+struct sr_volume_range {
+  uint64_t offset_bytes, bytes;
+  bool zeros; /* reads as zeros now */
+};
+/* Calls fn for each range, in order, that may differ between snapshot `from` and volume `to`; from
+ * NULL: that is not zeros by nature. Whole blocks of 4 KiB. fn's first non-zero return ends it and
+ * is returned. fn may use the library, through the port as well. Of a volume that is being written
+ * to the ranges are as good as the moment. */
+int sr_volume_diff(struct sr_port *port, const char *from, const char *to,
+                   int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
+
+struct sr_volume_info {
+  uint64_t id, parent_id;             /* parent: the snapshot that it lies on; 0: none */
+  uint64_t size_bytes, used_bytes;    /* used: clusters of its own, not of what it shares */
+  uint64_t shared_bytes;              /* in all layers below, as far as they have data */
+  uint32_t block_bytes, stripe_bytes; /* 0: on one shard */
+  uint32_t shard;                     /* the first */
+  uint32_t depth;                     /* layers below */
+  uint32_t children;                  /* snapshots and clones that lie directly on it */
+  bool snapshot, open_for_writing;
+  uint32_t openers;
+  char name[SR_VOLUME_NAME_BYTES_MAX + 1];
+  char group[64];
+};
+int sr_volume_stat(struct sr_port *port, const char *name, struct sr_volume_info *info);
+/* All of them by name, in alphabetical order: begin with "", go on with the last name. Returns how
+ * many were stored, 0 at the end. */
+int sr_volume_list(struct sr_port *port, const char *after, struct sr_volume_info *infos,
+                   uint32_t max);
+
+/* ---- Limits ----------------------------------------------------------------------------- */
+
+/* A token bucket: holds `size` tokens, which come back in refill_ms; one_time_burst more are there
+ * at the beginning, and never again. A request that is larger than the bucket waits until it is
+ * full. 1,000 operations a second: {1000, 0, 1000}. */
+struct sr_bucket {
+  uint64_t size; /* tokens; 0: not limited */
+  uint64_t one_time_burst;
+  uint64_t refill_ms;
+};
+struct sr_limits {
+  size_t size;
+  struct sr_bucket bytes, ops;
+  const char
+      *group; /* of volumes: also limited by that group's limits; at most 63 bytes; NULL: of none */
+};
+#define SR_LIMITS_INIT SR_OPTIONS_INIT_(sr_limits)
+/* Each counts at once, also for open volumes, and stays until it is changed, over restarts. A
+ * bucket with size 0 but a burst or a refill time, or a refill time of 0 with a size, is -EINVAL.
+ */
+int sr_volume_limit(struct sr_port *port, const char *name, const struct sr_limits *limits);
+int sr_group_limit(struct sr_port *port, const char *group, const struct sr_limits *limits);
+int sr_store_limit(struct sr_port *port, const struct sr_limits *limits);
+int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *limits,
+                     char group[64]);
+
+/* ---- Blocks ----------------------------------------------------------------------------- */
+
+/* One interface to volumes and to files and devices outside the store; all go through the same
+ * cores and rings. A struct sr_block may be used by any thread through its own port, without locks.
+ */
+
+struct sr_block_options {
+  size_t size;
+  bool read_only;
+  bool share;           /* volumes: open for writing though somebody else has it so (else -EBUSY) */
+  uint32_t block_bytes; /* of files: logical block, 512 (default) or 4096 */
+  bool on_shard;        /* of files: whose core does the I/O; else spread */
+  uint32_t shard;
+};
+#define SR_BLOCK_OPTIONS_INIT SR_OPTIONS_INIT_(sr_block_options)
+int sr_volume_open(struct sr_port *port, const char *name, const struct sr_block_options *options,
+                   struct sr_block **block);
+/* A plain file or block device: a path, or "fd:N" for an open descriptor, which is duplicated. Its
+ * size is that at the time, rounded down to 4 KiB; it never grows. Direct I/O where possible. At
+ * most 64 at a time (-EMFILE). */
+int sr_block_open(struct sr_port *port, const char *file, const struct sr_block_options *options,
+                  struct sr_block **block);
+/* Either kind. -EBUSY: requests are in flight. Does not flush. */
+int sr_block_close(struct sr_port *port, struct sr_block *block);
+uint64_t sr_block_size_bytes(const struct sr_block *block);
+uint32_t sr_block_block_bytes(const struct sr_block *block);
+bool sr_block_read_only(const struct sr_block *block);
+
+/* Requests: SR_OP_READ to SR_OP_SYNC, through ports like all others. Blocking: bytes or an error.
+ */
+int64_t sr_block_read(struct sr_port *port, struct sr_block *block, void *buf, uint64_t offset,
+                      uint64_t bytes);
+int64_t sr_block_write(struct sr_port *port, struct sr_block *block, const void *buf,
+                       uint64_t offset, uint64_t bytes, uint32_t flags);
+int64_t sr_block_write_zeroes(struct sr_port *port, struct sr_block *block, uint64_t offset,
+                              uint64_t bytes, uint32_t flags);
+int64_t sr_block_discard(struct sr_port *port, struct sr_block *block, uint64_t offset,
+                         uint64_t bytes);
+int sr_block_flush(struct sr_port *port, struct sr_block *block);
+struct iovec;
+int64_t sr_block_readv(struct sr_port *port, struct sr_block *block, const struct iovec *iov,
+                       uint32_t iov_count, uint64_t offset);
+int64_t sr_block_writev(struct sr_port *port, struct sr_block *block, const struct iovec *iov,
+                        uint32_t iov_count, uint64_t offset, uint32_t flags);
+
 /* ---- Maintenance ------------------------------------------------------------------------ */
 
 struct sr_vacuum_result {
@@ -428,6 +598,7 @@ struct sr_core_stats {
   char ring_flags[96]; /* granted; refused ones with a leading '!' */
   bool buffers_registered, files_registered;
   uint64_t gets, puts, deletes, other_ops, read_bytes, write_bytes;
+  uint64_t block_reads, block_writes; /* of volumes and files; their bytes are in the above */
   uint64_t hops_in, batches_in;               /* requests and batches that came through mailboxes */
   uint64_t device_submits, device_ios;        /* system calls to submit, and I/Os submitted */
   uint64_t device_flushes, device_fua_writes; /* among these I/Os */

@@ -93,6 +93,8 @@ static int read_core(struct core *core, void *arg) {
                                .gets = core->stats.gets,
                                .puts = core->stats.puts,
                                .deletes = core->stats.deletes,
+                               .block_reads = core->stats.block_reads,
+                               .block_writes = core->stats.block_writes,
                                .other_ops = core->stats.others,
                                .read_bytes = core->stats.read_bytes,
                                .write_bytes = core->stats.write_bytes,

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/split.h"
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
@@ -156,6 +157,14 @@ static void count_op(struct core *core, const struct shard_op *op) {
   case OP_DELETE:
     core->stats.deletes++;
     break;
+  case OP_READ:
+    core->stats.block_reads++;
+    core->stats.read_bytes += op->bytes;
+    break;
+  case OP_WRITE:
+    core->stats.block_writes++;
+    core->stats.write_bytes += op->bytes;
+    break;
   default:
     if (op->kind == OP_PREPARE) { /* a put in a batch */
       core->stats.puts++;
@@ -176,6 +185,8 @@ static void start_rare(struct core *core, struct shard_op *op) {
     flusher_request(&core->store->flusher, op);
   } else if (op->kind == OP_BATCH) {
     batcher_request(&core->store->batcher, op);
+  } else if (op->kind == OP_SPLIT) {
+    splitter_request(core->splitter, op);
   } else if (op->kind == OP_NOP) {
     op->result = 0;
     core_complete(core, op);
@@ -232,6 +243,20 @@ static void request_flush(struct core *core) {
   core->flush_requested = true;
   core->flush_request = (struct shard_op){.kind = OP_FLUSH, .owner = &core->self};
   core_enter(core, &core->flush_request);
+}
+
+/* A shard asks another one: shard_config.ask. */
+static void ask_shard(void *arg, struct shard_op *op, uint32_t shard) {
+  struct core *core = arg;
+  op->hash = hash_of_shard(shard, core->shard_count);
+  op->core = (uint8_t)core->store->core_of_shard[shard];
+  op->owner = &core->asker;
+  core_enter(core, op);
+}
+
+static void asker_finished(struct peer *peer, struct shard_op *op) {
+  (void)peer;
+  shard_answered(op);
 }
 
 static bool tick_shards(struct core *core) {
@@ -295,7 +320,7 @@ bool core_idle(const struct core *core) {
     if (!shard_idle(core->shards[core->mine[i]].shard)) return false;
   return !core->incoming.head && !core->local_done.head && !core->touched_count &&
          !core->outgoing_touched_count && !core->flush_requested && !core->scrub.layout.busy &&
-         !(core->index == 0 && core->store->batcher.active) &&
+         !(core->index == 0 && (core->store->batcher.active || core->store->catalog.jobs)) &&
          core->device->ops->in_flight(core->device) == 0;
 }
 
@@ -316,6 +341,11 @@ int core_init(struct core *core, struct store *store, uint32_t index) {
                              .inbox = &core->inbox,
                              .event_fd = -1,
                              .finished = self_finished};
+  core->asker = core->self;
+  core->asker.finished = asker_finished;
+  core->splitter = calloc(1, sizeof *core->splitter);
+  if (!core->splitter) return -ENOMEM;
+  splitter_init(core->splitter, core);
   int r = inbox_init(&core->inbox, PEERS_MAX);
   for (uint32_t c = 0; !r && c < store->core_count; c++) /* its own number: store_post() */
     r = inbox_add_peer(&core->inbox, PORTS_MAX + c, MAILBOX_SLOTS);
@@ -324,6 +354,8 @@ int core_init(struct core *core, struct store *store, uint32_t index) {
 
 void core_finish(struct core *core) {
   inbox_finish(&core->inbox);
+  if (core->splitter) splitter_finish(core->splitter);
+  free(core->splitter);
   free(core->shards);
   free(core->mine);
 }
@@ -332,7 +364,7 @@ static int create_device(struct core *core) {
   struct store *store = core->store;
   struct layout *l = store->layout;
   struct device_options options = {.queue_depth = store->config.queue_depth,
-                                   .file_count = l->backing_count,
+                                   .file_count = l->backing_count + BLOCK_FILES_MAX,
                                    .clock = store->clock,
                                    .logger = store->logger};
   int r = store->engine->create(&core->device, &options);
@@ -366,6 +398,9 @@ static int open_shard(struct core *core, uint32_t number) {
                    .damaged = store->config.damaged,
                    .root_lost = l->root_lost,
                    .damage = {damage_log_report, &store->damage}},
+      .regions = l->regions,
+      .ask = ask_shard,
+      .ask_arg = core,
       .works_max = store->config.works_max,
       .background = !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);
@@ -399,6 +434,17 @@ void core_stop(struct core *core) {
   core->device = NULL;
 }
 
+/* Until something is due by itself: a scrub's next read, tokens of a volume. -1: nothing is. */
+static int64_t wait_ns(const struct core *core) {
+  uint64_t due = UINT64_MAX;
+  for (uint32_t i = 0; i < core->mine_count; i++)
+    due = min_u64(due, shard_wake_ns(core->shards[core->mine[i]].shard));
+  int64_t scrub = core_scrub_wait_ns(core);
+  if (due == UINT64_MAX) return scrub;
+  uint64_t now = clock_now_ns(&core->store->clock), left = due > now ? due - now : 0;
+  return scrub < 0 || (uint64_t)scrub > left ? (int64_t)left : scrub;
+}
+
 /* If what ended the sleep came soon, polling would have caught it: poll longer next time. */
 static void sleep_until_something(struct core *core) {
   struct store *store = core->store;
@@ -406,7 +452,7 @@ static void sleep_until_something(struct core *core) {
   if (!inbox_prepare_sleep(&core->inbox)) return;
   uint64_t before = clock_now_ns(&store->clock);
   core->stats.sleeps++;
-  core->device->ops->sleep(core->device, core_scrub_wait_ns(core));
+  core->device->ops->sleep(core->device, wait_ns(core));
   inbox_awake(&core->inbox);
   core->stats.wakes_received += inbox_has_mail(&core->inbox);
   uint64_t slept = clock_now_ns(&store->clock) - before;

@@ -22,6 +22,7 @@
 struct store;
 struct core;
 struct port;
+struct splitter;
 
 #define CORES_MAX       256u
 #define PORTS_MAX       65u                     /* of the caller, and the store's own */
@@ -30,9 +31,10 @@ struct port;
 #define LATENCY_BUCKETS 320u
 
 enum core_op_kind {
-  OP_FLUSH = 5, /* the coordinator's, on core 0: flush.h */
-  OP_CALL = 64, /* work: a core_call_fn, which completes the op by core_complete(), at once or
-                   later */
+  OP_FLUSH = 5,  /* the coordinator's, on core 0: flush.h */
+  OP_CALL = 64,  /* work: a core_call_fn, which completes the op by core_complete(), at once or
+                    later */
+  OP_SPLIT = 65, /* the splitter's, on any core: split.h */
   OP_BATCH = OP_CALL | OP_FLUSH, /* the batcher's, on core 0: batch.h */
 };
 
@@ -91,11 +93,13 @@ struct core {
   uint32_t busy_count; /* of hosted shards */
   uint32_t latency_turn;
   struct peer self;              /* owner of flush_request */
+  struct peer asker;             /* owner of what its shards ask others */
   struct shard_op flush_request; /* for logs that run full */
   bool flush_requested;
   uint64_t poll_window_ns; /* adaptive: how long to poll before sleeping */
   struct port *port;       /* the core's own */
   struct core_scrub scrub;
+  struct splitter *splitter;
 
   _Atomic bool dirty;
   _Atomic bool quiet; /* the store is closing: no flushes of its own accord */
@@ -105,7 +109,7 @@ struct core {
   int status; /* of the start */
 
   struct {
-    uint64_t gets, puts, deletes, others, read_bytes, write_bytes;
+    uint64_t gets, puts, deletes, block_reads, block_writes, others, read_bytes, write_bytes;
     uint64_t hops_in, batches_in, steps, idle_steps, sleeps, wakes_sent, wakes_received;
     uint64_t latency_ns[LATENCY_BUCKETS];
   } stats;

@@ -118,6 +118,8 @@ uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t
 /* Data was overwritten in place: no change of the manifest, but a flush is needed. Makes the shard
  * dirty; returns what a waiter's `sequence` must be so that manifest_commit() covers it. */
 uint64_t manifest_note_data(struct manifest *m);
+/* What a waiter's `sequence` must be to cover all that was changed until now. */
+uint64_t manifest_last_change(const struct manifest *m);
 /* Small values under a 128-bit key, kept whole in memory and in the log: the volumes' records. At
  * most RECORD_BYTES_MAX. A reservation is consumed by exactly one manifest_put_record() or
  * manifest_cancel_record() with the same number of bytes. bytes 0: removes. Errors as

@@ -27,7 +27,8 @@ struct layer {
   struct radix leaves;
   const struct slab *slab;
   uint64_t id, below_id;
-  uint32_t below_shard;
+  uint16_t below_shard; /* below FORMAT_SHARDS_MAX */
+  bool named;           /* layer_set_below() was called */
   uint32_t chain;        /* the next one with the same hash; 0: none */
   uint32_t next, before; /* in the list of all */
   uint32_t leaf_count, cluster_count;
@@ -147,8 +148,10 @@ uint64_t layer_id(const struct layer *layer) { return layer->id; }
 
 void layer_set_below(struct layer *layer, struct layer_below below) {
   layer->below_id = below.id;
-  layer->below_shard = below.shard;
+  layer->below_shard = (uint16_t)below.shard;
+  layer->named = true;
 }
+bool layer_is_named(const struct layer *layer) { return layer->named; }
 struct layer_below layer_below(const struct layer *layer) {
   return (struct layer_below){.id = layer->below_id, .shard = layer->below_shard};
 }

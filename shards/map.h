@@ -72,6 +72,8 @@ struct layer_below {
 };
 void layer_set_below(struct layer *layer, struct layer_below below);
 struct layer_below layer_below(const struct layer *layer);
+/* layer_set_below() was called: some record names it. */
+bool layer_is_named(const struct layer *layer);
 
 struct layer_stats {
   uint64_t leaves, clusters /* that have a place */, valid_blocks, zero_blocks;

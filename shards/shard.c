@@ -1,6 +1,7 @@
 /* shard.c - the storage engine of one shard: open, dispatch, ticks, statistics. Owned by the
  * shard's thread; see shard.h for the rules and shard_internal.h for the parts. */
 #include "shards/shard_internal.h"
+#include "shards/volume_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -46,14 +47,15 @@ void shard_close(struct shard *s) {
   scrub_finish(s);
   zeroer_finish(&s->zeroer);
   streams_destroy(s);
+  volumes_destroy(s);
   works_destroy(s);
   if (s->manifest) manifest_destroy(s->manifest);
   free(s);
 }
 
 bool shard_idle(const struct shard *s) {
-  return s->ops == 0 && s->vacuum.moves == 0 && !scrub_busy(s) && !zeroer_busy(&s->zeroer) &&
-         manifest_idle(s->manifest);
+  return s->ops == 0 && volumes_idle(s) && s->vacuum.moves == 0 && !scrub_busy(s) &&
+         !zeroer_busy(&s->zeroer) && manifest_idle(s->manifest);
 }
 
 struct manifest *shard_manifest(struct shard *s) {
@@ -114,7 +116,10 @@ static bool checkpoint_tick(struct shard *s) {
  */
 
 void shard_prefetch(const struct shard *s, const struct shard_op *op) {
-  index_prefetch(s->index, op->hash);
+  if (op->kind >= OP_READ)
+    volume_prefetch(op);
+  else
+    index_prefetch(s->index, op->hash);
 }
 
 static void submit_other(struct shard *s, struct shard_op *op) {
@@ -153,7 +158,10 @@ static void submit_other(struct shard *s, struct shard_op *op) {
     part_submit(s, op);
     break;
   default:
-    op_complete(s, op, -EINVAL);
+    if (op->kind >= OP_READ && op->kind <= OP_RECORD)
+      volume_control(s, op);
+    else
+      op_complete(s, op, -EINVAL);
   }
 }
 
@@ -161,6 +169,8 @@ void shard_submit(struct shard *s, struct shard_op *op) {
   s->ops++;
   if (likely(op->kind == OP_GET)) {
     get_submit(s, op);
+  } else if (op->kind >= OP_READ && op->kind <= OP_PROMOTE && op_is_of_volume(op)) {
+    volume_submit(s, op);
   } else {
     submit_other(s, op);
   }
@@ -170,6 +180,7 @@ static enum start start(struct shard *s, struct shard_op *op) {
   if (op->kind == OP_GET) return get_start(s, op);
   if (op->kind == OP_PUT || op->kind == OP_DELETE) return write_start(s, op);
   if (op->kind == OP_PREPARE) return part_start(s, op);
+  if (op->kind >= OP_READ) return volume_start(s, op);
   return stream_start(s, op);
 }
 
@@ -217,8 +228,9 @@ static bool room_tick(struct shard *s) {
 }
 
 bool shard_tick(struct shard *s) {
-  if (s->read_only) return false;
-  bool more = manifest_tick(s->manifest);
+  bool volumes = s->volumes && volumes_tick(s);
+  if (s->read_only) return volumes;
+  bool more = manifest_tick(s->manifest) | volumes;
   more |= sums_late_tick(s);
   if (s->waiting[WAIT_ROOM].first) {
     more |= room_tick(s);

@@ -34,12 +34,26 @@ enum shard_op_kind { /* as enum sr_op where both exist */
                      OP_PARTS_UNRESERVE = 22,
                      OP_PARTS_APPLY = 23,
                      OP_PARTS_CANCEL = 24,
+                     OP_READ = 32, /* volumes: see volume.h */
+                     OP_WRITE = 33,
+                     OP_WRITE_ZEROES = 34,
+                     OP_DISCARD = 35,
+                     OP_SYNC = 36,
+                     OP_FREEZE = 40,
+                     OP_THAW = 41,
+                     OP_LAYER_DROP = 42,
+                     OP_LAYER_MERGE = 43,
+                     OP_PROMOTE = 44,
+                     OP_RESOLVE = 45,
+                     OP_VIEWS_DROP = 46,
+                     OP_RECORD = 47,
 };
 enum shard_op_flag { /* as enum sr_flags */
                      OP_DURABLE = 1,
                      OP_IF_ABSENT = 2,
                      OP_NO_CHECKSUM = 4,
                      OP_RESERVE = 8,
+                     OP_READ_ONLY = 128, /* volumes: came through a handle that may not write */
 };
 
 struct shard_op {
@@ -101,6 +115,11 @@ struct shard_config {
   struct manifest_config manifest;
   bool background;    /* zero ahead of the allocator, checkpoint by itself */
   uint32_t works_max; /* multi-piece operations and bounce buffers in flight; default 64 */
+  /* Volumes whose base lies in other shards: all regions of the store, and how to send an op to
+   * another shard. It comes back by shard_answered(), on this shard's thread. */
+  const struct region *regions;
+  void (*ask)(void *arg, struct shard_op *op, uint32_t shard);
+  void *ask_arg;
 };
 
 /* Recovers (synchronous). why: as manifest_recover(). */
@@ -115,6 +134,10 @@ void shard_prefetch(const struct shard *shard, const struct shard_op *op);
 void shard_submit(struct shard *shard, struct shard_op *op);
 /* Background work and ops that wait for room. True if there is more to do at once. */
 bool shard_tick(struct shard *shard);
+/* See shard_config.ask. */
+void shard_answered(struct shard_op *op);
+/* When a tick is due though nothing happens before; UINT64_MAX: never. */
+uint64_t shard_wake_ns(const struct shard *shard);
 
 /* Vacuum in three steps, by the runtime: OP_VACUUM moves blobs down; then a store-wide flush
  * (seal, root, manifest_root_durable), which makes the places that they left free; then, with no

@@ -197,6 +197,7 @@ struct shard {
   struct scrub *scrub; /* while a pass runs */
   struct shard_scrub_stats scrub_stats;
   struct extent scratch[BLOB_EXTENTS_MAX]; /* of one call */
+  struct volumes *volumes;                 /* NULL: there was none yet */
 };
 
 static inline void op_complete(struct shard *s, struct shard_op *op, int64_t result) {

@@ -1,0 +1,114 @@
+/* volume.h - a shard's part of a virtual disk: reads, writes, discards and flushes of blocks.
+ *
+ * Single-threaded, owned by the shard. A volume here is one of
+ *   - the part of a volume of the store that lies in this shard: a top layer (map.h), and what
+ *     lies below it. Striped volumes have a part in every shard, each with an address space of its
+ * own
+ *   - a file or device outside the store (`raw`): the same address is the same place. Its owner is
+ * the one shard through which all its I/O goes Volumes are opened and closed by the runtime, which
+ * knows their names and who lies below whom.
+ *
+ * Requests are ops with struct volume_args in op->id, submitted by shard_submit():
+ *   OP_READ OP_WRITE OP_WRITE_ZEROES OP_DISCARD   [op->offset, op->offset + op->bytes)
+ *   OP_SYNC      all writes that completed before it was submitted survive any crash
+ * Results: bytes (OP_SYNC: 0), or -EINVAL beyond the end or not whole logical blocks; -EROFS;
+ * -ENOSPC (this write changes nothing or some of its blocks, everything else goes on); -EIO;
+ * -ENOMEM; -EBADMSG.
+ *
+ * What overlaps. Writes (of all kinds) in flight that touch the same 4 KiB block take effect one
+ * after the other. A read beside a write of the same block gets it as before or as after, block by
+ * block.
+ *
+ * Space. The first write of a block takes a cluster if its layer has none there; its data is
+ * written, then the map says so, then the op completes. An overwrite of a block that the top layer
+ * has is in place: one device write, no metadata. Discarded clusters go to space_free(). */
+#ifndef SHARDS_VOLUME_H
+#define SHARDS_VOLUME_H
+
+#include <sys/uio.h>
+
+#include "shards/limit.h"
+#include "shards/map.h"
+#include "shards/shard.h"
+
+struct volume;
+
+/* In op->id of the five ops above. */
+struct volume_args {
+  struct volume *volume;
+  uint32_t iov_count; /* 0: op->buf is the data. Else op->buf is a struct iovec[iov_count], */
+  uint32_t iov_skip;  /* of which the first iov_skip bytes are not this op's */
+};
+_Static_assert(sizeof(struct volume_args) == sizeof(struct blob_id), "lies in op->id");
+static inline struct volume_args *volume_args(struct shard_op *op) {
+  return (struct volume_args *)&op->id;
+}
+
+struct volume_config {
+  uint64_t layer;       /* the top one; 0: raw */
+  uint16_t file;        /* raw: the device's slot */
+  bool read_only;       /* so are sealed layers */
+  uint64_t size_bytes;  /* of this part; whole logical blocks; raw: whole blocks of 4 KiB */
+  uint32_t block_bytes; /* logical: 512 or 4096 */
+};
+/* The layer and those below it must be known (shard_layer_set()). -ENOMEM; -ENOENT. */
+int shard_volume_open(struct shard *shard, const struct volume_config *config,
+                      struct volume **volume);
+/* -EBUSY: requests are in flight. */
+int shard_volume_close(struct shard *shard, struct volume *volume);
+/* More, or less: requests beyond the new end fail. The caller gives space back (OP_DISCARD before).
+ */
+void shard_volume_resize(struct volume *volume, uint64_t size_bytes);
+/* While frozen and drained (OP_FREEZE): another top layer, with what lies below it. */
+int shard_volume_set_layer(struct shard *shard, struct volume *volume, uint64_t layer,
+                           bool read_only);
+
+/* From now on, until the next call; NULL: none. The old one is not in use any more on return. */
+void shard_volume_set_limit(struct shard *shard, struct volume *volume, struct limit *limit);
+/* The parameters of limits in use have changed: in every shard that has volumes under them. */
+void shard_limits_changed(struct shard *shard);
+
+/* ---- Layers, as the volumes' records say it ------------------------------------------------- */
+
+/* Makes the layer if it is not there and says what lies below. At open for all of them, in any
+ * order; later by whoever changes records. -ENOMEM. */
+int shard_layer_set(struct shard *shard, uint64_t layer, struct layer_below below);
+/* Blocks that the layer itself holds in this shard (valid), and clusters that it takes. */
+void shard_layer_stats(const struct shard *shard, uint64_t layer, struct layer_stats *stats);
+/* True for a layer that shard_layer_set() was never told of, since no record names it: what is left
+ * of a removal that a crash has cut short. Next one after an id (0: first); 0: none. */
+uint64_t shard_next_orphan(const struct shard *shard, uint64_t after);
+
+/* ---- Control ops (op->kind; submitted by shard_submit()) ------------------------------------ */
+
+/* OP_FREEZE: of volume_args(op)->volume. Requests that come from now on wait; completes when none
+ * is in flight. Until OP_THAW. Nests. */
+/* OP_LAYER_DROP: gives back everything that layer op->offset holds, leaf by leaf, beside
+ * requests, then forgets the layer. No volume has it open, no layer lies on it. -EIO, -EROFS. */
+/* OP_LAYER_MERGE: moves what layer op->offset has and the one above it (op->bytes) has not into the
+ * latter, which must be the only one that lies on it and in the same shard; then forgets it and
+ * the one above lies on what it lay on. Beside requests of volumes that read through them. */
+/* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
+ * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
+ */
+/* OP_RESOLVE: buf: struct resolve_request, which stays the caller's. */
+/* OP_VIEWS_DROP: forgets what this shard remembers of places below its top layers; completes when
+ * no read that used it is in flight. */
+/* OP_RECORD: buf: the record's bytes, op->bytes of them (0: remove), op->id: its key. Waits for
+ * room in the log. flags OP_DURABLE as for puts. offset 1: with manifest_note_batch(). */
+struct resolve_request {
+  struct layer_below from; /* in: this shard's layer. out: where it goes on, id 0: nowhere */
+  uint64_t leaf;
+  uint64_t next_leaf;       /* out: the next one that any of the layers has, UINT64_MAX: none */
+  struct resolved resolved; /* in: resolved_init(), or what the shards before have decided */
+};
+
+struct volume_stats {
+  uint64_t reads, writes, zeroes, discards, syncs, read_bytes, write_bytes;
+  uint64_t device_reads, device_writes; /* I/Os of data */
+  uint64_t first_writes;                /* blocks that were new in the top layer */
+  uint64_t waits;                       /* ops that waited for an overlapping one */
+};
+void shard_volume_stats(const struct volume *volume, struct volume_stats *stats);
+
+#endif

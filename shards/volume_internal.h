@@ -1,0 +1,227 @@
+/* volume_internal.h - what the files of volumes share. Not for other modules. One owning thread.
+ *
+ *   volume.c         open, close, dispatch, freezing, layers, statistics
+ *   volume_read.c    reads
+ *   volume_write.c   writes, write-zeroes, discards, promotes: which clusters change, and when
+ *   volume_pieces.c  transfers of many device I/Os
+ *   volume_lower.c   what lies below the top layer: views, and how they learn a leaf
+ *   volume_job.c     drop and merge of layers, records
+ *
+ * The way of an op: shard_submit -> volume_submit (checks) -> held while frozen -> the gate
+ * (limits, fairness) -> volume_start. A write that overlaps another one waits in volume->blocked.
+ * From then on it is "locked" until it completes. Short path: one device I/O in the op itself. Else
+ * a transfer (struct vio) takes it chunk by chunk, of one leaf at most:
+ *
+ *   reads   pieces of what lies in a row; zeros and what is not there need none
+ *   writes  prepare: room in the log, the leaf pinned, clusters allocated
+ *           pieces:  data goes out; parts of blocks are read, changed and written
+ *           apply:   the map says so, and the log
+ *
+ * An op waits in one list at a time, by op->next. Locked writes are linked through op->size, which
+ * no result uses. */
+#ifndef SHARDS_VOLUME_INTERNAL_H
+#define SHARDS_VOLUME_INTERNAL_H
+
+#include "shards/gate.h"
+#include "shards/shard_internal.h"
+#include "shards/volume.h"
+
+#define VOLUME_BUCKETS 512u /* of writes in flight */
+#define VIOS_MAX       128u
+#define PIECES_MAX     256u
+#define PIECE_BYTES    (64u << 10) /* of bounce memory */
+#define BOUNCES_MAX    32u
+#define FETCHES_MAX    8u
+#define VIO_WINDOW     16u /* pieces in flight for one transfer */
+
+/* What lies below some top layers: shared by all volumes whose parent it is. */
+struct lower {
+  struct lower *next;
+  struct layer_below from;
+  struct view *view;
+  uint32_t refs;
+  uint32_t version; /* counts OP_VIEWS_DROP: an answer to an older question is thrown away */
+};
+
+/* A leaf on its way into a view. */
+struct fetch {
+  struct shard_op op; /* OP_RESOLVE, to other shards */
+  struct resolve_request request;
+  struct shard *shard;
+  struct lower *lower; /* NULL: free. Its volumes are in use, so it stays */
+  uint64_t leaf;
+  uint32_t version;
+  struct op_list waiting;
+};
+
+struct volume {
+  struct shard *shard;
+  struct layer *top;   /* NULL: raw */
+  struct lower *lower; /* NULL: nothing lies below */
+  uint64_t size_bytes;
+  uint64_t sequence; /* OP_SYNC: changes up to here are to be durable */
+  uint32_t block_mask;
+  uint16_t file;
+  bool read_only;
+  bool failed;        /* raw: a flush failed; nothing counts as durable until it is reopened */
+  uint32_t in_flight; /* started, of all kinds */
+  uint32_t frozen;
+  struct op_list held;     /* while frozen */
+  struct op_list freezers; /* OP_FREEZE that wait for in_flight == 0 */
+  struct op_list blocked;  /* overlap a write in flight, or one before them here */
+  struct shard_op *wide;   /* writes in flight of more than one cluster */
+  struct gate_queue queue; /* of the gate */
+  struct volume_stats stats;
+};
+
+enum place_kind { PLACE_DATA, PLACE_ZERO, PLACE_MISSING, PLACE_FILE };
+struct place {
+  uint32_t block;
+  uint16_t shard;
+  uint8_t kind;
+  bool own; /* the top layer's: it may be overwritten */
+};
+
+struct vpiece {
+  struct io io;
+  struct vio *vio;
+  struct vpiece *next;
+  char *bounce;   /* NULL: straight from or to the caller's memory */
+  uint64_t at;    /* the op's bytes [at, at + bytes) of the volume are what this is for */
+  uint32_t bytes; /* 0: of a promote, all that is copied */
+  bool copy;      /* what was read is changed, and written to `to` */
+  struct io to;
+};
+
+struct vio {
+  struct shard_op *op;
+  struct volume *volume;
+  struct vio *next;  /* free; or hungry: waits for pieces */
+  uint64_t at, end;  /* bytes of the volume not yet issued; end: of the op */
+  uint64_t chunk_at; /* writes: [chunk_at, chunk_end) is prepared; at most one leaf */
+  uint64_t chunk_end;
+  uint64_t copied_bytes; /* promotes */
+  uint32_t in_flight;
+  int32_t error;
+  uint32_t reserved; /* clusters; 0: the chunk changes no cluster, so nothing is pinned either */
+  uint32_t streak;   /* chunks in a row without I/O */
+  uint32_t generation;
+  uint8_t turn;                  /* of the views */
+  bool hungry;                   /* in that list */
+  bool parked;                   /* its op waits for room or for a leaf of a view */
+  uint64_t changes;              /* clusters of the chunk's leaf that change */
+  uint16_t bits[LEAF_CLUSTERS];  /* blocks that get data */
+  uint16_t zeros[LEAF_CLUSTERS]; /* blocks that become zeros */
+};
+
+struct volumes { /* in struct shard; made with the first volume */
+  struct shard *shard;
+  uint32_t asked;                           /* fetches under way */
+  struct shard_op *buckets[VOLUME_BUCKETS]; /* writes in flight within one cluster */
+  uint32_t writes_in_flight;
+  struct lower *lowers;
+  uint32_t readers[2]; /* that use a view, by the turn in which they began */
+  uint8_t turn;
+  struct op_list view_drops; /* the first one waits for readers of the other turn */
+  bool dropping;
+  struct gate gate;
+  uint64_t now_ns; /* one reading for a step of the core */
+  uint32_t open_count;
+  struct vio *vios, *free_vios, *hungry, **hungry_last;
+  struct vpiece *pieces, *free_pieces;
+  char *bounces;
+  uint32_t free_bounce_count;
+  char *free_bounces[BOUNCES_MAX];
+  struct fetch *fetches;
+  struct op_list vio_waiting;   /* ops that found no vio */
+  struct op_list fetch_waiting; /* ops that found no fetch */
+  struct op_list jobs;          /* OP_LAYER_DROP, _MERGE; the first one runs */
+  struct op_list records;       /* OP_RECORD that wait for room */
+  struct merge *merge;
+  struct resolved scratch;
+};
+
+/* op->state of volume ops. */
+enum volume_state {
+  VOLUME_NEW = 0,
+  VOLUME_LOCKED = 1, /* a write that has its blocks for itself */
+};
+
+static inline uint64_t first_block(const struct shard_op *op) { return op->offset >> BLOCK_SHIFT; }
+static inline uint64_t end_block(const struct shard_op *op) {
+  return bytes_to_blocks(op->offset + op->bytes);
+}
+static inline bool op_is_short(const struct shard_op *op) {
+  return !(((uintptr_t)op->buf | op->offset | op->bytes) & (BLOCK_BYTES - 1)) &&
+         !((const struct volume_args *)&op->id)->iov_count && op->bytes <= IO_BYTES_MAX;
+}
+static inline bool op_is_volume_write(const struct shard_op *op) {
+  return (op->kind >= OP_WRITE && op->kind <= OP_DISCARD) || op->kind == OP_PROMOTE;
+}
+
+static inline bool op_is_of_volume(const struct shard_op *op) {
+  return op->kind <= OP_SYNC || op->kind == OP_PROMOTE;
+}
+
+/* volume.c */
+bool volumes_idle(const struct shard *s);
+void volume_prefetch(const struct shard_op *op);
+int volumes_create(struct shard *s);
+void volumes_destroy(struct shard *s);
+void volume_submit(struct shard *s, struct shard_op *op);
+void volume_control(struct shard *s, struct shard_op *op);
+/* Starts, or goes on with, an op that waited (for room, a vio, a leaf of a view). */
+enum start volume_start(struct shard *s, struct shard_op *op);
+void volume_run(struct shard *s, struct shard_op *op);
+/* The op's end: unlocks, tells the gate, wakes who waits. */
+void volume_complete(struct shard *s, struct shard_op *op, int64_t result);
+bool volumes_tick(struct shard *s);
+
+/* volume_read.c */
+enum start volume_read_start(struct shard *s, struct shard_op *op);
+/* The run at a block, of at most max blocks. */
+uint32_t volume_run_at(const struct volume *v, uint64_t block, uint32_t max, struct place *p);
+/* Fills file and offset for a place; returns how many of the blocks it covers. */
+uint32_t volume_map_io(const struct shard *s, const struct volume *v, const struct place *p,
+                       uint32_t blocks, struct io *io);
+
+/* volume_write.c */
+void volume_lock(struct shard *s, struct shard_op *op); /* volume.c */
+bool volume_cluster_is_written(struct shard *s, struct volume *v, uint64_t cluster,
+                               const struct shard_op *but); /* volume.c: by a write in flight */
+enum start volume_write_start(struct shard *s, struct shard_op *op);
+enum start volume_sync_start(struct shard *s, struct shard_op *op);
+/* The next chunk of a write, from x->at on. 0: it may go out. -EAGAIN: no room now. -EINPROGRESS:
+ * the op waits for a leaf of a view. Or an error. */
+int write_prepare(struct vio *x);
+/* The chunk's data is down. */
+void write_apply(struct vio *x);
+void write_cancel(struct vio *x);
+/* Completes, after a commit if it is to be durable. */
+void write_finish(struct shard *s, struct shard_op *op, int64_t result);
+
+/* volume_pieces.c */
+enum start vio_start(struct shard *s, struct shard_op *op);
+enum start vio_drive(struct vio *x);
+void vio_fail(struct vio *x, int error); /* a parked one */
+int vpieces_create(struct volumes *vs);
+void vpieces_destroy(struct volumes *vs);
+
+/* volume_lower.c */
+int lower_get(struct shard *s, struct layer_below from, struct lower **lower);
+void lower_put(struct shard *s, struct lower *lower);
+/* Makes a leaf known to the view. 0: it is now. -EAGAIN: op waits until it is; volume_run() is
+ * called then. -ENOMEM. */
+int lower_learn(struct shard *s, struct lower *lower, uint64_t leaf, struct shard_op *op);
+uint8_t lower_read_begin(struct volumes *vs);
+void lower_read_end(struct shard *s, uint8_t turn);
+void views_drop(struct shard *s, struct shard_op *op);
+
+/* volume_job.c */
+void job_submit(struct shard *s, struct shard_op *op);
+bool jobs_tick(struct shard *s);
+
+/* volume_merge.c: one step of an OP_LAYER_MERGE. -EINPROGRESS: go on at once. -EAGAIN: later. */
+int merge_some(struct shard *s, struct shard_op *op);
+
+#endif

@@ -1,0 +1,417 @@
+/* volume_pieces.c - transfers of volumes that take more than one device I/O: cut into pieces of
+ * what lies in a row both on disk and in the caller's memory. Owned by the shard's thread.
+ *
+ * A piece goes straight from or to the caller's memory where that is aligned, else through a
+ * bounce. Of blocks that are written in part the rest is read first. Pieces and bounces are of a
+ * fixed number: a transfer that finds none is hungry, and is fed in order. */
+#include "shards/volume_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Pools -------------------------------------------------------------------------------------
+ */
+
+int vpieces_create(struct volumes *vs) {
+  vs->vios = calloc(VIOS_MAX, sizeof *vs->vios);
+  vs->pieces = calloc(PIECES_MAX, sizeof *vs->pieces);
+  vs->fetches = calloc(FETCHES_MAX, sizeof *vs->fetches);
+  vs->bounces = aligned_alloc(BLOCK_BYTES, (size_t)BOUNCES_MAX * PIECE_BYTES);
+  if (!vs->vios || !vs->pieces || !vs->fetches || !vs->bounces) return -ENOMEM;
+  for (uint32_t i = 0; i < VIOS_MAX; i++) {
+    vs->vios[i].next = vs->free_vios;
+    vs->free_vios = &vs->vios[i];
+  }
+  for (uint32_t i = 0; i < PIECES_MAX; i++) {
+    vs->pieces[i].next = vs->free_pieces;
+    vs->free_pieces = &vs->pieces[i];
+  }
+  for (uint32_t i = 0; i < BOUNCES_MAX; i++)
+    vs->free_bounces[vs->free_bounce_count++] = vs->bounces + (size_t)i * PIECE_BYTES;
+  vs->hungry_last = &vs->hungry;
+  return 0;
+}
+
+void vpieces_destroy(struct volumes *vs) {
+  free(vs->vios);
+  free(vs->pieces);
+  free(vs->fetches);
+  free(vs->bounces);
+}
+
+static struct vpiece *piece_take(struct vio *x, bool bounce) {
+  struct volumes *vs = x->volume->shard->volumes;
+  struct vpiece *p = vs->free_pieces;
+  if (!p || (bounce && !vs->free_bounce_count)) return NULL;
+  vs->free_pieces = p->next;
+  p->vio = x;
+  p->copy = false;
+  p->bounce = bounce ? vs->free_bounces[--vs->free_bounce_count] : NULL;
+  return p;
+}
+
+static void vpiece_free(struct volumes *vs, struct vpiece *p) {
+  if (p->bounce) vs->free_bounces[vs->free_bounce_count++] = p->bounce;
+  p->next = vs->free_pieces;
+  vs->free_pieces = p;
+}
+
+static void feed_hungry(struct shard *s) {
+  struct volumes *vs = s->volumes;
+  while (vs->hungry && vs->free_pieces && vs->free_bounce_count) {
+    struct vio *x = vs->hungry;
+    vs->hungry = x->next;
+    if (!vs->hungry) vs->hungry_last = &vs->hungry;
+    x->hungry = false;
+    volume_run(s, x->op);
+  }
+}
+
+static enum start go_hungry(struct vio *x) {
+  struct volumes *vs = x->volume->shard->volumes;
+  x->hungry = true;
+  x->next = NULL;
+  *vs->hungry_last = x;
+  vs->hungry_last = &x->next;
+  return STARTED;
+}
+
+/* ---- The caller's memory
+ * ------------------------------------------------------------------------- */
+
+/* From the op's byte `pos` on, as far as it lies in a row. */
+static char *memory_at(struct shard_op *op, uint64_t pos, uint64_t *bytes) {
+  const struct volume_args *a = volume_args(op);
+  if (!a->iov_count) {
+    *bytes = op->bytes - pos;
+    return (char *)op->buf + pos;
+  }
+  const struct iovec *v = op->buf;
+  for (pos += a->iov_skip; pos >= v->iov_len; v++) pos -= v->iov_len;
+  *bytes = v->iov_len - pos;
+  return (char *)v->iov_base + pos;
+}
+
+enum direction { COPY_IN, COPY_OUT, CLEAR };
+
+static void copy(struct shard_op *op, enum direction to, uint64_t pos, char *with, uint64_t bytes) {
+  while (bytes > 0) {
+    uint64_t n;
+    char *memory = memory_at(op, pos, &n);
+    n = min_u64(n, bytes);
+    if (to == COPY_IN)
+      memcpy(with, memory, n);
+    else if (to == COPY_OUT)
+      memcpy(memory, with, n);
+    else
+      memset(memory, 0, n);
+    pos += n;
+    with = with ? with + n : NULL;
+    bytes -= n;
+  }
+}
+
+/* What a write puts at a place of the bounce. */
+static void fill(struct shard_op *op, uint64_t at, char *to, uint64_t bytes) {
+  if (op->kind == OP_WRITE_ZEROES)
+    memset(to, 0, bytes);
+  else
+    copy(op, COPY_IN, at - op->offset, to, bytes);
+}
+
+/* ---- Pieces
+ * -------------------------------------------------------------------------------------- */
+
+static void piece_submit(struct vpiece *p, uint8_t kind, void (*done)(struct io *io)) {
+  struct volume *v = p->vio->volume;
+  p->io.op = kind;
+  p->io.flags = kind == IO_WRITE && !v->top && p->vio->op->flags & OP_DURABLE ? IO_FUA : 0;
+  p->io.done = done;
+  if (kind == IO_READ)
+    v->stats.device_reads++;
+  else
+    v->stats.device_writes++;
+  device_submit(v->shard->device, &p->io);
+}
+
+static void piece_end(struct vpiece *p) {
+  struct vio *x = p->vio;
+  struct shard *s = x->volume->shard;
+  if (p->io.result && !x->error) x->error = p->io.result;
+  x->in_flight--;
+  vpiece_free(s->volumes, p);
+  /* Who waits in a list goes on from there. */
+  if (!x->hungry && !x->parked) volume_run(s, x->op);
+  feed_hungry(s);
+}
+
+static void vpiece_read(struct io *io) {
+  struct vpiece *p = container_of(io, struct vpiece, io);
+  struct shard_op *op = p->vio->op;
+  if (p->bounce && !io->result)
+    copy(op, COPY_OUT, p->at - op->offset, p->bounce + (p->at & (BLOCK_BYTES - 1)), p->bytes);
+  piece_end(p);
+}
+
+static void vpiece_written(struct io *io) { piece_end(container_of(io, struct vpiece, io)); }
+
+/* What was read is in the bounce: changed, it is written. */
+static void copy_on(struct vpiece *p) {
+  if (p->bytes) fill(p->vio->op, p->at, p->bounce + (p->at & (BLOCK_BYTES - 1)), p->bytes);
+  uint32_t bytes = p->io.bytes;
+  p->io = p->to;
+  p->io.buf = p->bounce;
+  p->io.bytes = bytes;
+  piece_submit(p, IO_WRITE, vpiece_written);
+}
+
+static void copy_read_done(struct io *io) {
+  struct vpiece *p = container_of(io, struct vpiece, io);
+  if (io->result)
+    piece_end(p);
+  else
+    copy_on(p);
+}
+
+static void piece_launch(struct vio *x, struct vpiece *p) {
+  (void)p;
+  x->in_flight++;
+  x->streak = 0;
+}
+
+/* Why nothing was issued. */
+enum issue { ISSUED, NO_PIECE, WAITING };
+
+/* A leaf below is not known yet: the op waits, or the leaf is known now (ISSUED: look again). */
+static enum issue learn(struct vio *x, uint64_t block) {
+  struct volume *v = x->volume;
+  int r = lower_learn(v->shard, v->lower, block >> LEAF_BLOCK_SHIFT, x->op);
+  if (r && r != -EAGAIN) x->error = r;
+  x->parked = r == -EAGAIN;
+  return x->parked ? WAITING : ISSUED;
+}
+
+/* Where a place is and how many blocks of it one I/O may move. */
+static uint32_t aim(struct vio *x, const struct place *place, uint64_t block, uint32_t blocks,
+                    struct io *io) {
+  *io = (struct io){.offset = block << BLOCK_SHIFT};
+  return volume_map_io(x->volume->shard, x->volume, place, blocks, io);
+}
+
+static enum issue issue_read(struct vio *x) {
+  struct volume *v = x->volume;
+  struct shard_op *op = x->op;
+  uint64_t block = x->at >> BLOCK_SHIFT, left = bytes_to_blocks(x->end) - block;
+  struct place place;
+  uint32_t n =
+      volume_run_at(v, block, (uint32_t)min_u64(left, IO_BYTES_MAX >> BLOCK_SHIFT), &place);
+  if (n == 0) return learn(x, block);
+  uint64_t bytes = min_u64(x->end, (block + n) << BLOCK_SHIFT) - x->at, row;
+  if (place.kind == PLACE_ZERO) {
+    copy(op, CLEAR, x->at - op->offset, NULL, bytes);
+    x->at += bytes;
+    return ISSUED;
+  }
+  char *memory = memory_at(op, x->at - op->offset, &row);
+  bool bounce =
+      ((uintptr_t)memory | x->at) & (BLOCK_BYTES - 1) || min_u64(row, bytes) < BLOCK_BYTES;
+  n = (uint32_t)(bounce ? min_u64(n, PIECE_BYTES >> BLOCK_SHIFT)
+                        : min_u64(row, bytes) >> BLOCK_SHIFT);
+  struct vpiece *p = piece_take(x, bounce);
+  if (!p) return NO_PIECE;
+  n = aim(x, &place, block, n, &p->io);
+  p->io.buf = bounce ? p->bounce : memory;
+  p->io.bytes = n << BLOCK_SHIFT;
+  p->at = x->at;
+  p->bytes = (uint32_t)(min_u64(x->end, (block + n) << BLOCK_SHIFT) - x->at);
+  x->at += p->bytes;
+  piece_launch(x, p);
+  piece_submit(p, IO_READ, vpiece_read);
+  return ISSUED;
+}
+
+/* Where a block that is being written goes, and how many follow there in a row. */
+static uint32_t target_at(const struct volume *v, uint64_t block, uint32_t max, struct place *p) {
+  if (!v->top) return volume_run_at(v, block, max, p);
+  struct cluster c = layer_get(v->top, block >> CLUSTER_BLOCK_SHIFT);
+  uint32_t i = (uint32_t)block & (CLUSTER_BLOCKS - 1), n = CLUSTER_BLOCKS - i;
+  check(c.place != 0);
+  *p = (struct place){c.place + i, (uint16_t)v->shard->config.manifest.shard, PLACE_DATA, true};
+  while (n < max && layer_get(v->top, (block + n) >> CLUSTER_BLOCK_SHIFT).place == p->block + n)
+    n += CLUSTER_BLOCKS;
+  return (uint32_t)min_u64(n, max);
+}
+
+/* Blocks [block, block + n) are read from where they are, changed by the op's bytes at x->at, and
+ * written to the top layer. */
+static enum issue issue_copy(struct vio *x, uint64_t block, uint32_t n, uint32_t bytes) {
+  struct volume *v = x->volume;
+  struct place from, to;
+  uint32_t have = volume_run_at(v, block, n, &from);
+  if (have == 0) return learn(x, block);
+  struct vpiece *p = piece_take(x, true);
+  if (!p) return NO_PIECE;
+  n = target_at(v, block, have, &to);
+  n = aim(x, &to, block, n, &p->to);
+  if (from.kind != PLACE_ZERO) n = aim(x, &from, block, n, &p->io);
+  p->copy = true;
+  p->at = x->at;
+  p->bytes = bytes;
+  p->io.buf = p->bounce;
+  p->io.bytes = n << BLOCK_SHIFT;
+  x->at = bytes ? x->at + bytes : (block + n) << BLOCK_SHIFT;
+  x->copied_bytes += (uint64_t)n << BLOCK_SHIFT;
+  piece_launch(x, p);
+  if (from.kind == PLACE_ZERO) {
+    memset(p->bounce, 0, p->io.bytes);
+    copy_on(p);
+  } else {
+    piece_submit(p, IO_READ, copy_read_done);
+  }
+  return ISSUED;
+}
+
+static enum issue issue_whole(struct vio *x, uint64_t block, uint32_t n) {
+  struct shard_op *op = x->op;
+  struct place place;
+  uint64_t row = UINT64_MAX;
+  char *memory = NULL;
+  if (op->kind == OP_WRITE) memory = memory_at(op, x->at - op->offset, &row);
+  bool bounce = !memory || (uintptr_t)memory & (BLOCK_BYTES - 1) || row < BLOCK_BYTES;
+  n = (uint32_t)min_u64(n, bounce ? PIECE_BYTES >> BLOCK_SHIFT : row >> BLOCK_SHIFT);
+  n = target_at(x->volume, block, n, &place);
+  struct vpiece *p = piece_take(x, bounce);
+  if (!p) return NO_PIECE;
+  n = aim(x, &place, block, n, &p->io);
+  p->io.bytes = n << BLOCK_SHIFT;
+  if (bounce) fill(op, x->at, p->bounce, p->io.bytes);
+  p->io.buf = bounce ? p->bounce : memory;
+  x->at += p->io.bytes;
+  piece_launch(x, p);
+  piece_submit(p, IO_WRITE, vpiece_written);
+  return ISSUED;
+}
+
+/* The first run of blocks at or after one, before `end`, that get data. */
+static uint32_t next_bits(const struct vio *x, uint64_t *block, uint64_t end) {
+  for (; *block < end; ++*block) {
+    uint32_t slot = (uint32_t)(*block >> CLUSTER_BLOCK_SHIFT) & (LEAF_CLUSTERS - 1);
+    uint32_t i = (uint32_t)*block & (CLUSTER_BLOCKS - 1);
+    uint32_t rest = x->bits[slot] >> i;
+    if (rest & 1) return (uint32_t)min_u64((uint32_t)__builtin_ctz(~rest), end - *block);
+    if (!rest) *block |= CLUSTER_BLOCKS - 1;
+  }
+  return 0;
+}
+
+static enum issue issue_write(struct vio *x) {
+  struct shard_op *op = x->op;
+  uint64_t block = x->at >> BLOCK_SHIFT, end = bytes_to_blocks(x->chunk_end);
+  uint32_t n = (uint32_t)(end - block);
+  if (x->volume->top) {
+    n = op->flags & OP_RESERVE ? 0 : next_bits(x, &block, end);
+    while (n && n < end - block && n < IO_BYTES_MAX >> BLOCK_SHIFT && op->kind == OP_WRITE) {
+      uint64_t next = block + n;
+      uint32_t more = next_bits(x, &next, end);
+      if (!more || next != block + n) break;
+      n += more;
+    }
+    if (n == 0) {
+      x->at = x->chunk_end;
+      return ISSUED;
+    }
+    x->at = max_u64(x->at, block << BLOCK_SHIFT);
+  }
+  n = (uint32_t)min_u64(n, IO_BYTES_MAX >> BLOCK_SHIFT);
+  if (op->kind == OP_PROMOTE) return issue_copy(x, block, (uint32_t)min_u64(n, CLUSTER_BLOCKS), 0);
+  uint32_t in = (uint32_t)x->at & (BLOCK_BYTES - 1);
+  uint64_t left = x->chunk_end - x->at;
+  if (in || left < BLOCK_BYTES)
+    return issue_copy(x, block, 1, (uint32_t)min_u64(left, BLOCK_BYTES - in));
+  return issue_whole(x, block, (uint32_t)min_u64(n, left >> BLOCK_SHIFT));
+}
+
+/* ---- Driving
+ * --------------------------------------------------------------------------------------- */
+
+static void vio_free(struct vio *x) {
+  struct shard *s = x->volume->shard;
+  struct volumes *vs = s->volumes;
+  space_read_end(s->space, x->generation);
+  lower_read_end(s, x->turn);
+  x->next = vs->free_vios;
+  vs->free_vios = x;
+  struct shard_op *op = op_list_pop(&vs->vio_waiting);
+  if (op) volume_run(s, op);
+}
+
+static enum start finish(struct vio *x) {
+  struct shard_op *op = x->op;
+  struct shard *s = x->volume->shard;
+  bool read = op->kind == OP_READ;
+  int64_t result = op->kind == OP_PROMOTE ? (int64_t)x->copied_bytes : (int64_t)op->bytes;
+  if (x->error) result = x->error;
+  if (x->reserved) write_cancel(x);
+  op->work = NULL;
+  vio_free(x);
+  if (read)
+    volume_complete(s, op, result);
+  else
+    write_finish(s, op, result);
+  return STARTED;
+}
+
+/* What the chunk wrote counts from now on. Then the next one, if there is more. */
+static int next_chunk(struct vio *x) {
+  if (x->chunk_end > x->chunk_at) write_apply(x);
+  x->chunk_at = x->chunk_end = x->at;
+  if (x->at == x->end) return 0;
+  if (++x->streak % 16 == 0) return -EAGAIN; /* others have their turn */
+  return write_prepare(x);
+}
+
+enum start vio_drive(struct vio *x) {
+  bool read = x->op->kind == OP_READ;
+  while (!x->error) {
+    if (!read && x->at == x->chunk_end) {
+      if (x->in_flight) return STARTED;
+      int r = next_chunk(x);
+      x->parked = r == -EAGAIN || r == -EINPROGRESS;
+      if (x->parked) return r == -EAGAIN ? WAIT_ROOM : STARTED;
+      if (r) x->error = r;
+    }
+    if (x->error || (x->at == x->end && (read || x->chunk_at == x->end))) break;
+    if (!read && x->at == x->chunk_end) continue; /* nothing was there to be changed */
+    if (x->in_flight >= VIO_WINDOW) return STARTED;
+    enum issue i = read ? issue_read(x) : issue_write(x);
+    if (i == NO_PIECE) return go_hungry(x);
+    if (i == WAITING) return STARTED;
+  }
+  return x->in_flight ? STARTED : finish(x);
+}
+
+void vio_fail(struct vio *x, int error) {
+  if (!x->error) x->error = error;
+  volume_run(x->volume->shard, x->op);
+}
+
+enum start vio_start(struct shard *s, struct shard_op *op) {
+  struct volumes *vs = s->volumes;
+  struct vio *x = vs->free_vios;
+  if (!x) {
+    op_list_push(&vs->vio_waiting, op);
+    return STARTED;
+  }
+  vs->free_vios = x->next;
+  memset(x, 0, offsetof(struct vio, changes));
+  x->op = op;
+  x->volume = volume_args(op)->volume;
+  x->at = x->chunk_at = x->chunk_end = op->offset;
+  x->end = op->offset + op->bytes;
+  x->generation = space_read_begin(s->space);
+  x->turn = lower_read_begin(vs);
+  op->work = x;
+  if (op->kind != OP_READ) volume_lock(s, op);
+  return vio_drive(x);
+}
