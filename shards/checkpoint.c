@@ -1,5 +1,6 @@
-/* checkpoint.c - rolling checkpoints: one run of index partitions at a time is written to the data
- * area, so that the log's head moves on in small steps. Owned by the shard's thread.
+/* checkpoint.c - rolling checkpoints: one run of partitions (of index, map and records) at a time
+ * is written to the data area, so that the log's head moves on in small steps. Owned by the shard's
+ * thread.
  *
  *   tick: snapshot of partitions [first, first + count) into a buffer -> space -> write ->
  *   of_partition[] names it -> the next seal writes a directory of all live checkpoints ->
@@ -116,11 +117,48 @@ static int add_bytes(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
+static int add_leaf_bytes(void *arg, struct layer *layer, uint64_t leaf,
+                          const struct cluster clusters[LEAF_CLUSTERS]) {
+  (void)layer;
+  (void)leaf;
+  uint64_t which = clusters_lasting(clusters);
+  if (which) *(uint64_t *)arg += entry_map_bytes((uint32_t)__builtin_popcountll(which));
+  return 0;
+}
+
+static int encode_leaf(void *arg, struct layer *layer, uint64_t leaf,
+                       const struct cluster clusters[LEAF_CLUSTERS]) {
+  char **at = arg;
+  uint64_t which = clusters_lasting(clusters);
+  if (which) *at += log_entry_map(*at, layer_id(layer), leaf, true, which, clusters);
+  return 0;
+}
+
+/* Bytes of all entries of a partition. */
+static uint64_t partition_bytes(const struct manifest *m, uint32_t p) {
+  uint64_t bytes = 0;
+  index_partition_visit(m->index, p, add_bytes, &bytes);
+  map_partition_visit(m->map, p, add_leaf_bytes, &bytes);
+  for (const struct record *x = records_first(m->records, p); x && index_partition_of(x->hash) == p;
+       x = records_next(m->records, x))
+    bytes += entry_record_bytes(x->bytes);
+  return bytes;
+}
+
 static int encode_blob(void *arg, uint64_t hash, const struct blob *b) {
   char **at = arg;
   (void)hash;
   *at += log_entry_put(*at, b);
   return 0;
+}
+
+static char *encode_partition(const struct manifest *m, uint32_t p, char *at) {
+  index_partition_visit(m->index, p, encode_blob, &at);
+  map_partition_visit(m->map, p, encode_leaf, &at);
+  for (const struct record *x = records_first(m->records, p); x && index_partition_of(x->hash) == p;
+       x = records_next(m->records, x))
+    at += log_entry_record(at, x->key, x->data, x->bytes);
+  return at;
 }
 
 bool checkpoint_grow_buffer(struct manifest *m, uint64_t bytes) {
@@ -134,18 +172,16 @@ bool checkpoint_grow_buffer(struct manifest *m, uint64_t bytes) {
 
 /* Chooses the next partitions and encodes them as they are now. */
 static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
-  uint64_t bytes = sizeof(struct disk_checkpoint), blobs = 0;
+  uint64_t bytes = sizeof(struct disk_checkpoint);
   uint64_t group_bytes = m->config.checkpoint_group_bytes;
   if (!group_bytes) group_bytes = GROUP_BYTES;
   c->first = m->next_partition;
   while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes) {
-    uint32_t p = c->first + c->count++;
-    blobs += index_partition_count(m->index, p);
-    index_partition_visit(m->index, p, add_bytes, &bytes);
+    bytes += partition_bytes(m, c->first + c->count++);
   }
   c->sequence = m->sequence;
   c->position = m->position; /* what is in buffers gets a place from here on */
-  if (blobs == 0) return true;
+  if (bytes == sizeof(struct disk_checkpoint)) return true;
   if (!checkpoint_grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
   struct disk_checkpoint head = {.magic = CHECKPOINT_MAGIC,
                                  .shard = m->config.shard,
@@ -155,8 +191,7 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
                                  .count = c->count};
   memcpy(m->checkpoint_buf, &head, sizeof head);
   char *at = m->checkpoint_buf + sizeof head;
-  for (uint32_t i = 0; i < c->count; i++)
-    index_partition_visit(m->index, c->first + i, encode_blob, &at);
+  for (uint32_t i = 0; i < c->count; i++) at = encode_partition(m, c->first + i, at);
   c->bytes = (uint64_t)(at - m->checkpoint_buf);
   memset(at, 0, round_up(c->bytes, BLOCK_BYTES) - c->bytes);
   c->checksum = crc32c(0, m->checkpoint_buf, c->bytes);

@@ -1,5 +1,6 @@
 /* checkpoint_load.c - the loading half of checkpoints: directory and checkpoints are verified and
- * their blobs put into the index. Synchronous, in recovery, on the thread of the shard's core.
+ * their blobs put into the index, leaves into the map, records into their table. Synchronous, in
+ * recovery, on the thread of the shard's core.
  *
  * What is damaged ends a normal recovery. One that is told to go on (manifest_config.damaged)
  * reports it, does without that checkpoint, and notes its partitions as lost: the log still
@@ -12,6 +13,7 @@
 #include "shards/base/crc32c.h"
 #include "shards/checkpoint_disk.h"
 #include "shards/losses.h"
+#include "shards/recover.h"
 
 /* ---- The directory -----------------------------------------------------------------------------
  */
@@ -131,9 +133,42 @@ int checkpoint_read(struct manifest *m, const struct checkpoint *c, char *buf, c
   return 0;
 }
 
+static int load_blob(struct manifest *m, const struct checkpoint *c, const struct blob *b,
+                     const char **what) {
+  uint64_t hash = hash_id(b->id, m->config.hash_key);
+  uint32_t p = index_partition_of(hash);
+  *what = "a blob of another partition";
+  if (p < c->first || p >= c->first + c->count) return -EBADMSG;
+  if (m->of_partition[p] != c) return 0;
+  int r = manifest_index_room(m, hash, b);
+  return r ? r : index_put(m->index, hash, b);
+}
+
+static int load_entry(struct manifest *m, const struct checkpoint *c, const struct entry *e,
+                      const char **what) {
+  bool newest;
+  if (e->type == ENTRY_PUT || e->type == ENTRY_PUT_SMALL) return load_blob(m, c, &e->blob, what);
+  *what = "a delete";
+  if (e->type == ENTRY_DELETE) return -EBADMSG;
+  *what = recover_volume_fits(m, c, e, &newest);
+  if (*what) return -EBADMSG;
+  return newest ? recover_load_volume(m, e) : 0;
+}
+
+/* By what entries say of themselves, so far as that leads anywhere: a hint for tables. */
+static uint64_t count_blobs(const char *buf, uint64_t bytes) {
+  uint64_t blobs = 0;
+  struct blob_id id;
+  uint32_t n;
+  for (uint64_t at = sizeof(struct disk_checkpoint);
+       at < bytes && log_entry_peek(buf + at, bytes - at, &id, &n); at += n)
+    blobs += log_entry_is_put(buf + at);
+  return blobs;
+}
+
 static int load_entries(struct manifest *m, const struct checkpoint *c, const char *buf, char *why,
                         size_t why_bytes) {
-  uint64_t guess = c->bytes / ENTRY_SMALL_BYTES / c->count;
+  uint64_t guess = count_blobs(buf, c->bytes) / c->count;
   for (uint32_t i = 0; i < c->count; i++)
     if (m->of_partition[c->first + i] == c)
       if (index_reserve_partition(m->index, c->first + i, guess)) return -ENOMEM;
@@ -141,18 +176,11 @@ static int load_entries(struct manifest *m, const struct checkpoint *c, const ch
     struct entry e;
     const char *what = "";
     uint32_t n = log_entry_decode(&e, buf + at, c->bytes - at, m->config.region->blocks, &what);
-    if (!n || e.type == ENTRY_DELETE)
+    int r = n ? load_entry(m, c, &e, &what) : -EBADMSG;
+    if (r == -EBADMSG)
       REFUSE("checkpoint at block %llu, byte %llu: %s", (unsigned long long)c->extents[0].block,
-             (unsigned long long)at, n ? "a delete" : what);
+             (unsigned long long)at, what);
     at += n;
-    uint64_t hash = hash_id(e.blob.id, m->config.hash_key);
-    uint32_t p = index_partition_of(hash);
-    if (p < c->first || p >= c->first + c->count)
-      REFUSE("checkpoint at block %llu: a blob of another partition",
-             (unsigned long long)c->extents[0].block);
-    if (m->of_partition[p] != c) continue;
-    int r = manifest_index_room(m, hash, &e.blob);
-    if (!r) r = index_put(m->index, hash, &e.blob);
     if (r) return r;
   }
   return 0;
@@ -233,7 +261,8 @@ int checkpoint_load_damaged(struct manifest *m, const struct root_shard *root) {
     if (d.error == -ENOMEM) return d.error;
     if (!d.error) continue;
     size_t used = strlen(why);
-    snprintf(why + used, sizeof why - used, "; of its blobs only what the log has is there");
+    snprintf(why + used, sizeof why - used,
+             "; of its blobs, clusters and records only what the log has is there");
     if (c->extent_count) damage_place(&d, m->config.region, c->extents[0].block);
     d.blocks = c->extent_count ? c->extents[0].blocks : 0;
     damage_report(&m->config.damage, &d);

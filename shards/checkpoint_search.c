@@ -10,6 +10,7 @@
 
 #include "shards/checkpoint_disk.h"
 #include "shards/losses.h"
+#include "shards/recover.h"
 
 #define CHUNK_BLOCKS 256u
 
@@ -70,16 +71,27 @@ int checkpoint_search(struct manifest *m) {
 /* An entry that can be one of this checkpoint's. */
 static bool is_plausible(const struct manifest *m, const struct checkpoint *c,
                          const struct entry *e) {
+  bool newest;
+  if (!entry_is_blob(e->type)) return !recover_volume_fits(m, c, e, &newest) && newest;
   uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
   uint32_t p = index_partition_of(hash);
   return e->type != ENTRY_DELETE && p >= c->first && p < c->first + c->count &&
          m->of_partition[p] == c && shard_of_hash(hash, m->config.shard_count) == m->config.shard;
 }
 
+/* What is there already is from a sound checkpoint, and stays. */
+static int take_entry(struct manifest *m, const struct entry *e) {
+  struct blob old;
+  if (!entry_is_blob(e->type)) return recover_has_volume(m, e) ? 0 : recover_load_volume(m, e);
+  uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
+  if (index_find(m->index, hash, e->blob.id, &old) == 0) return 0;
+  int r = manifest_index_room(m, hash, &e->blob);
+  return r ? r : index_put(m->index, hash, &e->blob);
+}
+
 int checkpoint_glean(struct manifest *m, const struct checkpoint *c) {
   const struct region *region = m->config.region;
   uint64_t at = 0;
-  struct blob old;
   if (!checkpoint_grow_buffer(m, round_up(c->bytes, BLOCK_BYTES))) return -ENOMEM;
   for (uint32_t i = 0; i < c->extent_count; i++)
     for (uint64_t k = 0; k < c->extents[i].blocks; k++, at += BLOCK_BYTES)
@@ -91,11 +103,7 @@ int checkpoint_glean(struct manifest *m, const struct checkpoint *c) {
     uint32_t n = log_entry_decode(&e, m->checkpoint_buf + at, c->bytes - at, region->blocks, &what);
     bool take = n && is_plausible(m, c, &e);
     at += take ? n : 8;
-    if (!take) continue;
-    uint64_t hash = hash_id(e.blob.id, m->config.hash_key);
-    if (index_find(m->index, hash, e.blob.id, &old) == 0) continue;
-    int r = manifest_index_room(m, hash, &e.blob);
-    if (!r) r = index_put(m->index, hash, &e.blob);
+    int r = take ? take_entry(m, &e) : 0;
     if (r) return r;
   }
   return 0;

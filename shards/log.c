@@ -67,13 +67,171 @@ uint32_t log_entry_delete(void *buf, struct blob_id id) {
   return sizeof *d;
 }
 
+/* ---- Of volumes -------------------------------------------------------------------------- */
+
+struct disk_map { /* clusters follow */
+  uint8_t type, flags;
+  uint16_t reserved;
+  uint32_t leaf;
+  uint64_t layer, which;
+};
+_Static_assert(sizeof(struct disk_map) == 24, "on disk");
+#define MAP_WHOLE 1u
+
+struct disk_move { /* clusters follow */
+  uint8_t type, flags;
+  uint16_t reserved;
+  uint32_t leaf;
+  uint64_t from, to, which_from, which_to;
+};
+_Static_assert(sizeof(struct disk_move) == 40, "on disk");
+
+struct disk_record { /* data follow */
+  uint8_t type, flags;
+  uint16_t bytes;
+  uint32_t reserved;
+  uint64_t key_hi, key_lo;
+};
+_Static_assert(sizeof(struct disk_record) == 24, "on disk");
+
+static uint32_t count_bits(uint64_t bits) { return (uint32_t)__builtin_popcountll(bits); }
+
+static void put_clusters(void *buf, uint64_t which, const struct cluster clusters[LEAF_CLUSTERS]) {
+  char *at = buf;
+  for (; which; which &= which - 1, at += sizeof(struct cluster)) {
+    struct cluster c = clusters[__builtin_ctzll(which)];
+    if (!c.valid) c.place = 0;
+    memcpy(at, &c, sizeof c);
+  }
+}
+
+uint32_t log_entry_map(void *buf, uint64_t layer, uint64_t leaf, bool whole, uint64_t which,
+                       const struct cluster clusters[LEAF_CLUSTERS]) {
+  struct disk_map *d = buf;
+  check(layer && leaf < MAP_LEAVES_MAX);
+  *d = (struct disk_map){.type = ENTRY_MAP,
+                         .flags = whole ? MAP_WHOLE : 0,
+                         .leaf = (uint32_t)leaf,
+                         .layer = layer,
+                         .which = which};
+  put_clusters(d + 1, which, clusters);
+  return entry_map_bytes(count_bits(which));
+}
+
+uint32_t log_entry_move(void *buf, uint64_t from, uint64_t which_from, uint64_t to,
+                        uint64_t which_to, uint64_t leaf,
+                        const struct cluster clusters[LEAF_CLUSTERS]) {
+  struct disk_move *d = buf;
+  check(from && to && from != to && leaf < MAP_LEAVES_MAX);
+  *d = (struct disk_move){.type = ENTRY_MOVE,
+                          .leaf = (uint32_t)leaf,
+                          .from = from,
+                          .to = to,
+                          .which_from = which_from,
+                          .which_to = which_to};
+  put_clusters(d + 1, which_to, clusters);
+  return entry_move_bytes(count_bits(which_to));
+}
+
+uint32_t log_entry_record(void *buf, struct blob_id key, const void *data, uint32_t bytes) {
+  struct disk_record *d = buf;
+  uint32_t whole = entry_record_bytes(bytes);
+  check(bytes <= RECORD_BYTES_MAX);
+  *d = (struct disk_record){
+      .type = ENTRY_RECORD, .bytes = (uint16_t)bytes, .key_hi = key.hi, .key_lo = key.lo};
+  if (bytes) memcpy(d + 1, data, bytes);
+  memset((char *)(d + 1) + bytes, 0, whole - sizeof *d - bytes);
+  return whole;
+}
+
+/* One pass without branches: a checkpoint has millions of them. */
+static bool clusters_fit(const struct cluster *c, uint32_t count, uint64_t region_blocks) {
+  uint32_t bad = 0, last = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    bad |= (uint32_t)(c[i].valid & c[i].zero) | ((c[i].place != 0) ^ (c[i].valid != 0));
+    last = c[i].place > last ? c[i].place : last;
+  }
+  return !bad &&
+         (last == 0 || (uint64_t)last + CLUSTER_BLOCKS <= min_u64(region_blocks, MAP_PLACES_MAX));
+}
+
+static uint32_t decode_map(struct map_entry *e, const struct disk_map *d, uint64_t left,
+                           uint64_t region_blocks, const char **why) {
+  uint32_t count = count_bits(d->which), bytes = entry_map_bytes(count);
+  if (left < bytes) return *why = "entry is cut off", 0;
+  *e = (struct map_entry){.layer = d->layer,
+                          .which = d->which,
+                          .leaf = d->leaf,
+                          .whole = d->flags,
+                          .clusters = (const struct cluster *)(d + 1)};
+  if (d->flags & ~MAP_WHOLE || d->reserved) return *why = "unknown flags", 0;
+  if (!d->layer || d->leaf >= MAP_LEAVES_MAX) return *why = "impossible layer or leaf", 0;
+  if (!d->which && !e->whole) return *why = "changes nothing", 0;
+  if (!clusters_fit(e->clusters, count, region_blocks)) return *why = "impossible cluster", 0;
+  return bytes;
+}
+
+static uint32_t decode_move(struct map_entry *e, const struct disk_move *d, uint64_t left,
+                            uint64_t region_blocks, const char **why) {
+  if (left < sizeof *d) return *why = "entry is cut off", 0;
+  uint32_t count = count_bits(d->which_to), bytes = entry_move_bytes(count);
+  if (left < bytes) return *why = "entry is cut off", 0;
+  *e = (struct map_entry){.layer = d->to,
+                          .which = d->which_to,
+                          .from = d->from,
+                          .which_from = d->which_from,
+                          .leaf = d->leaf,
+                          .clusters = (const struct cluster *)(d + 1)};
+  if (d->flags || d->reserved) return *why = "unknown flags", 0;
+  if (!d->from || !d->to || d->from == d->to || d->leaf >= MAP_LEAVES_MAX)
+    return *why = "impossible layer or leaf", 0;
+  if (!d->which_from && !d->which_to) return *why = "changes nothing", 0;
+  if (!clusters_fit(e->clusters, count, region_blocks)) return *why = "impossible cluster", 0;
+  return bytes;
+}
+
+static uint32_t decode_record(struct record_entry *e, const struct disk_record *d, uint64_t left,
+                              const char **why) {
+  uint32_t bytes = entry_record_bytes(d->bytes);
+  if (left < bytes) return *why = "entry is cut off", 0;
+  *e = (struct record_entry){.key = {d->key_hi, d->key_lo}, .bytes = d->bytes, .data = d + 1};
+  if (d->flags || d->reserved) return *why = "unknown flags", 0;
+  if (d->bytes > RECORD_BYTES_MAX) return *why = "impossible size", 0;
+  const char *data = e->data;
+  for (uint32_t i = d->bytes; i < bytes - sizeof *d; i++)
+    if (data[i]) return *why = "bytes behind the record are not zero", 0;
+  return bytes;
+}
+
+/* What the header says, before it is checked. */
+static uint32_t peek_bytes(const void *buf, uint64_t left) {
+  const struct disk_entry *d = buf;
+  const struct disk_map *map = buf;
+  const struct disk_move *move = buf;
+  const struct disk_record *record = buf;
+  switch (d->type) {
+  case ENTRY_PUT_SMALL:
+    return ENTRY_SMALL_BYTES;
+  case ENTRY_DELETE:
+    return (uint32_t)sizeof *d;
+  case ENTRY_MAP:
+    return entry_map_bytes(count_bits(map->which));
+  case ENTRY_MOVE:
+    return left < sizeof *move ? 0 : entry_move_bytes(count_bits(move->which_to));
+  case ENTRY_RECORD:
+    return entry_record_bytes(record->bytes);
+  default:
+    return d->value;
+  }
+}
+
+/* ---- Reading ----------------------------------------------------------------------------- */
+
 bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes) {
   const struct disk_entry *d = buf;
   if (left < sizeof *d) return false;
   *id = (struct blob_id){d->id_hi, d->id_lo};
-  *bytes = d->type == ENTRY_PUT_SMALL ? ENTRY_SMALL_BYTES
-           : d->type == ENTRY_DELETE  ? (uint32_t)sizeof *d
-                                      : d->value;
+  *bytes = peek_bytes(buf, left);
   /* The next one is looked at before this one is checked, so it must at least be aligned. */
   return *bytes >= sizeof *d && *bytes % 8 == 0;
 }
@@ -139,6 +297,9 @@ uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint6
   if (left < sizeof *d) return *why = "entry is cut off", 0;
   struct blob *b = &e->blob;
   e->type = d->type;
+  if (d->type == ENTRY_MAP) return decode_map(&e->map, buf, left, region_blocks, why);
+  if (d->type == ENTRY_MOVE) return decode_move(&e->map, buf, left, region_blocks, why);
+  if (d->type == ENTRY_RECORD) return decode_record(&e->record, buf, left, why);
   b->id = (struct blob_id){d->id_hi, d->id_lo};
   b->flags = d->flags;
   b->granule_shift = d->granule_shift;

@@ -4,7 +4,8 @@
 #ifndef SHARDS_LOG_H
 #define SHARDS_LOG_H
 
-#include "shards/index.h"
+#include "shards/map.h"
+#include "shards/records.h"
 #include "shards/region.h"
 
 /* ---- Entries: one change each --------------------------------------------------------------- */
@@ -13,6 +14,9 @@ enum entry_type {
   ENTRY_PUT = 1,
   ENTRY_PUT_SMALL = 2, /* one block, at most one granule: 32 bytes */
   ENTRY_DELETE = 3,
+  ENTRY_MAP = 4,    /* clusters of one leaf of a layer */
+  ENTRY_MOVE = 5,   /* clusters of one leaf go from layer to layer */
+  ENTRY_RECORD = 6, /* a record, or without bytes its removal */
 };
 #define ENTRY_SMALL_BYTES 32u
 #define ENTRY_BYTES_MAX                                                                            \
@@ -23,18 +27,64 @@ static inline uint32_t entry_put_bytes(uint32_t extents, uint32_t granules) {
   if (extents <= 1 && granules <= 1) return 40 + 16 + 8;
   return (uint32_t)round_up(40 + extents * sizeof(struct extent) + granules * 4u, 8);
 }
-/* Both return the bytes that were written, a multiple of 8. */
+/* Bytes of a map entry, and at most of a move, with so many clusters; of a record. */
+static inline uint32_t entry_map_bytes(uint32_t clusters) { return 24 + 8 * clusters; }
+static inline uint32_t entry_move_bytes(uint32_t clusters) { return 40 + 8 * clusters; }
+static inline uint32_t entry_record_bytes(uint32_t bytes) {
+  return (uint32_t)round_up(24 + bytes, 8);
+}
+/* All return the bytes that were written, a multiple of 8. */
 uint32_t log_entry_put(void *buf, const struct blob *blob);
 uint32_t log_entry_delete(void *buf, struct blob_id id);
+/* The clusters of a leaf whose bits are in `which`; clusters: of the whole leaf, by slot. whole:
+ * all others become empty. A place without valid bits is written as none: what is under way does
+ * not survive. */
+uint32_t log_entry_map(void *buf, uint64_t layer, uint64_t leaf, bool whole, uint64_t which,
+                       const struct cluster clusters[LEAF_CLUSTERS]);
+uint32_t log_entry_move(void *buf, uint64_t from, uint64_t which_from, uint64_t to,
+                        uint64_t which_to, uint64_t leaf,
+                        const struct cluster clusters[LEAF_CLUSTERS]);
+uint32_t log_entry_record(void *buf, struct blob_id key, const void *data, uint32_t bytes);
 
+/* Those that have something to be written: not empty, and more than a place under way. */
+static inline uint64_t clusters_lasting(const struct cluster clusters[LEAF_CLUSTERS]) {
+  uint64_t which = 0;
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    which |= (uint64_t)((clusters[i].valid | clusters[i].zero) != 0) << i;
+  return which;
+}
+
+struct map_entry {
+  uint64_t layer, which;     /* these become `clusters` */
+  uint64_t from, which_from; /* move: these become empty */
+  uint32_t leaf;
+  bool whole;                     /* the leaf is emptied first */
+  const struct cluster *clusters; /* in the buffer: one for each bit of `which`, lowest first */
+};
+struct record_entry {
+  struct blob_id key;
+  uint32_t bytes; /* 0: removed */
+  const void *data;
+};
 struct entry {
   enum entry_type type;
-  struct blob blob; /* delete: id only. Extents and checksums may point into the buffer. */
+  union {
+    struct blob blob; /* delete: id only. Extents and checksums may point into the buffer. */
+    struct map_entry map;
+    struct record_entry record;
+  };
 };
+static inline bool entry_is_blob(enum entry_type type) { return type <= ENTRY_DELETE; }
+/* From its first byte alone. */
+static inline bool log_entry_is_put(const void *buf) {
+  uint8_t type = *(const uint8_t *)buf;
+  return type == ENTRY_PUT || type == ENTRY_PUT_SMALL;
+}
 /* Bytes of the entry at buf, of at most `left` bytes; 0: not an entry, *why says what is wrong. */
 uint32_t log_entry_decode(struct entry *entry, const void *buf, uint64_t left,
                           uint64_t region_blocks, const char **why);
-/* The id of the entry at buf, without checks beyond `left`: to prefetch by. */
+/* The id of the entry at buf, without checks beyond `left`: to prefetch by. Of a map entry some
+ * number. */
 bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t *bytes);
 
 /* ---- Frames: what is written at once ----------------------------------------------------- */

@@ -122,6 +122,12 @@ void manifest_cancel(struct manifest *m, uint32_t extents, uint32_t granules) {
   cancel(m, is_large ? 0 : bytes, is_large, is_large ? bytes : 0, 1);
 }
 
+int manifest_reserve_entry(struct manifest *m, uint32_t bytes, bool frees) {
+  return reserve(m, bytes, 0, 0, 1, !frees);
+}
+
+void manifest_cancel_entry(struct manifest *m, uint32_t bytes) { cancel(m, bytes, 0, 0, 1); }
+
 void manifest_use_group(struct manifest *m, const struct manifest_group *g) {
   m->reserved_count += g->count - group_frames(g); /* modulo 2^32: the sum is not below 0 */
 }
@@ -147,7 +153,7 @@ uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob
   check(manifest_index_room(m, hash, blob) == 0);
   check(index_put(m->index, hash, blob) == 0);
   manifest_cancel(m, blob->extent_count, blob->granule_count); /* consumed */
-  return m->sequence++;
+  return manifest_next_ticket(m);
 }
 
 uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
@@ -158,12 +164,12 @@ uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
   free_old(m, hash, id);
   check(index_delete(m->index, hash, id) == 0);
   manifest_cancel(m, 0, 0); /* consumed */
-  return PLANTED(forget_deletes) ? m->sequence - 1 : m->sequence++;
+  return PLANTED(forget_deletes) ? manifest_ticket(m) - 1 : manifest_next_ticket(m);
 }
 
 /* ---- The rest ---------------------------------------------------------------------------- */
 
-bool manifest_dirty(const struct manifest *m) { return m->sequence > m->covered; }
+bool manifest_dirty(const struct manifest *m) { return manifest_ticket(m) > m->covered; }
 void manifest_stop(struct manifest *m) { m->stopped = true; }
 void manifest_set_zeroed_blocks(struct manifest *m, uint64_t blocks) { m->zeroed_blocks = blocks; }
 uint64_t manifest_zeroed_blocks(const struct manifest *m) { return m->zeroed_blocks; }
@@ -211,8 +217,11 @@ void manifest_destroy(struct manifest *m) {
   checkpoint_destroy(m);
   manifest_log_destroy(m);
   if (m->losses) index_destroy(m->losses->certain);
+  if (m->losses) map_destroy(m->losses->certain_clusters);
   free(m->losses);
   index_destroy(m->index);
+  map_destroy(m->map);
+  records_destroy(m->records);
   space_destroy(m->space);
   free(m);
 }

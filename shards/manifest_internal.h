@@ -1,9 +1,11 @@
 /* manifest_internal.h - the manifest's state, shared by its files. Not for other modules.
  *
  *   manifest.c       reserve, put, delete: the change in memory, and its entry in a buffer
+ *   manifest_map.c   the same for clusters and records
  *   manifest_log.c   buffers become frames on disk; barriers: commit and seal
  *   checkpoint.c     rolling checkpoints and their directory
  *   recover.c        from disk to all of this
+ *   recover_map.c    clusters and records in it
  *
  * Buffers. A buffer collects entries; it is closed when it has FRAME_TARGET_BYTES, or by a
  * barrier; then it waits in `closed` and gets its position and checksum when its write starts.
@@ -13,6 +15,10 @@
  * holds at all times. A large one takes a buffer of its own, and may waste the room of the one that
  * it closes: hence two. S and L are also bounded so that, once all writes have completed, the
  * open buffer's room is not needed: then a barrier may close it, and a barrier waits for that.
+ *
+ * Data in place. What is overwritten where it lies has no entry, but must be flushed all the same:
+ * a note makes a barrier necessary. A commit that has nothing but notes to cover ends with its
+ * flush, without a commit frame.
  *
  * Barriers. One at a time. While one runs no new frame is started, so that a commit frame
  * follows directly on the frames that its flush has covered. */
@@ -71,6 +77,8 @@ enum barrier_step { STEP_FRAMES, STEP_FLUSH, STEP_COMMIT_FRAME };
 struct manifest {
   struct manifest_config config;
   struct index *index;
+  struct map *map;
+  struct records *records;
   struct space *space;
   uint64_t store_key;
   bool stopped;
@@ -83,7 +91,10 @@ struct manifest {
   uint32_t chain;
   uint64_t flushed_position; /* after the last commit: all before it is durable */
   uint64_t durable_head;     /* the last durable root's log_head */
-  uint64_t covered;          /* entries before this sequence survive a crash */
+  uint64_t notes;            /* of data that was overwritten in place, so far */
+  uint64_t covered;          /* what has a ticket below this survives a crash */
+  uint64_t committed;        /* entries before this sequence are so by a commit frame or a root */
+  uint64_t flushed_notes;    /* the first so many are so by a flush */
   struct log_buffer buffers[LOG_BUFFERS];
   struct log_buffer *free_buffers, *open_buffer;
   struct log_buffer *closed, **closed_last;
@@ -99,6 +110,7 @@ struct manifest {
   enum barrier barrier;
   enum barrier_step step;
   uint64_t barrier_sequence; /* covers entries before it */
+  uint64_t barrier_notes;    /* and the first so many notes */
   uint32_t flushes_in_flight;
   int barrier_result;
   struct io flush_ios[REGION_SEGMENTS_MAX];
@@ -107,7 +119,7 @@ struct manifest {
   struct manifest_waiter *waiters, **waiters_last;
   struct manifest_seal *seal;
   bool seal_waiting, sealed;
-  uint64_t sealed_sequence;
+  uint64_t sealed_sequence, sealed_notes;
   struct root_shard root; /* the last durable one's, or the one to come while sealed */
   struct root_shard next_root;
   uint64_t commits, commit_waiters;
@@ -155,6 +167,16 @@ static inline int manifest_index_room(struct manifest *m, uint64_t hash, const s
 static inline bool manifest_batched(const struct manifest *m) {
   return m->batch_sequence > m->root.sequence;
 }
+
+/* Tickets tell what waiters wait for: entries and notes of data, numbered through in the order in
+ * which they came since the open. What a barrier covers is what has a lower one than its start. */
+static inline uint64_t manifest_ticket(const struct manifest *m) { return m->sequence + m->notes; }
+/* An entry has been added: its ticket. */
+static inline uint64_t manifest_next_ticket(struct manifest *m) { return m->sequence++ + m->notes; }
+
+/* manifest.c. Log room for one small entry of so many bytes; errors as manifest_reserve(). */
+int manifest_reserve_entry(struct manifest *m, uint32_t bytes, bool frees);
+void manifest_cancel_entry(struct manifest *m, uint32_t bytes);
 
 /* manifest_log.c */
 int manifest_log_create(struct manifest *m);

@@ -5,7 +5,8 @@
  *   manifest_commit(), manifest_seal() -> start: closes the open buffer
  *   STEP_FRAMES        all closed buffers are written (seal: the directory too)
  *   STEP_FLUSH         one flush of each file of the region
- *   STEP_COMMIT_FRAME  commit only: the frame that makes it count, FUA
+ *   STEP_COMMIT_FRAME  commit only, and only if there are entries to cover: the frame that makes
+ *                      them count, FUA
  *   finish             waiters, or seal->done
  * Each I/O's end calls barrier_advance(). A failed write or flush is never tried again: the
  * manifest stops writing. */
@@ -173,7 +174,8 @@ bool manifest_log_pump(struct manifest *m) {
 /* ---- Barriers ---------------------------------------------------------------------------- */
 
 static bool seal_has_work(const struct manifest *m) {
-  return m->sequence > m->root.sequence || m->position != m->root.log_tail || m->directory_stale;
+  return m->sequence > m->root.sequence || m->position != m->root.log_tail || m->directory_stale ||
+         m->notes > m->flushed_notes;
 }
 
 static void finish_seal(struct manifest *m) {
@@ -208,11 +210,19 @@ static void serve_waiters(struct manifest *m, uint64_t before) {
   }
 }
 
+static void note_covered(struct manifest *m, uint64_t sequence, uint64_t notes) {
+  m->covered = max_u64(m->covered, sequence + notes);
+  m->committed = max_u64(m->committed, sequence);
+  m->flushed_notes = max_u64(m->flushed_notes, notes);
+}
+
 static void finish_commit(struct manifest *m) {
-  if (!m->barrier_result && m->covered < m->barrier_sequence) m->covered = m->barrier_sequence;
-  m->commits += !m->barrier_result;
-  if (!m->barrier_result) m->flushed_position = m->position;
-  serve_waiters(m, m->barrier_sequence);
+  if (!m->barrier_result) {
+    note_covered(m, m->barrier_sequence, m->barrier_notes);
+    m->flushed_position = m->position;
+    m->commits++;
+  }
+  serve_waiters(m, m->barrier_sequence + m->barrier_notes);
 }
 
 static void finish_barrier(struct manifest *m) {
@@ -283,8 +293,9 @@ static void note_root(struct manifest *m) {
   m->next_root.chain = m->chain;
   m->next_root.zeroed_blocks = m->zeroed_blocks;
   m->next_root.blobs = index_count(m->index);
-  m->seal->flushed =
-      m->position == m->flushed_position && m->next_root.dir_block == m->root.dir_block;
+  m->seal->flushed = m->position == m->flushed_position &&
+                     m->next_root.dir_block == m->root.dir_block &&
+                     m->barrier_notes == m->flushed_notes;
 }
 
 void barrier_advance(struct manifest *m) {
@@ -310,7 +321,7 @@ void barrier_advance(struct manifest *m) {
     if (!PLANTED(commit_without_flush)) return;
   }
   if (m->flushes_in_flight || m->writes_in_flight) return;
-  if (m->step == STEP_FLUSH && m->barrier == BARRIER_COMMIT)
+  if (m->step == STEP_FLUSH && m->barrier == BARRIER_COMMIT && m->committed < m->barrier_sequence)
     write_commit_frame(m);
   else
     finish_barrier(m);
@@ -324,6 +335,7 @@ static void start_seal(struct manifest *m) {
   space_seal(m->space);
   m->sealed = true;
   m->sealed_sequence = m->barrier_sequence;
+  m->sealed_notes = m->barrier_notes;
   m->seal->dirty = true;
 }
 
@@ -337,6 +349,7 @@ static void barrier_start(struct manifest *m) {
   m->step = STEP_FRAMES;
   m->barrier_result = m->stopped ? -EIO : 0;
   m->barrier_sequence = m->sequence;
+  m->barrier_notes = m->notes;
   close_buffer(m);
   if (m->seal_waiting)
     start_seal(m);
@@ -392,7 +405,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   m->root = m->next_root;
   m->durable_head = m->root.log_head;
   m->log_short = false;
-  if (m->covered < m->sealed_sequence) m->covered = m->sealed_sequence;
+  note_covered(m, m->sealed_sequence, m->sealed_notes);
   space_durable(m->space);
   checkpoint_root_durable(m);
   if (m->barrier != BARRIER_COMMIT) serve_waiters(m, m->covered);

@@ -64,6 +64,10 @@ const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f,
 
 static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
                        const char **what) {
+  if (!entry_is_blob(e->type)) {
+    *what = "out of memory";
+    return recover_apply_volume(m, e, sequence);
+  }
   uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
   const struct checkpoint *c = checkpoint_of(m, index_partition_of(hash));
   if (c && sequence < c->sequence) return 0;
@@ -293,7 +297,7 @@ int recover_claim_all(struct manifest *m, char *why, size_t why_bytes) {
   if (!r) r = checkpoint_claim(m, why, why_bytes);
   for (uint32_t p = 0; !r && p < INDEX_PARTITIONS; p++)
     r = index_partition_visit(m->index, p, claim_blob, &c);
-  return r;
+  return r ? r : recover_claim_clusters(m, why, why_bytes);
 }
 
 /* ---- All of it --------------------------------------------------------------------------- */
@@ -321,6 +325,8 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   m->epoch = root->epoch;
   m->zeroed_blocks = m->root.zeroed_blocks;
   int r = index_create(&m->index, config->hash_key);
+  if (!r) r = map_create(&m->map, config->hash_key);
+  if (!r) r = records_create(&m->records, config->hash_key);
   if (!r) r = space_create(&m->space, config->region->blocks);
   if (!r) r = manifest_log_create(m);
   if (!r) r = checkpoint_create(m);
@@ -344,7 +350,8 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     manifest_destroy(m);
     return r;
   }
-  m->covered = m->sequence;
+  recover_drop_empty_layers(m);
+  m->covered = m->committed = m->sequence;
   oldest_partition_first(m);
   checkpoint_take_reserve(m);
   *out = m;

@@ -44,6 +44,27 @@ int recover_make_room(struct manifest *m);
 /* Claims the blocks of all that is named. */
 int recover_claim_all(struct manifest *m, char *why, size_t why_bytes);
 
+/* recover_map.c. Applies an entry of the log that is no blob's, as far as no checkpoint covers it.
+ * 0 or -ENOMEM. */
+int recover_apply_volume(struct manifest *m, const struct entry *e, uint64_t sequence);
+/* Whether such an entry can be one of this checkpoint: NULL, or what is wrong with it. *newest: no
+ * later checkpoint has it. */
+const char *recover_volume_fits(const struct manifest *m, const struct checkpoint *c,
+                                const struct entry *e, bool *newest);
+/* Takes it: 0 or -ENOMEM. */
+int recover_load_volume(struct manifest *m, const struct entry *e);
+/* Whether there is already something in its place. */
+bool recover_has_volume(const struct manifest *m, const struct entry *e);
+/* Layers that the log has made and emptied. */
+void recover_drop_empty_layers(struct manifest *m);
+/* Claims what clusters take. 0, or -EBADMSG and why. */
+int recover_claim_clusters(struct manifest *m, char *why, size_t why_bytes);
+/* The same in spite of damage, of those that are certain or of the others: what belongs to others
+ * as well is reported and left out. 0 or -ENOMEM. */
+int recover_claim_damaged(struct manifest *m, bool certain);
+/* Reports layers and records that may not be what they should. */
+void recover_report_volumes(struct manifest *m);
+
 /* Reports that frames from a position on are bad; changes: so many are lost with them. */
 void recover_report_log(const struct manifest *m, uint64_t position, uint64_t blocks,
                         uint64_t changes, int error, const char *what);

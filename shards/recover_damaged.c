@@ -28,8 +28,11 @@ static int lose_changes(struct manifest *m, uint64_t from, uint64_t to) {
     l->old[p] = l->partition[p] = true;
   }
   index_destroy(l->certain);
+  map_destroy(l->certain_clusters);
   l->certain = NULL;
-  return index_create(&l->certain, m->config.hash_key);
+  l->certain_clusters = NULL;
+  int r = index_create(&l->certain, m->config.hash_key);
+  return r ? r : map_create(&l->certain_clusters, m->config.hash_key);
 }
 
 void recover_report_log(const struct manifest *m, uint64_t position, uint64_t blocks,
@@ -57,6 +60,7 @@ void recover_report_log(const struct manifest *m, uint64_t position, uint64_t bl
 /* 0, -ENOMEM, or -ENOENT: deletes what is not there, and nothing lost could have been it. */
 static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence) {
   struct losses *l = m->losses;
+  if (!entry_is_blob(e->type)) return recover_apply_volume(m, e, sequence);
   uint64_t hash = hash_id(e->blob.id, m->config.hash_key);
   uint32_t p = index_partition_of(hash);
   const struct checkpoint *c = checkpoint_of(m, p);
@@ -370,7 +374,7 @@ static int visit_all(struct manifest *m, int (*visit)(void *, uint64_t, const st
   return r;
 }
 
-/* Blobs that are certain first: they are right. */
+/* Blobs and clusters that are certain first: they are right. */
 static int claim_all(struct manifest *m) {
   char why[200] = "";
   struct old_blobs o = {.m = m, .certain = true};
@@ -382,10 +386,13 @@ static int claim_all(struct manifest *m) {
   }
   if (!r) r = visit_all(m, claim_blob, &o);
   if (!r) r = drop_claimed(&o);
+  if (!r) r = recover_claim_damaged(m, true);
   o.certain = false;
   if (!r) r = visit_all(m, claim_blob, &o);
   if (!r) r = drop_claimed(&o);
+  if (!r) r = recover_claim_damaged(m, false);
   if (!r) r = visit_all(m, name_old, m);
+  if (!r) recover_report_volumes(m);
   free(o.ids);
   return r;
 }
@@ -406,6 +413,7 @@ int recover_damaged(struct manifest *m, const struct root *root) {
   check(m->config.read_only);
   m->losses = calloc(1, sizeof *m->losses);
   int r = m->losses ? index_create(&m->losses->certain, m->config.hash_key) : -ENOMEM;
+  if (!r) r = map_create(&m->losses->certain_clusters, m->config.hash_key);
   if (!r && m->root.log_tail - m->root.log_head > m->config.region->log_blocks) {
     recover_report_log(m, m->root.log_head, 0, DAMAGE_COUNT_UNKNOWN, 0,
                        "the root names a log longer than its ring");
