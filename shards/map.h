@@ -11,8 +11,10 @@
  * A place may be held with no valid bit: an allocation whose write is under way.
  *
  * Leaves are 512 bytes of entries and a small header in a slab; above them nodes of 128 references,
- * only as many levels as the layer's highest leaf needs. An empty layer has no node. RAM for 1 TiB
- * that is fully written: below 160 MiB, all included.
+ * only as many levels as the layer's highest leaf needs. An empty layer has no node and takes about
+ * 100 bytes. RAM for 1 TiB that is fully written: below 160 MiB, all included. A leaf is there from
+ * its first pin until nothing pins it and all its clusters are empty. Reads are the owner's too:
+ * they remember the leaf that they found last.
  *
  * Every leaf belongs to one of INDEX_PARTITIONS partitions by a hash of layer and number, which the
  * checkpoints are made of. Nothing here writes to disk or knows free space: manifest.h does. */
@@ -76,20 +78,21 @@ struct layer_below layer_below(const struct layer *layer);
 bool layer_is_named(const struct layer *layer);
 
 struct layer_stats {
-  uint64_t leaves, clusters /* that have a place */, valid_blocks, zero_blocks;
+  uint64_t leaves /* with a cluster that is not empty */, clusters /* that have a place */;
+  uint64_t valid_blocks, zero_blocks;
 };
 void layer_stats(const struct layer *layer, struct layer_stats *stats); /* counted along: O(1) */
 
 /* ---- Clusters ----------------------------------------------------------------------------- */
 
-/* cluster: number in the layer, below MAP_LEAVES_MAX * LEAF_CLUSTERS. O(levels). */
+/* cluster: number in the layer; all zeros beyond its end. O(levels). */
 struct cluster layer_get(const struct layer *layer, uint64_t cluster);
 /* The 64 entries of a leaf, or NULL: it is not there. Valid until the next change of the map. */
 const struct cluster *layer_leaf(const struct layer *layer, uint64_t leaf);
 void layer_prefetch(const struct layer *layer, uint64_t cluster);
 /* The first leaf at or after a number that is there; UINT64_MAX: none. */
 uint64_t layer_next_leaf(const struct layer *layer, uint64_t leaf);
-/* Makes the leaf exist, so that layer_set() in it cannot fail until map_leaf_release(). Counts:
+/* Makes the leaf exist, so that layer_set() in it cannot fail until layer_unpin_leaf(). Counts:
  * pins are few (changes under way). -ENOMEM. */
 int layer_pin_leaf(struct map *map, struct layer *layer, uint64_t leaf);
 /* Undoes one pin; a leaf without pins whose clusters are all empty goes away. */
@@ -107,6 +110,7 @@ uint64_t map_ram_bytes(const struct map *map);
 
 uint64_t map_leaf_hash(const struct map *map, uint64_t layer_id, uint64_t leaf);
 static inline uint32_t map_partition_of(uint64_t hash) { return index_partition_of(hash); }
+/* As many as map_partition_visit() visits. */
 uint64_t map_partition_leaves(const struct map *map, uint32_t partition);
 /* Calls visit for each leaf of a partition that is not empty, in no order; stops at non-zero and
  * returns it. No change of the map inside. */
@@ -130,7 +134,7 @@ void resolved_init(struct resolved *r);
 /* Goes down from a layer through all that lie in this shard. What lies below the last one, if
  * something is undecided still, else id 0: ask that shard to go on. Layers that do not exist
  * here but are named by layer_below() with this shard's number count as empty ends. `shard`: this
- * one's number. */
+ * one's number. Whoever reads the records sees to it that no layer lies below itself. */
 struct layer_below layer_resolve(const struct map *map, struct layer_below from, uint32_t shard,
                                  uint64_t leaf, struct resolved *r);
 
@@ -139,13 +143,14 @@ struct layer_below layer_resolve(const struct map *map, struct layer_below from,
 struct view;
 int view_create(struct view **view);
 void view_destroy(struct view *view);
-/* A run of blocks from `block` on, of at most `max`, that lie in a row or are all zeros. Returns
- * its length, 0 if the leaf is not there: resolve it, and view_add_leaf(). zeros: place 0. Does not
- * cross a leaf. */
+/* The longest run of blocks from `block` on, of at most `max` (1 or more), that lie in a row of one
+ * shard or are all zeros. Returns its length, 0 if the leaf is not there: resolve it, and
+ * view_add_leaf(). zeros: place 0, shard 0. Does not cross a leaf. */
 uint32_t view_lookup(const struct view *view, uint64_t block, uint32_t max, uint32_t *place,
                      uint16_t *shard);
 void view_prefetch(const struct view *view, uint64_t block);
-/* Replaces what was there. A leaf of zeros alone is remembered as that, in a few bytes. -ENOMEM. */
+/* Replaces what was there; undecided blocks are zeros. A leaf of zeros alone is remembered as that,
+ * in a few bytes. -ENOMEM: the leaf is not there, so what was there before is not read again. */
 int view_add_leaf(struct view *view, uint64_t leaf, const struct resolved *r);
 void view_drop_leaf(struct view *view, uint64_t leaf);
 void view_drop_all(struct view *view);

@@ -102,6 +102,8 @@ static void test_levels(void **state) {
     assert_int_equal(radix_remove(&r, &slab, cases[i].number + 1), 0);
     remove_it(&r, &slab, cases[i].number);
     assert_int_equal(slab.used_bytes, 0);
+    insert(&r, &slab, 0); /* an empty tree is low again */
+    assert_int_equal(slab.used_bytes, PIECE);
     slab_finish(&slab);
   }
 }
@@ -144,6 +146,8 @@ static void test_no_memory(void **state) {
     assert_found(&r, &slab, 3, true);
     assert_found(&r, &slab, RADIX_NUMBERS_MAX - 1, false);
     assert_int_equal(radix_next(&r, &slab, 4), UINT64_MAX);
+    /* Only the levels above what was there may stay. */
+    assert_int_equal(slab.used_bytes, 2 * PIECE + 512 * (1 + min_u64(left, 3)));
     slab.chunks = chunks;
     slab.bump_end = kept;
     assert_int_equal(radix_insert(&r, &slab, RADIX_NUMBERS_MAX - 1, ref), 0);

@@ -276,7 +276,9 @@ static void test_many_layers(void **state) {
   assert_ptr_equal(map_layer(map, 1), first); /* where it was, and found, after all growth */
   for (uint32_t i = 0; i < IDLE; i++) {
     assert_ptr_equal(new_layer(map, 2 + i * UINT64_C(65536)), layers[i]);
+    assert_false(layer_is_named(layers[i]));
     layer_set_below(layers[i], (struct layer_below){.id = i, .shard = i % 7});
+    assert_true(layer_is_named(layers[i]));
   }
   /* Every other one goes, while they are gone through. */
   uint32_t seen = 0;
@@ -292,6 +294,10 @@ static void test_many_layers(void **state) {
     if (l) assert_int_equal(layer_below(l).shard, i % 7);
   }
   assert_null(map_layer(map, 3));
+  /* And all others, in the order in which they came. */
+  for (uint32_t i = 0; i < IDLE; i += 2) map_layer_remove(map, layers[i]);
+  assert_ptr_equal(map_layer_next(map, NULL), first);
+  assert_null(map_layer_next(map, first));
   free(layers);
   map_destroy(map);
 }

@@ -34,7 +34,7 @@ static void random_resolved(struct random *rnd, struct resolved *r) {
     if (kind > 3) shard = (uint16_t)random_below(rnd, 3);
     for (; length > 0 && i < LEAF_BLOCKS; length--, i++) {
       r->place[i] = kind == 0 ? RESOLVED_NOT : kind == 1 ? RESOLVED_ZERO : place++;
-      r->shard[i] = is_data(r->place[i]) ? shard : 0;
+      r->shard[i] = is_data(r->place[i]) ? shard : (uint16_t)random_next(rnd); /* means nothing */
       r->undecided -= r->place[i] != RESOLVED_NOT;
     }
   }
@@ -134,11 +134,13 @@ static void test_runs(void **state) {
   struct view *view = new_view();
   struct resolved *r = malloc(sizeof *r);
   resolved_init(r);
-  fill(r, 8, 56, 1000, 2);             /* clusters 0 to 3, the first from its middle */
-  fill(r, 64, 16, 1056, 3);            /* goes on by number, but in another shard */
-  fill(r, 80, 4, 1072, 3);             /* goes on in the same one, and ends inside a cluster */
-  fill(r, 96, 3, 5000, 1);             /* cluster 6 is put together from two */
-  fill(r, 99, 13, 7000, 1);            /* with the same shard */
+  fill(r, 8, 56, 1000, 2);  /* clusters 0 to 3, the first from its middle */
+  fill(r, 64, 16, 1056, 3); /* goes on by number, but in another shard */
+  fill(r, 80, 4, 1072, 3);  /* goes on in the same one, and ends inside a cluster */
+  fill(r, 96, 3, 5000, 1);  /* cluster 6 is put together from two */
+  fill(r, 99, 13, 7000, 1); /* with the same shard */
+  fill(r, 160, 5, 9000, 1); /* a row by number, in two shards */
+  fill(r, 165, 5, 9005, 4);
   fill(r, 112, 16, 7013, 1);           /* and goes on in a simple one */
   fill(r, 1023, 1, UINT32_MAX - 1, 9); /* the last block of a leaf, the highest place */
   assert_int_equal(view_add_leaf(view, 2, r), 0);
@@ -151,7 +153,10 @@ static void test_runs(void **state) {
   assert_run(view, at + 84, 1024, 12, 0, 0);
   assert_run(view, at + 96, 1024, 3, 5000, 1);
   assert_run(view, at + 99, 1024, 29, 7000, 1);
-  assert_run(view, at + 128, 2000, 895, 0, 0);
+  assert_run(view, at + 128, 2000, 32, 0, 0);
+  assert_run(view, at + 160, 2000, 5, 9000, 1);
+  assert_run(view, at + 165, 2000, 5, 9005, 4);
+  assert_run(view, at + 170, 2000, 853, 0, 0);
   assert_run(view, at + 1023, 2000, 1, UINT32_MAX - 1, 9);
   assert_run(view, at - 1, 2000, 0, 0, 0);
   assert_run(view, at + 1024, 2000, 0, 0, 0);
@@ -159,6 +164,16 @@ static void test_runs(void **state) {
   assert_run(view, at + 8, 1024, 0, 0, 0);
   assert_int_equal(view_add_leaf(view, 2, r), 0);
   assert_run(view, at + 8, 1024, 56, 1000, 2);
+  view_drop_all(view);
+  resolved_init(r);
+  assert_int_equal(view_add_leaf(view, 3, r), 0);
+  view_drop_all(view);
+  fill(r, 0, 1024, 16, 1);
+  assert_int_equal(view_add_leaf(view, 2, r), 0);
+  resolved_init(r);
+  assert_int_equal(view_add_leaf(view, 3, r), 0);
+  assert_run(view, at, 2000, 1024, 16, 1);
+  assert_run(view, at + 1024, 2000, 1024, 0, 0);
   free(r);
   view_destroy(view);
 }
