@@ -3,14 +3,25 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "shards/base/slab.h"
 #include "shards/map.h"
 #include "tests/random.h"
 
 static const uint64_t key[2] = {UINT64_C(0x1234567890abcdef), UINT64_C(0xfedcba0987654321)};
+
+/* The linker puts this before slab_reserve(): the call with this number fails, 0: none. */
+static uint32_t fail_at;
+int __real_slab_reserve(struct slab *slab, uint32_t bytes);
+int __wrap_slab_reserve(struct slab *slab, uint32_t bytes);
+int __wrap_slab_reserve(struct slab *slab, uint32_t bytes) {
+  if (fail_at && --fail_at == 0) return -ENOMEM;
+  return __real_slab_reserve(slab, bytes);
+}
 
 static struct map *new_map(void) {
   struct map *map;
@@ -458,6 +469,35 @@ static void test_resolve_stops(void **state) {
   map_destroy(map);
 }
 
+/* A layer or a pin for which there is no memory leaves all as it was, whichever piece it was. */
+static void test_no_memory(void **state) {
+  (void)state;
+  struct map *map = new_map();
+  struct layer *layer = new_layer(map, 1), *other;
+  const uint64_t far = MAP_LEAVES_MAX - 1;
+  set_at(map, layer, 5, (struct cluster){.zero = 1});
+  fail_at = 1;
+  assert_int_equal(map_layer_add(map, 2, &other), -ENOMEM);
+  assert_null(map_layer(map, 2));
+  uint32_t failed = 0;
+  for (;; failed++) {
+    fail_at = failed + 1;
+    if (!layer_pin_leaf(map, layer, far)) break;
+    assert_null(layer_leaf(layer, far));
+    assert_int_equal(layer_next_leaf(layer, 1), UINT64_MAX);
+    assert_int_equal(layer_get(layer, 5).zero, 1);
+  }
+  fail_at = 0;
+  /* It takes the leaf, 4 levels above what was there, which stay from one time to the next, and 3
+   * nodes down: 5 times were needed until all of them got memory. */
+  assert_int_equal(failed, 5);
+  assert_non_null(layer_leaf(layer, far));
+  layer_unpin_leaf(map, layer, far);
+  layer_set(map, layer, 5, (struct cluster){0});
+  map_layer_remove(map, layer); /* it is empty */
+  map_destroy(map);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_model),
@@ -468,6 +508,7 @@ int main(void) {
       cmocka_unit_test(test_resolve),
       cmocka_unit_test(test_resolve_over_shards),
       cmocka_unit_test(test_resolve_stops),
+      cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

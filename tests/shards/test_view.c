@@ -3,12 +3,23 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "shards/base/slab.h"
 #include "shards/map.h"
 #include "tests/random.h"
+
+/* The linker puts this before slab_reserve(): the call with this number fails, 0: none. */
+static uint32_t fail_at;
+int __real_slab_reserve(struct slab *slab, uint32_t bytes);
+int __wrap_slab_reserve(struct slab *slab, uint32_t bytes);
+int __wrap_slab_reserve(struct slab *slab, uint32_t bytes) {
+  if (fail_at && --fail_at == 0) return -ENOMEM;
+  return __real_slab_reserve(slab, bytes);
+}
 
 static struct view *new_view(void) {
   struct view *view;
@@ -214,11 +225,44 @@ static void test_memory(void **state) {
   free(r);
 }
 
+/* The leaf is not there then, not even as it was; the others are, and no piece is lost. */
+static void test_no_memory(void **state) {
+  (void)state;
+  struct view *view = new_view();
+  struct resolved *r = malloc(sizeof *r);
+  resolved_init(r);
+  for (uint32_t i = 0; i < LEAF_BLOCKS; i++) fill(r, i, 1, 16 + i * 50, 1);
+  assert_int_equal(view_add_leaf(view, 7, r), 0);
+  assert_int_equal(view_add_leaf(view, 8, r), 0);
+  uint64_t bytes = view_ram_bytes(view);
+  for (uint32_t failed = 1; failed <= 1 + LEAF_CLUSTERS; failed++) {
+    assert_int_equal(view_add_leaf(view, 8, r), 0);
+    fail_at = failed;
+    assert_int_equal(view_add_leaf(view, 8, r), -ENOMEM);
+    assert_int_equal(fail_at, 0);
+    assert_run(view, 8 * LEAF_BLOCKS, 9, 0, 0, 0);
+    assert_run(view, 7 * LEAF_BLOCKS, 9, 1, 16, 1);
+  }
+  assert_int_equal(view_ram_bytes(view), bytes);
+  view_drop_all(view);
+  resolved_init(r);
+  fail_at = 1;
+  assert_int_equal(view_add_leaf(view, 8, r), -ENOMEM); /* the zeros of all leaves */
+  fail_at = 2;
+  assert_int_equal(view_add_leaf(view, 8, r), -ENOMEM); /* a node */
+  assert_run(view, 8 * LEAF_BLOCKS, 9, 0, 0, 0);
+  assert_int_equal(view_add_leaf(view, 8, r), 0);
+  assert_run(view, 8 * LEAF_BLOCKS, 9, 9, 0, 0);
+  free(r);
+  view_destroy(view);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_model),
       cmocka_unit_test(test_runs),
       cmocka_unit_test(test_memory),
+      cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
