@@ -27,8 +27,8 @@ struct layer {
   struct radix leaves;
   const struct slab *slab;
   uint64_t id, below_id;
-  uint16_t below_shard; /* below FORMAT_SHARDS_MAX */
-  bool named;           /* layer_set_below() was called */
+  uint16_t below_shard;  /* below FORMAT_SHARDS_MAX */
+  bool named;            /* layer_set_below() was called */
   uint32_t chain;        /* the next one with the same hash; 0: none */
   uint32_t next, before; /* in the list of all */
   uint32_t leaf_count, cluster_count;
