@@ -163,7 +163,8 @@ static void see_queue(struct gate *g, struct gate_queue *q) {
 /* behind: the queue has had less than its share so far. */
 static bool may_start(const struct gate *g, uint32_t cost, bool behind) {
   if (!g->in_flight) return true;
-  if (g->alone) return g->in_flight < g->depth_max;
+  if (g->in_flight >= g->depth_max) return false;
+  if (g->alone) return true;
   uint32_t units = window_units(&g->window);
   if (behind) units += units / 2 > WINDOW_COST_4K ? units / 2 : WINDOW_COST_4K;
   return g->in_flight_units + cost <= units;

@@ -30,8 +30,11 @@ enum {
 #define EPOCH_NS       MS
 /* Below this a difference is that of the core's own steps, not of the device. */
 #define SLACK_NS UINT64_C(5000)
-/* In 1/256. What an op may take under load, as a ratio to what it takes by itself. */
-#define WINDOW_TARGET (256 * 14 / 10)
+/* In 1/256: of the mean under load to the mean alone. It moves so that the slowest stay in bounds.
+ */
+enum { TARGET_MIN = 282, TARGET_FIRST = 358, TARGET_MAX = 384, TARGET_DOWN = 3, TARGET_UP = 1 };
+/* A sample is over if it takes 7/4 of high_ns; so many of them, in 1/65536, are too many: 1 %. */
+enum { OVER_MANY = 655, OVER_FEW = 400, OVER_SHIFT = 8 };
 
 static void forget_samples(struct window *w, uint32_t at_least) {
   for (int i = 0; i < WINDOW_CLASSES; i++) {
@@ -52,6 +55,7 @@ static void begin_probe(struct window *w) {
 void window_init(struct window *w, uint32_t units_max) {
   memset(w, 0, sizeof(*w));
   w->units = START_UNITS;
+  w->target = TARGET_FIRST;
   w->units_max = units_max;
 }
 
@@ -61,7 +65,6 @@ void window_begin(struct window *w, uint64_t now_ns) {
   w->probing = false;
   w->since_ns = now_ns;
   forget_samples(w, 0);
-  if (!w->probes || now_ns - w->probed_ns >= PROBE_EVERY_NS) begin_probe(w);
 }
 
 static void end_probe(struct window *w, uint64_t now_ns) {
@@ -96,22 +99,53 @@ static uint64_t worst_ratio(const struct window *w, bool *fresh) {
   return worst;
 }
 
+static void move_target(struct window *w) {
+  uint32_t over = 0;
+  for (int i = 0; i < WINDOW_CLASSES; i++)
+    if (w->classes[i].over > over) over = w->classes[i].over;
+  if (over > OVER_MANY && w->target > TARGET_MIN) w->target -= TARGET_DOWN;
+  if (over < OVER_FEW && w->target < TARGET_MAX) w->target += TARGET_UP;
+}
+
+static void steer(struct window *w, uint64_t ratio, bool limiting) {
+  /* What an op takes grows with what is in flight: so may the window with what is missing. */
+  uint64_t factor = (uint64_t)w->target * 256 / ratio, fastest = w->starting ? 512 : 320;
+  factor = min_u64(max_u64(factor, 180), fastest);
+  if (factor < 288) w->starting = false;
+  if (!w->starting) move_target(w);
+  if (factor >= 256 && !limiting) return;
+  uint64_t units = (w->units * factor + 128) / 256;
+  w->units = (uint32_t)min_u64(max_u64(units, FLOOR_UNITS), w->units_max);
+}
+
 static void end_epoch(struct window *w, uint64_t now_ns, bool limiting) {
   bool fresh;
   uint64_t ratio = worst_ratio(w, &fresh), age = now_ns - w->probed_ns;
-  if (ratio) {
-    /* What an op takes grows with what is in flight: so does the window with what is missing. */
-    uint64_t factor = (WINDOW_TARGET * 256) / ratio, fastest = w->starting ? 512 : 320;
-    factor = min_u64(max_u64(factor, 180), fastest);
-    if (factor < 288) w->starting = false;
-    if (factor < 256 || limiting) {
-      uint64_t units = (w->units * factor + 128) / 256;
-      w->units = (uint32_t)min_u64(max_u64(units, FLOOR_UNITS), w->units_max);
-    }
-  }
+  if (ratio) steer(w, ratio, limiting);
+  for (int i = 0; i < WINDOW_CLASSES; i++) /* those that nobody uses any more */
+    if (!w->classes[i].samples) w->classes[i].over -= w->classes[i].over >> OVER_SHIFT;
   forget_samples(w, CLASS_SAMPLES_MIN);
   w->since_ns = now_ns;
-  if (limiting && (age >= PROBE_EVERY_NS || (fresh && age >= PROBE_AGAIN_NS))) begin_probe(w);
+  if (!limiting) return;
+  if (!w->probes || age >= PROBE_EVERY_NS || (fresh && age >= PROBE_AGAIN_NS)) begin_probe(w);
+}
+
+/* Quantiles are followed in steps, up and down as rarely as they say. */
+static void see_sample(struct window *w, struct window_class *c, uint64_t latency_ns) {
+  c->samples++;
+  c->sum_ns += latency_ns;
+  w->samples++;
+  if (w->probing) {
+    if (!c->base_ns)
+      c->high_ns = max_u64(c->high_ns, latency_ns);
+    else if (latency_ns > c->high_ns)
+      c->high_ns += c->high_ns / 16;
+    else
+      c->high_ns -= c->high_ns / 1600;
+  } else if (c->base_ns) {
+    bool over = latency_ns > (c->high_ns + SLACK_NS) * 7 / 4;
+    c->over += (over ? 65536u >> OVER_SHIFT : 0) - (c->over >> OVER_SHIFT);
+  }
 }
 
 uint32_t window_units(const struct window *w) { return w->probing ? PROBE_UNITS : w->units; }
@@ -122,12 +156,8 @@ void window_sample(struct window *w, unsigned class_index, uint64_t latency_ns, 
     if (in_flight <= PROBE_SETTLED_UNITS) w->since_ns = now_ns;
     return;
   }
-  if (latency_ns && latency_ns <= now_ns && now_ns - latency_ns >= w->since_ns) {
-    struct window_class *c = &w->classes[class_index];
-    c->samples++;
-    c->sum_ns += latency_ns;
-    w->samples++;
-  }
+  if (latency_ns && latency_ns <= now_ns && now_ns - latency_ns >= w->since_ns)
+    see_sample(w, &w->classes[class_index], latency_ns);
   uint64_t age = now_ns - w->since_ns;
   if (!w->probing) {
     if (w->samples >= EPOCH_SAMPLES && age >= EPOCH_NS) end_epoch(w, now_ns, limiting);

@@ -3,8 +3,9 @@
  * A device that has more work than it can do at once keeps the rest in its own queue, in which a
  * newcomer waits behind all of it. The window finds the amount that keeps the device busy and not
  * more: it probes now and then what operations take when hardly anything else is in flight, and
- * steers so that they take WINDOW_TARGET times that. Latencies are compared within a class (reads
- * or writes, of similar size); the class that suffers most counts.
+ * steers so that on average they take a certain multiple of that, and 99 in 100 less than twice of
+ * what they would. Latencies are compared within a class (reads or writes, of similar size); the
+ * class that suffers most counts.
  *
  * Plain data of one thread, no clock, no I/O. Amounts in flight are in cost units: see
  * window_cost(). */
@@ -19,10 +20,13 @@ struct window_class {
   uint32_t samples;
   uint64_t sum_ns;  /* of the samples */
   uint64_t base_ns; /* what one takes by itself; 0: not known yet */
+  uint64_t high_ns; /* what 99 of 100 take at most, by themselves */
+  uint32_t over;    /* parts in 65536 that lately took WINDOW_OVER times that and more */
 };
 struct window {
   uint32_t units; /* the window */
   uint32_t units_max;
+  uint32_t target; /* in 1/256: what an op may take under load, as a ratio to base_ns */
   bool probing, starting;
   uint32_t samples;
   uint64_t since_ns;  /* samples count if they began after this */
