@@ -10,7 +10,7 @@
 #define TRIES            8u /* before a batch is said not to fit the log */
 #define TRIES_WITH_FLUSH 3u /* so many by a flush alone, then with checkpoints */
 
-enum batch_step { PREPARE, RESERVE, UNRESERVE, APPLY, CANCEL, ROOM };
+enum batch_step { PREPARE, RESERVE, UNRESERVE, APPLY, CANCEL, ROOM, GUEST };
 
 struct batch { /* in op->io of the batch */
   struct shard_op *first, *leader;
@@ -120,9 +120,22 @@ void batcher_admit(struct batcher *b) {
     b->waiting.count--;
     b->inside++;
     b->alone = alone;
+    if (batch_of(op)->step == GUEST) {
+      b->active--;
+      core_complete(core0(b), op);
+      continue;
+    }
     ask_groups(b, op, RESERVE, OP_PARTS_RESERVE, false);
   }
 }
+
+void batcher_enter(struct batcher *b, struct shard_op *op) {
+  *batch_of(op) = (struct batch){.step = GUEST};
+  b->active++;
+  enter_gate(b, op);
+}
+
+void batcher_leave(struct batcher *b) { leave_gate(b); }
 
 static void cancel(struct batcher *b, struct shard_op *op) {
   ask_groups(b, op, CANCEL, OP_PARTS_CANCEL, false);

@@ -54,6 +54,10 @@ int batcher_init(struct batcher *b, struct store *store);
 void batcher_finish(struct batcher *b);
 /* On core 0: an OP_BATCH arrived; it completes by core_complete(). */
 void batcher_request(struct batcher *b, struct shard_op *op);
+/* On core 0: something else than a batch wants to be inside the gate: op completes once it is, with
+ * its owner; then batcher_leave(). Whoever is inside must not wait for a flush. */
+void batcher_enter(struct batcher *b, struct shard_op *op);
+void batcher_leave(struct batcher *b);
 /* On core 0: a flush has sealed. */
 void batcher_admit(struct batcher *b);
 

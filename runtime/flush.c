@@ -17,6 +17,7 @@ static void enter_settling(struct flusher *f);
 int flusher_init(struct flusher *f, struct store *store) {
   struct layout *l = store->layout;
   *f = (struct flusher){.store = store, .root = l->root};
+  f->durable_epoch = l->root->epoch;
   f->peer = store->cores[0].self;
   f->peer.finished = core_answered;
   f->cores = calloc(store->core_count, sizeof *f->cores);
@@ -241,6 +242,8 @@ static void root_written(struct io *io) {
     f->result = -EIO;
   } else {
     *f->root = *f->next;
+    if (!f->result)
+      atomic_store_explicit(&f->durable_epoch, f->root->epoch, memory_order_release);
     f->mirroring = true;
     write_slot(f, root_mirror_of_epoch(f->root->epoch), 0, &f->mirror_io, mirror_written);
   }

@@ -50,6 +50,7 @@ struct flusher {
   bool root_waits;   /* for that */
   void *root_buf;    /* one slot, block-aligned, in registered memory if there is some */
   struct root *root; /* the last durable one */
+  _Atomic uint64_t durable_epoch; /* of the last one that all shards got into; any thread reads it */
   struct root *next;
   uint32_t pending;
   uint64_t epoch;  /* of the running flush */

@@ -185,6 +185,7 @@ static void destroy(struct store *store) {
   }
   free(store->cores);
   if (store->arena) arena_destroy(store->arena);
+  catalog_finish(&store->catalog);
   layout_close(store->layout);
   free(store->plan);
   pthread_mutex_destroy(&store->lock);
@@ -279,6 +280,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
   store->logger = config->logger;
   store->clock = config->clock ? *config->clock : clock_monotonic;
   store->layout = config->layout;
+  catalog_init(&store->catalog, store);
   pthread_mutex_init(&store->lock, NULL);
   pthread_mutex_init(&store->post_lock, NULL);
   damage_log_init(&store->damage, &config->damage, &config->logger);
@@ -295,8 +297,11 @@ int store_open(struct store **out, const char *where, const struct store_config 
     return r;
   }
   if (!config->read_only) r = run_flush(store);
-  if (r) {
+  if (r)
     log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));
+  else
+    r = catalog_load(&store->catalog, store->control);
+  if (r) {
     quiesce(store);
     stop_cores(store);
     if (config->layout) store->layout = NULL;
@@ -314,7 +319,8 @@ int store_close(struct store *store, bool flush) {
   for (uint32_t i = 0; i < PORTS_MAX; i++)
     if (store->ports[i] && store->ports[i]->open && store->ports[i] != store->control)
       return -EBUSY;
-  int r = 0;
+  int r = catalog_close(&store->catalog, store->control, !flush);
+  if (r) return r;
   quiesce(store);
   if (flush && !store->config.read_only) r = run_flush(store);
   stop_cores(store);

@@ -11,6 +11,7 @@
 #include "runtime/layout.h"
 #include "runtime/port.h"
 #include "runtime/topology.h"
+#include "runtime/volumes.h"
 
 #define STORE_RANGES_MAX 16 /* registered memory: the arena and 15 of the caller's */
 
@@ -65,11 +66,12 @@ struct store {
   struct range ranges[STORE_RANGES_MAX];
   int open_status;
   struct damage_log damage;
+  struct catalog catalog; /* has a lock of its own */
 };
 
 int store_open(struct store **store, const char *where, const struct store_config *config);
 /* flush: false as after a crash. The result of the last flush; the store is gone. -EBUSY: ports
- * are open, nothing happened. */
+ * or blocks are open, nothing happened. */
 int store_close(struct store *store, bool flush);
 bool store_dirty(const struct store *store);
 /* From a core's thread: starts the core and reports; 0 when all cores have started. */

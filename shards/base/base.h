@@ -51,6 +51,10 @@ static inline uint64_t hash_id(struct blob_id id, const uint64_t key[2]) {
 static inline uint32_t shard_of_hash(uint64_t hash, uint32_t shard_count) {
   return (uint32_t)(((hash >> 32) * shard_count) >> 32);
 }
+/* An op for whatever shard: routing goes by hash alone. */
+static inline uint64_t hash_of_shard(uint32_t shard, uint32_t shard_count) {
+  return div_up((uint64_t)shard << 32, shard_count) << 32;
+}
 
 /* Where messages for the operator go. level as enum sr_log_level: 0 error, 1 warning,
  * 2 info. One line, no newline. Any thread may call. */

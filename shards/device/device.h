@@ -113,6 +113,7 @@ struct device_ops {
   /* On the thread that will use it. uring: -EPERM, -ENOSYS etc. when refused. */
   int (*create)(struct device **d, const struct device_options *options);
   void (*destroy)(struct device *d);
+  /* NULL: detaches; nothing is in flight there. */
   int (*attach)(struct device *d, uint16_t slot, struct backing *b);
   /* At most 16 ranges; index 0..15. -ENOMEM: refused, I/O works without. An io whose buffer
    * lies in a registered range uses it by itself. */

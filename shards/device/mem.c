@@ -143,7 +143,7 @@ static void instant_stats(const struct device *d, struct device_stats *stats) {
 }
 
 static int mem_attach(struct device *d, uint16_t slot, struct backing *b) {
-  return b->memory ? instant_attach(d, slot, b) : -EINVAL;
+  return !b || b->memory ? instant_attach(d, slot, b) : -EINVAL;
 }
 static int mem_create(struct device **d, const struct device_options *options) {
   return instant_create(d, options, &device_mem);

@@ -191,8 +191,8 @@ static void pool_wake(struct device *d) { waker_raise(&pool_of(d)->waker); }
 
 static int pool_attach(struct device *d, uint16_t slot, struct backing *b) {
   struct pool *p = pool_of(d);
-  if (slot >= p->file_count || b->fd < 0) return -EINVAL;
-  p->files[slot] = b->fd;
+  if (slot >= p->file_count || (b && b->fd < 0)) return -EINVAL;
+  p->files[slot] = b ? b->fd : -1;
   return 0;
 }
 

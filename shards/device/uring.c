@@ -334,14 +334,15 @@ static void uring_sleep(struct device *d, int64_t timeout_ns) {
 
 static int uring_attach(struct device *d, uint16_t slot, struct backing *b) {
   struct uring *u = uring_of(d);
-  if (slot >= u->file_count || b->fd < 0) return -EINVAL;
+  if (slot >= u->file_count || (b && b->fd < 0)) return -EINVAL;
+  int fd = b ? b->fd : -1;
   if (!u->stats.files_registered) {
-    u->files[slot] = b->fd;
+    u->files[slot] = fd;
     return 0;
   }
-  int rc = io_uring_register_files_update(&u->ring, slot, &b->fd, 1);
+  int rc = io_uring_register_files_update(&u->ring, slot, &fd, 1);
   if (rc < 0) return rc;
-  u->files[slot] = slot;
+  u->files[slot] = b ? slot : -1;
   return 0;
 }
 

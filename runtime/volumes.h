@@ -1,0 +1,148 @@
+/* volumes.h - the catalog: all volumes of a store in memory, by name and by id, with who lies on
+ * whom; and what changes them.
+ *
+ * Everything with a name is a volume. A snapshot is a volume that is sealed: its top layer never
+ * changes again. A volume that lies on a snapshot (its parent) has a top layer of its own, and
+ * below it the snapshot's. A snapshot is made by giving the volume a new layer: the snapshot keeps
+ * the old one. A removed snapshot that something lies on stays without a name until its last child
+ * has gone.
+ *
+ * On disk a volume is a record (volume_record.h) in its first shard; the shards' maps name layers
+ * only. A layer that no record names is what a crash has left of a removal: dropped at open.
+ *
+ * Threads. Calls come from threads of ports that belong to no core; they take the catalog's lock
+ * and run what concerns shards on their cores, waiting. Cores never take the lock. What takes long
+ * (flatten, diff) holds `pins` instead. Ids, of volumes and layers from one counter, are never used
+ * twice while the store is open, and never one that a shard still has something of.
+ *
+ *   volumes.c         the catalog itself: tree, table, loading
+ *   volume_change.c   changes of records: room, the gate, epochs; jobs in the background
+ *   volume_life.c     create, clone, snapshot, remove, rename, roll back
+ *   volume_size.c     resize, flatten, limits
+ *   volume_open.c     handles of volumes and files
+ *   volume_look.c     stat, list, diff */
+#ifndef RUNTIME_VOLUMES_H
+#define RUNTIME_VOLUMES_H
+
+#include "runtime/block.h"
+#include "runtime/core.h"
+#include "runtime/volume_record.h"
+
+struct disk_group { /* of limits; stays until the store closes */
+  struct disk_group *next;
+  uint64_t id; /* low half of its record's key; 0: it has none */
+  uint32_t members;
+  struct limit limit;
+  char name[VOLUME_GROUP_MAX + 1];
+};
+
+struct disk_open; /* volume_open.c: the shards' parts and the handles */
+
+/* A volume in the catalog. Nothing of it changes but under the lock. */
+struct disk {
+  struct disk *left, *right; /* the tree by name; nameless ones are not in it */
+  struct disk *next;         /* the table by id */
+  struct disk *parent;       /* the snapshot that it lies on */
+  uint64_t id, layer, size_bytes;
+  uint64_t epoch;         /* made or changed when this root was the last one; 0: long ago */
+  uint64_t foreign_epoch; /* the same of a change of what lies on it in other shards */
+  uint32_t shard, children, pins;
+  uint8_t block_shift, stripe_shift;
+  bool sealed;
+  bool changing; /* a long change is under way: no other one */
+  struct disk_open *open;
+  struct disk_group *group;
+  struct limit *limit; /* NULL: none of its own, and no group */
+  char *name;          /* NULL: nameless */
+};
+static inline bool disk_striped(const struct disk *d) { return d->stripe_shift != 0; }
+/* Its layers lie in shards [disk_first(), disk_end()). */
+static inline uint32_t disk_first(const struct disk *d) { return d->shard; }
+static inline uint32_t disk_end(const struct disk *d, uint32_t shard_count) {
+  return disk_striped(d) ? shard_count : d->shard + 1;
+}
+
+#define BLOCK_FILES_MAX 64u
+struct block_file;
+
+struct catalog {
+  struct store *store;
+  pthread_mutex_t lock;
+  struct disk *tree, **table;
+  uint32_t table_size; /* a power of two; 0: none yet */
+  uint32_t count;
+  uint64_t next_id;
+  struct disk_group *groups;
+  struct limit limit; /* of the store */
+  uint32_t *placed;   /* [shard_count], with the next: made with the first volume */
+  uint64_t *free_blocks;
+  uint32_t placements; /* since free_blocks was read */
+  struct block_file *files[BLOCK_FILES_MAX];
+  /* On core 0: */
+  struct peer peer; /* owns the jobs */
+  uint32_t jobs;
+};
+
+/* ---- Life: by store.c. After recovery and the first root; before the last flush. ------------- */
+
+void catalog_init(struct catalog *c, struct store *store);
+/* Reads all records and tells the shards what they say. -EBADMSG; -ENOMEM. */
+int catalog_load(struct catalog *c, struct port *port);
+/* -EBUSY: blocks are open (give_up: closes them). Waits for jobs. */
+int catalog_close(struct catalog *c, struct port *port, bool give_up);
+void catalog_finish(struct catalog *c);
+
+/* ---- Calls: errors as shardring.h says. --------------------------------------------------------
+ */
+
+struct volume_spec {
+  uint64_t size_bytes;
+  uint32_t block_bytes, stripe_bytes; /* stripe 0: on one shard */
+  bool on_shard;
+  uint32_t shard;
+};
+int catalog_create(struct port *port, const char *name, const struct volume_spec *spec);
+int catalog_clone(struct port *port, const char *snapshot, const char *name,
+                  const struct volume_spec *spec);
+int catalog_snapshot(struct port *port, const char *name, const char *snapshot);
+int catalog_remove(struct port *port, const char *name);
+int catalog_rename(struct port *port, const char *name, const char *new_name);
+int catalog_rollback(struct port *port, const char *name, const char *snapshot);
+int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, bool force);
+int catalog_flatten(struct port *port, const char *name);
+
+struct volume_info {
+  uint64_t id, parent_id, size_bytes, used_bytes, shared_bytes;
+  uint32_t block_bytes, stripe_bytes, shard, depth, children, openers;
+  bool sealed, open_for_writing;
+  char name[VOLUME_NAME_MAX + 1];
+  char group[VOLUME_GROUP_MAX + 1];
+};
+int catalog_stat(struct port *port, const char *name, struct volume_info *info);
+/* Up to max of them, each given to fn (which must not call back), from the first name after
+ * `after`. How many. */
+int catalog_list(struct port *port, const char *after, uint32_t max,
+                 void (*fn)(void *arg, uint32_t i, const struct volume_info *info), void *arg);
+struct volume_range {
+  uint64_t offset_bytes, bytes;
+  bool zeros;
+};
+int catalog_diff(struct port *port, const char *from, const char *to,
+                 int (*fn)(void *arg, const struct volume_range *range), void *arg);
+
+/* group: NULL or "": of none. */
+int catalog_volume_limit(struct port *port, const char *name, const struct limit_params *limits,
+                         const char *group);
+int catalog_group_limit(struct port *port, const char *group, const struct limit_params *limits);
+int catalog_store_limit(struct port *port, const struct limit_params *limits);
+int catalog_volume_limits(struct port *port, const char *name, struct limit_params *limits,
+                          char group[VOLUME_GROUP_MAX + 1]);
+
+int catalog_open_volume(struct port *port, const char *name, bool read_only, bool share,
+                        struct block **block);
+/* shard: UINT32_MAX: any. */
+int catalog_open_file(struct port *port, const char *file, bool read_only, uint32_t block_bytes,
+                      uint32_t shard, struct block **block);
+int catalog_close_block(struct port *port, struct block *block);
+
+#endif

@@ -1,0 +1,127 @@
+/* volumes_internal.h - what the files of the catalog share. Not for other modules. Under the
+ * catalog's lock, on the thread of the port, unless said otherwise. */
+#ifndef RUNTIME_VOLUMES_INTERNAL_H
+#define RUNTIME_VOLUMES_INTERNAL_H
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/store.h"
+
+/* ---- volumes.c --------------------------------------------------------------------------------
+ */
+
+/* Locks. -EROFS: writing, and the store is read-only. */
+int catalog_enter(struct port *port, bool writing, struct catalog **c);
+static inline int catalog_leave(struct catalog *c, int result) {
+  pthread_mutex_unlock(&c->lock);
+  return result;
+}
+/* By name or "#id"; -ENOENT, and what volume_name_check() says. */
+int catalog_find(const struct catalog *c, const char *name, struct disk **disk);
+struct disk *catalog_find_id(const struct catalog *c, uint64_t id);
+/* A new name: well-formed and free. */
+int catalog_check_name(const struct catalog *c, const char *name);
+/* The first one after a name in alphabetical order. */
+struct disk *catalog_after(const struct catalog *c, const char *name);
+/* Memory for a volume with this name (NULL: none) that is not in the catalog yet. */
+struct disk *disk_create(const char *name);
+void disk_destroy(struct disk *d);
+/* Into table and tree; -ENOMEM from the first call alone. */
+int catalog_reserve(struct catalog *c, uint32_t more);
+void catalog_add(struct catalog *c, struct disk *d);
+void catalog_take(struct catalog *c, struct disk *d);
+/* Under another name: name is a malloc'd string that is taken over, NULL: none from now on. */
+void catalog_set_name(struct catalog *c, struct disk *d, char *name);
+struct disk_group *catalog_group(struct catalog *c, const char *name, bool make);
+/* What its record says. */
+void disk_record(const struct disk *d, struct volume_record *r);
+
+/* ---- volume_change.c: changes of records -------------------------------------------------------
+ */
+
+#define NO_SHARD   UINT32_MAX
+#define ALL_SHARDS (UINT32_MAX - 1)
+
+struct record_put {
+  struct blob_id key;
+  uint32_t bytes; /* 0: removal */
+  uint8_t data[VOLUME_RECORD_MAX];
+};
+/* One or two records of one shard, `home`, that change together. `with`: a shard (ALL_SHARDS: every
+ * one) that none of them must do without, after a crash: so the change is made inside the gate of
+ * the batches (batch.h), and in all these shards counts by a root alone. They get a mark for that,
+ * the removal of a record that is never there, since what a shard does not change is not
+ * committed. */
+struct change {
+  struct port *port;
+  uint32_t home, with;
+  uint32_t put_count;
+  struct record_put puts[2];
+  /* Made before, if layer is not 0: in all shards of a striped volume, else in `home`. */
+  uint64_t layer;
+  struct layer_below below; /* shard: of a striped one each shard's own */
+  bool striped;
+};
+void change_init(struct change *ch, struct port *port, uint32_t home, uint32_t with);
+void change_put(struct change *ch, const struct volume_record *r);
+void change_remove(struct change *ch, uint64_t id);
+void change_layer(struct change *ch, const struct disk *of, uint64_t layer,
+                  const struct disk *below);
+/* Room for it, and the layer; then exactly one of the other two. Waits for flushes if the logs are
+ * full. -ENOSPC, -EIO, -ENOMEM. */
+int change_reserve(struct change *ch);
+void change_apply(struct change *ch);
+void change_cancel(struct change *ch);
+/* Both. */
+int change_run(struct change *ch);
+
+/* The last durable root; and whether what was made when that was `epoch` survives any crash. */
+uint64_t epoch_now(const struct store *s);
+bool epoch_durable(const struct store *s, uint64_t epoch);
+
+/* Drops a layer of shards [first, end) in the background; wait: until it is done. sealed: others
+ * may have read through it. Failures are logged. */
+void job_drop(struct port *port, uint64_t layer, uint32_t first, uint32_t end, bool sealed,
+              bool wait);
+
+/* ---- Calls on cores -----------------------------------------------------------------------------
+ */
+
+/* Runs one op in a shard, and waits; its result. */
+int64_t run_in_shard(struct port *port, uint32_t shard, struct shard_op *op);
+/* Runs fn for each shard [first, end) on its core, until one fails. */
+typedef int shard_call_fn(struct core *core, uint32_t shard, void *arg);
+int call_shards(struct port *port, uint32_t first, uint32_t end, shard_call_fn *fn, void *arg);
+
+/* ---- volume_open.c
+ * ------------------------------------------------------------------------------- */
+
+struct disk_open {
+  uint32_t openers, writers;
+  struct block *handles;
+  struct volume *parts[]; /* one, or [shard_count] */
+};
+static inline uint32_t disk_part_count(const struct disk *d, uint32_t shard_count) {
+  return disk_striped(d) ? shard_count : 1;
+}
+/* Opens the parts if they are not (counts as an opener that has no handle). */
+int disk_hold(struct port *port, struct disk *d);
+int disk_release(struct port *port, struct disk *d);
+/* Closes all handles, as far as nothing is in flight. */
+void catalog_abandon_blocks(struct catalog *c, struct port *port);
+/* Of an open volume: OP_FREEZE on all parts or none; OP_THAW. Nothing if it is not open. */
+int disk_freeze(struct port *port, struct disk *d);
+void disk_thaw(struct port *port, struct disk *d);
+/* Of a frozen volume: another top layer on all parts, or the old one on all. */
+int disk_set_layer(struct port *port, struct disk *d, uint64_t layer);
+
+/* ---- volume_life.c
+ * ------------------------------------------------------------------------------- */
+
+/* d no longer lies on its parent: nameless ones that nothing lies on any more go, from there on
+ * down. */
+void release_parent(struct port *port, struct disk *d);
+
+#endif
