@@ -143,6 +143,7 @@ static int claim_leaf(void *arg, struct layer *layer, uint64_t leaf,
                       const struct cluster clusters[LEAF_CLUSTERS]) {
   struct claims *c = arg;
   struct space *s = c->m->space;
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) space_claim_prefetch(s, clusters[i].place);
   for (uint32_t i = 0, n; i < LEAF_CLUSTERS; i += n) {
     n = 1;
     if (!clusters[i].place) continue;

@@ -81,9 +81,13 @@ int space_grow(struct space *s, uint64_t blocks) {
 
 int space_claim(struct space *s, uint64_t block, uint64_t blocks) {
   if (block > s->sets.used.bits || blocks > s->sets.used.bits - block) return -ERANGE;
-  if (block_set_clear_run(&s->sets.used, block, blocks) < blocks) return -EEXIST;
+  if (!block_set_is_clear(&s->sets.used, block, blocks)) return -EEXIST;
   block_set_add(&s->sets.used, block, blocks);
   return 0;
+}
+
+void space_claim_prefetch(const struct space *s, uint64_t block) {
+  block_set_prefetch(&s->sets.used, block);
 }
 
 void space_unclaim(struct space *s, uint64_t block, uint64_t blocks) {

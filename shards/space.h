@@ -27,6 +27,8 @@ int space_grow(struct space *s, uint64_t blocks);
 
 /* Recovery: marks as used; -EEXIST if any block of it already is, -ERANGE out of the region. */
 int space_claim(struct space *s, uint64_t block, uint64_t blocks);
+/* A hint to the caches: a claim there follows. */
+void space_claim_prefetch(const struct space *s, uint64_t block);
 /* Recovery: undoes a claim at once, without the sets. */
 void space_unclaim(struct space *s, uint64_t block, uint64_t blocks);
 

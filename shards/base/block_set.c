@@ -207,6 +207,15 @@ uint64_t block_set_next_clear_run(const struct block_set *set, uint64_t from, ui
   return BLOCK_SET_NONE;
 }
 
+bool block_set_is_clear(const struct block_set *set, uint64_t first, uint64_t n) {
+  if (n == 0) return true;
+  check(first < set->bits && n <= set->bits - first);
+  uint64_t last = first + n - 1, found = 0;
+  for (uint64_t i = first >> 6; i <= last >> 6 && !found; i++)
+    found = set->any[0][i] & mask_of(i, first, last);
+  return found == 0;
+}
+
 uint64_t block_set_clear_run(const struct block_set *set, uint64_t from, uint64_t max) {
   if (from >= set->bits) return 0;
   uint64_t end = min_u64(block_set_next(set, from), set->bits);

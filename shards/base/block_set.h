@@ -54,6 +54,11 @@ uint64_t block_set_next_empty(const struct block_set *set, uint64_t from);
 /* Where the first run of at least min (1 to 64) non-members begins, at or after from. Skips words
  * that members fill by the summaries, others at a nanosecond or two each. */
 uint64_t block_set_next_clear_run(const struct block_set *set, uint64_t from, uint64_t min);
+/* True if none of [first, first + n) is a member. Looks at these words alone. */
+bool block_set_is_clear(const struct block_set *set, uint64_t first, uint64_t n);
+static inline void block_set_prefetch(const struct block_set *set, uint64_t bit) {
+  if (bit < set->bits) __builtin_prefetch(&set->any[0][bit >> 6], 1);
+}
 /* How many non-members follow each other from `from` on, at most max. */
 uint64_t block_set_clear_run(const struct block_set *set, uint64_t from, uint64_t max);
 /* Highest member + 1; 0 if there is none. */
