@@ -303,6 +303,15 @@ void volume_submit(struct shard *s, struct shard_op *op) {
   enter(s, v, op);
 }
 
+void volume_submit_own(struct shard *s, struct shard_op *op) {
+  struct volume *v = volume_args(op)->volume;
+  s->ops++;
+  if (v->frozen)
+    op_list_push(&v->held, op);
+  else
+    enter(s, v, op);
+}
+
 void volume_prefetch(const struct shard_op *op) {
   const struct volume *v = ((const struct volume_args *)&op->id)->volume;
   if (!op_is_of_volume(op) || !v->top) return;
@@ -367,7 +376,12 @@ static void thaw(struct shard *s, struct shard_op *op) {
   struct op_list held = v->held;
   if (!v->frozen) v->held = (struct op_list){0};
   op_complete(s, op, 0);
-  for (struct shard_op *next; !v->frozen && (next = op_list_pop(&held));) volume_submit(s, next);
+  for (struct shard_op *next; !v->frozen && (next = op_list_pop(&held));) {
+    if (next->kind == OP_PROMOTE)
+      enter(s, v, next); /* it was looked at when it came */
+    else
+      volume_submit(s, next);
+  }
 }
 
 static void resolve(struct shard *s, struct shard_op *op) {

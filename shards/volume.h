@@ -85,9 +85,12 @@ uint64_t shard_next_orphan(const struct shard *shard, uint64_t after);
  * is in flight. Until OP_THAW. Nests. */
 /* OP_LAYER_DROP: gives back everything that layer op->offset holds, leaf by leaf, beside
  * requests, then forgets the layer. No volume has it open, no layer lies on it. -EIO, -EROFS. */
-/* OP_LAYER_MERGE: moves what layer op->offset has and the one above it (op->bytes) has not into the
- * latter, which must be the only one that lies on it and in the same shard; then forgets it and
- * the one above lies on what it lay on. Beside requests of volumes that read through them. */
+/* OP_LAYER_MERGE: volume_args(op)->volume is the part of a volume whose top layer (sealed or not)
+ * is the only one that lies on layer op->offset of this shard. What that has and the upper one has
+ * not moves up, beside requests; its other space is given back. Afterwards it is empty, and the
+ * owner says so in the records: freeze, shard_layer_set() of the upper one with what the merged one
+ * lay on, shard_volume_set_layer(), thaw, then OP_LAYER_DROP of the empty one. A crash in between
+ * leaves a merge to be done again. Meanwhile the volume must stay open. -EINVAL; -ENOSPC; -EIO. */
 /* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
  * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
  */

@@ -169,6 +169,9 @@ void volume_prefetch(const struct shard_op *op);
 int volumes_create(struct shard *s);
 void volumes_destroy(struct shard *s);
 void volume_submit(struct shard *s, struct shard_op *op);
+/* The shard's own op, which may write to sealed layers: what it does changes nothing that reads
+ * see. */
+void volume_submit_own(struct shard *s, struct shard_op *op);
 void volume_control(struct shard *s, struct shard_op *op);
 /* Starts, or goes on with, an op that waited (for room, a vio, a leaf of a view). */
 enum start volume_start(struct shard *s, struct shard_op *op);
@@ -223,5 +226,6 @@ bool jobs_tick(struct shard *s);
 
 /* volume_merge.c: one step of an OP_LAYER_MERGE. -EINPROGRESS: go on at once. -EAGAIN: later. */
 int merge_some(struct shard *s, struct shard_op *op);
+void merge_answered(struct shard_op *op); /* an OP_VIEWS_DROP that it asked for */
 
 #endif

@@ -72,6 +72,10 @@ static void begin_fetch(struct fetch *f) {
 
 /* The reads of the views are forgotten while a question is on its way: it is asked again. */
 void shard_answered(struct shard_op *op) {
+  if (op->kind == OP_VIEWS_DROP) {
+    merge_answered(op);
+    return;
+  }
   struct fetch *f = container_of(op, struct fetch, op);
   struct shard *s = f->shard;
   if (f->version != f->lower->version) {

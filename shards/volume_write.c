@@ -138,8 +138,14 @@ static enum start first_start(struct shard *s, struct volume *v, struct shard_op
     volume_complete(s, op, r);
     return STARTED;
   }
+  uint32_t blocks = (uint32_t)(op->bytes >> BLOCK_SHIFT);
   p.block += (uint32_t)first_block(op) & (CLUSTER_BLOCKS - 1);
-  v->stats.first_writes += op->bytes >> BLOCK_SHIFT;
+  if (!fits_one_io(s, v, &p, blocks)) { /* it lies across segments of the region */
+    manifest_cancel_map(s->manifest, 1);
+    layer_unpin_leaf(manifest_map(s->manifest), v->top, first_block(op) >> LEAF_BLOCK_SHIFT);
+    return vio_start(s, op);
+  }
+  v->stats.first_writes += blocks;
   launch(s, v, op, &p, first_done);
   return STARTED;
 }
@@ -155,9 +161,7 @@ enum start volume_write_start(struct shard *s, struct shard_op *op) {
     return STARTED;
   }
   uint32_t in = (uint32_t)first_block(op) & (CLUSTER_BLOCKS - 1);
-  /* Clusters never lie across segments of the region, or the general path has to cut them. */
-  if (in + blocks <= CLUSTER_BLOCKS && s->region->segment_count == 1) return first_start(s, v, op);
-  return vio_start(s, op);
+  return in + blocks <= CLUSTER_BLOCKS ? first_start(s, v, op) : vio_start(s, op);
 }
 
 /* ---- Chunks: prepare
