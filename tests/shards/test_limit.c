@@ -116,6 +116,21 @@ static void spends_bursts_once(void **state) {
   assert_in_range(due, now + SECOND / 2 - 100, now + SECOND / 2);
 }
 
+/* Rounding takes away none, and adds none where the cut of 1 ns each does not sum up to one. */
+static void holds_exactly_its_size(void **state) {
+  (void)state;
+  for (uint64_t size = 1; size < 1500; size++) {
+    for (uint64_t refill_ms = 1; refill_ms <= 10000; refill_ms *= 10) {
+      struct limit l;
+      struct limit_params p = ops_params(size, 0, refill_ms);
+      uint64_t due;
+      limit_init(&l, &p, NULL, START);
+      uint64_t count = take_all(&l, START, 0, UINT64_MAX, &due);
+      assert_in_range(count, size, size * size < refill_ms * MS ? size : size * 1002 / 1000);
+    }
+  }
+}
+
 /* What is larger than the bucket waits until it is full, and leaves a debt. */
 static void lets_large_ones_through(void **state) {
   (void)state;
@@ -138,7 +153,7 @@ static void lets_large_ones_through(void **state) {
     assert_true(next >= due);
     due = next;
   }
-  assert_int_equal(due, UINT64_MAX - 0);
+  assert_int_equal(due, UINT64_MAX);
 }
 
 static void takes_both_buckets(void **state) {
@@ -350,6 +365,7 @@ int main(void) {
       cmocka_unit_test(checks_parameters),
       cmocka_unit_test(keeps_the_rate),
       cmocka_unit_test(spends_bursts_once),
+      cmocka_unit_test(holds_exactly_its_size),
       cmocka_unit_test(lets_large_ones_through),
       cmocka_unit_test(takes_both_buckets),
       cmocka_unit_test(does_not_drift_or_wrap),
