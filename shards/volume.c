@@ -88,6 +88,10 @@ int shard_volume_set_layer(struct shard *s, struct volume *v, uint64_t layer, bo
   return r;
 }
 
+void shard_volume_note_changes(struct shard *s, struct volume *v) {
+  v->sequence = manifest_last_change(s->manifest);
+}
+
 void shard_volume_stats(const struct volume *v, struct volume_stats *stats) { *stats = v->stats; }
 
 /* ---- Layers ------------------------------------------------------------------------------- */
@@ -271,6 +275,7 @@ void volume_run(struct shard *s, struct shard_op *op) {
 /* Admitted by the gate. */
 static void launch(struct shard *s, struct shard_op *op, uint64_t now_ns) {
   if (unlikely(gate_measures(&s->volumes->gate))) op->checksum = (uint32_t)now_ns | 1;
+  count(volume_args(op)->volume, op);
   volume_run(s, op);
 }
 
@@ -299,7 +304,6 @@ void volume_submit(struct shard *s, struct shard_op *op) {
     op_list_push(&v->held, op);
     return;
   }
-  count(v, op);
   enter(s, v, op);
 }
 
@@ -360,9 +364,19 @@ void volume_complete(struct shard *s, struct shard_op *op, int64_t result) {
 /* ---- Control ----------------------------------------------------------------------------------
  */
 
+/* Ops that wait at the gate have not begun: a limit must not hold up who freezes. */
+static void hold_waiting(struct shard *s, struct volume *v) {
+  struct shard_op *op = gate_queue_cancel(&s->volumes->gate, &v->queue), *next;
+  for (; op; op = next) {
+    next = op->next;
+    v->in_flight--;
+    op_list_push(&v->held, op);
+  }
+}
+
 static void freeze(struct shard *s, struct shard_op *op) {
   struct volume *v = volume_args(op)->volume;
-  v->frozen++;
+  if (!v->frozen++) hold_waiting(s, v);
   if (v->in_flight == 0)
     op_complete(s, op, 0);
   else

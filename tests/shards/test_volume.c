@@ -573,6 +573,39 @@ static void first_write_to_a_clone(void **state) {
   rig_close(&r);
 }
 
+/* Requests that wait for tokens have not begun: who freezes the volume does not wait for them. */
+static void a_limit_holds_up_no_snapshot(void **state) {
+  (void)state;
+  struct rig r;
+  rig_open(&r, 64 << 20, 10);
+  struct disk d = disk_open(&r, 1, nothing, NULL);
+  struct limit limit;
+  const struct limit_params slow = {.ops = {.size = 1, .refill_time_ms = LIMIT_REFILL_MS_MAX}};
+  limit_init(&limit, &slow, NULL, clock_now_ns(&r.config.manifest.clock));
+  shard_volume_set_limit(r.shard, d.volume, &limit);
+  struct shard_op *ops[4];
+  char *buf = rig_data(4 * 4096, 1);
+  for (uint32_t i = 0; i < 4; i++) {
+    ops[i] = volume_op(&r, &d, OP_WRITE, i * 4096, 4096);
+    ops[i]->buf = buf + i * 4096;
+    rig_submit(&r, ops[i]);
+  }
+  assert_int_equal(rig_wait(&r, ops[0]), 4096);
+  control(&r, &d, OP_FREEZE);
+  control(&r, &d, OP_THAW);
+  for (uint32_t i = 1; i < 4; i++) assert_false(rig_done(ops[i]));
+  limit_set(&limit, NULL, clock_now_ns(&r.config.manifest.clock));
+  shard_limits_changed(r.shard);
+  for (uint32_t i = 1; i < 4; i++) assert_int_equal(rig_wait(&r, ops[i]), 4096);
+  struct volume_stats stats;
+  shard_volume_stats(d.volume, &stats);
+  assert_int_equal(stats.writes, 4);
+  for (uint32_t i = 0; i < 4; i++) free(ops[i]);
+  free(buf);
+  disk_close(&r, &d);
+  rig_close(&r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(requests_in_any_order_and_size),
@@ -585,6 +618,7 @@ int main(void) {
       cmocka_unit_test(a_full_store),
       cmocka_unit_test(failed_writes),
       cmocka_unit_test(first_write_to_a_clone),
+      cmocka_unit_test(a_limit_holds_up_no_snapshot),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
