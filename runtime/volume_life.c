@@ -164,6 +164,7 @@ static int seal(struct port *port, struct disk *d, struct change *ch) {
   int r = disk_freeze(port, d);
   if (!r) r = disk_set_layer(port, d, ch->layer);
   if (!r) change_apply(ch);
+  if (!r) disk_note_changes(port, d);
   disk_thaw(port, d);
   return r;
 }
@@ -336,6 +337,7 @@ static int rename_volume(struct port *port, const char *name, const char *new_na
     free(copy);
   else
     catalog_set_name(c, d, copy);
+  if (!r) disk_note_changes(port, d);
   return r;
 }
 

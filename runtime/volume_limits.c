@@ -77,6 +77,7 @@ static int limit_volume(struct port *port, struct disk *d, const struct limit_pa
     if (made) free(node);
     return r;
   }
+  disk_note_changes(port, d);
   move_to_group(d, g);
   if (made) {
     tell_parts(port, d, node);

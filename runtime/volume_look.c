@@ -1,5 +1,4 @@
-/* volume_look.c - stat, list, diff. Stat and list under the catalog's lock; a diff pins its two
- * volumes and lets go of it. */
+/* volume_look.c - stat and list. Under the catalog's lock. */
 #include <stdio.h>
 
 #include "runtime/volumes_internal.h"
@@ -88,10 +87,4 @@ int catalog_list(struct port *port, const char *after, uint32_t max,
     }
   } while (!r && n && done < max);
   return catalog_leave(c, r ? r : (int)done);
-}
-
-int catalog_diff(struct port *port, const char *from, const char *to,
-                 int (*fn)(void *arg, const struct volume_range *range), void *arg) {
-  (void)port, (void)from, (void)to, (void)fn, (void)arg;
-  return -ENOSYS;
 }

@@ -17,9 +17,9 @@ struct opening {
 
 static uint32_t part_of(const struct disk *d, uint32_t shard) { return shard - disk_first(d); }
 
-static uint64_t part_bytes(const struct disk *d, uint32_t count, uint32_t part) {
+uint64_t disk_part_bytes(const struct disk *d, uint32_t count, uint32_t part, uint64_t size) {
   const struct block shape = {.stripe_shift = d->stripe_shift, .part_count = count};
-  return block_part_bytes(&shape, d->size_bytes, part);
+  return block_part_bytes(&shape, size, part);
 }
 
 static int open_part(struct core *core, uint32_t shard, void *arg) {
@@ -28,7 +28,8 @@ static int open_part(struct core *core, uint32_t shard, void *arg) {
   struct volume **part = &o->parts[part_of(d, shard)];
   struct volume_config config = {.layer = d->layer,
                                  .read_only = d->sealed || o->read_only,
-                                 .size_bytes = part_bytes(d, o->count, part_of(d, shard)),
+                                 .size_bytes =
+                                     disk_part_bytes(d, o->count, part_of(d, shard), d->size_bytes),
                                  .block_bytes = 1u << d->block_shift};
   if (*part) return 0;
   int r = shard_volume_open(core->shards[shard].shard, &config, part);
@@ -138,6 +139,40 @@ int disk_set_layer(struct port *port, struct disk *d, uint64_t layer) {
   s.layer = d->layer;
   check(call_shards(port, first, end, set_part_layer, &s) == 0);
   return r;
+}
+
+static int note_part(struct core *core, uint32_t shard, void *arg) {
+  const struct disk *d = arg;
+  shard_volume_note_changes(core->shards[shard].shard, d->open->parts[part_of(d, shard)]);
+  return 0;
+}
+
+void disk_note_changes(struct port *port, struct disk *d) {
+  if (d->open)
+    call_shards(port, disk_first(d), disk_end(d, port->store->shard_count), note_part, d);
+}
+
+struct sizing {
+  const struct disk *disk;
+  uint64_t size_bytes;
+};
+
+static int size_part(struct core *core, uint32_t shard, void *arg) {
+  const struct sizing *s = arg;
+  const struct disk *d = s->disk;
+  uint32_t count = disk_part_count(d, core->shard_count), part = part_of(d, shard);
+  shard_volume_resize(d->open->parts[part], disk_part_bytes(d, count, part, s->size_bytes));
+  return 0;
+}
+
+void disk_set_size(struct port *port, struct disk *d, uint64_t size_bytes) {
+  struct sizing s = {d, size_bytes};
+  call_shards(port, disk_first(d), disk_end(d, port->store->shard_count), size_part, &s);
+}
+
+void disk_show_size(struct disk *d, uint64_t size_bytes) {
+  for (struct block *b = d->open->handles; b; b = b->next)
+    atomic_store_explicit(&b->size_bytes, size_bytes, memory_order_release);
 }
 
 /* ---- Handles of volumes

@@ -17,10 +17,13 @@
  *
  *   volumes.c         the catalog itself: tree, table, loading
  *   volume_change.c   changes of records: room, the gate, epochs; jobs in the background
+ *   volume_load.c     what fills it at open
  *   volume_life.c     create, clone, snapshot, remove, rename, roll back
- *   volume_size.c     resize, flatten, limits
+ *   volume_size.c     resize, flatten
+ *   volume_limits.c   limits
  *   volume_open.c     handles of volumes and files
- *   volume_look.c     stat, list, diff */
+ *   volume_look.c     stat, list
+ *   volume_walk.c     where blocks lie; diff */
 #ifndef RUNTIME_VOLUMES_H
 #define RUNTIME_VOLUMES_H
 
@@ -77,6 +80,7 @@ struct catalog {
   uint32_t *placed;   /* [shard_count], with the next: made with the first volume */
   uint64_t *free_blocks;
   uint32_t placements; /* since free_blocks was read */
+  uint32_t walks;      /* that look at layers without the lock: none is merged */
   struct block_file *files[BLOCK_FILES_MAX];
   /* On core 0: */
   struct peer peer; /* owns the jobs */

@@ -114,8 +114,32 @@ void catalog_abandon_blocks(struct catalog *c, struct port *port);
 /* Of an open volume: OP_FREEZE on all parts or none; OP_THAW. Nothing if it is not open. */
 int disk_freeze(struct port *port, struct disk *d);
 void disk_thaw(struct port *port, struct disk *d);
+/* The next flush of the open volume covers what its record's shard has now. */
+void disk_note_changes(struct port *port, struct disk *d);
+/* Bytes of a part of d if it is so large. */
+uint64_t disk_part_bytes(const struct disk *d, uint32_t count, uint32_t part, uint64_t size_bytes);
+/* Of an open volume: what its parts take; what its handles say. */
+void disk_set_size(struct port *port, struct disk *d, uint64_t size_bytes);
+void disk_show_size(struct disk *d, uint64_t size_bytes);
 /* Of a frozen volume: another top layer on all parts, or the old one on all. */
 int disk_set_layer(struct port *port, struct disk *d, uint64_t layer);
+
+/* ---- volume_walk.c
+ * ------------------------------------------------------------------------------- */
+
+/* What lies where in one part of a volume, all layers together. Keeps no lock: the volume must be
+ * held by `pins` or `changing`, and layers by `walks`. */
+struct walk {
+  struct port *port;
+  uint32_t count;                 /* 0: of a volume that is not there */
+  struct layer_below *below;      /* one for each run of layers of one shard */
+  uint64_t next;                  /* the leaf after the last one resolved; UINT64_MAX: none */
+  struct resolve_request request; /* its result */
+};
+/* From d's own layer on, or (under) from its parent's. Under the lock. -ENOMEM. */
+int walk_init(struct walk *w, struct port *port, const struct disk *d, uint32_t part, bool under);
+void walk_finish(struct walk *w);
+int walk_resolve(struct walk *w, uint64_t leaf);
 
 /* ---- volume_life.c
  * ------------------------------------------------------------------------------- */

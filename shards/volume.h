@@ -63,6 +63,9 @@ void shard_volume_resize(struct volume *volume, uint64_t size_bytes);
 int shard_volume_set_layer(struct shard *shard, struct volume *volume, uint64_t layer,
                            bool read_only);
 
+/* All that has changed in this shard so far, records included, is to be durable with the volume's
+ * next flush. */
+void shard_volume_note_changes(struct shard *shard, struct volume *volume);
 /* From now on, until the next call; NULL: none. The old one is not in use any more on return. */
 void shard_volume_set_limit(struct shard *shard, struct volume *volume, struct limit *limit);
 /* The parameters of limits in use have changed: in every shard that has volumes under them. */
