@@ -112,3 +112,29 @@ int64_t sr_block_writev(struct sr_port *p, struct sr_block *block, const struct 
   struct sr_request r = {.op = SR_OP_WRITE, .flags = flags, .block = block, .offset = offset};
   return run_vector(p, &r, iov, iov_count);
 }
+
+/* ---- By the name of volumes
+ * ---------------------------------------------------------------------- */
+
+int64_t sr_volume_read(struct sr_port *p, struct sr_block *volume, void *buf, uint64_t offset,
+                       uint64_t bytes) {
+  return sr_block_read(p, volume, buf, offset, bytes);
+}
+int64_t sr_volume_write(struct sr_port *p, struct sr_block *volume, const void *buf,
+                        uint64_t offset, uint64_t bytes, uint32_t flags) {
+  return sr_block_write(p, volume, buf, offset, bytes, flags);
+}
+int64_t sr_volume_write_zeroes(struct sr_port *p, struct sr_block *volume, uint64_t offset,
+                               uint64_t bytes, uint32_t flags) {
+  return sr_block_write_zeroes(p, volume, offset, bytes, flags);
+}
+int64_t sr_volume_discard(struct sr_port *p, struct sr_block *volume, uint64_t offset,
+                          uint64_t bytes) {
+  return sr_block_discard(p, volume, offset, bytes);
+}
+int sr_volume_flush(struct sr_port *p, struct sr_block *volume) {
+  return sr_block_flush(p, volume);
+}
+int sr_volume_close(struct sr_port *p, struct sr_block *volume) {
+  return sr_block_close(p, volume);
+}

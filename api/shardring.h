@@ -533,6 +533,17 @@ int64_t sr_block_readv(struct sr_port *port, struct sr_block *block, const struc
                        uint32_t iov_count, uint64_t offset);
 int64_t sr_block_writev(struct sr_port *port, struct sr_block *block, const struct iovec *iov,
                         uint32_t iov_count, uint64_t offset, uint32_t flags);
+/* The same by the name of what a block most often is. */
+int64_t sr_volume_read(struct sr_port *port, struct sr_block *volume, void *buf, uint64_t offset,
+                       uint64_t bytes);
+int64_t sr_volume_write(struct sr_port *port, struct sr_block *volume, const void *buf,
+                        uint64_t offset, uint64_t bytes, uint32_t flags);
+int64_t sr_volume_write_zeroes(struct sr_port *port, struct sr_block *volume, uint64_t offset,
+                               uint64_t bytes, uint32_t flags);
+int64_t sr_volume_discard(struct sr_port *port, struct sr_block *volume, uint64_t offset,
+                          uint64_t bytes);
+int sr_volume_flush(struct sr_port *port, struct sr_block *volume);
+int sr_volume_close(struct sr_port *port, struct sr_block *volume);
 
 /* ---- Maintenance ------------------------------------------------------------------------ */
 
@@ -598,9 +609,9 @@ struct sr_core_stats {
   char ring_flags[96]; /* granted; refused ones with a leading '!' */
   bool buffers_registered, files_registered;
   uint64_t gets, puts, deletes, other_ops, read_bytes, write_bytes;
-  uint64_t block_reads, block_writes; /* of volumes and files; their bytes are in the above */
-  uint64_t hops_in, batches_in;               /* requests and batches that came through mailboxes */
-  uint64_t device_submits, device_ios;        /* system calls to submit, and I/Os submitted */
+  uint64_t block_reads, block_writes;  /* of volumes and files; their bytes are in the above */
+  uint64_t hops_in, batches_in;        /* requests and batches that came through mailboxes */
+  uint64_t device_submits, device_ios; /* system calls to submit, and I/Os submitted */
   uint64_t device_flushes, device_fua_writes; /* among these I/Os */
   uint64_t steps, idle_steps, sleeps, wakes_sent, wakes_received;
   uint64_t io_workers; /* io-wq threads of this process now, all cores together */
