@@ -176,9 +176,8 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
   uint64_t group_bytes = m->config.checkpoint_group_bytes;
   if (!group_bytes) group_bytes = GROUP_BYTES;
   c->first = m->next_partition;
-  while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes) {
-    bytes += partition_bytes(m, c->first + c->count++);
-  }
+  do bytes += partition_bytes(m, c->first + c->count++);
+  while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes);
   c->sequence = m->sequence;
   c->position = m->position; /* what is in buffers gets a place from here on */
   if (bytes == sizeof(struct disk_checkpoint)) return true;

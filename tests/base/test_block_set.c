@@ -25,6 +25,8 @@ static void compare_at(const struct block_set *set, const uint8_t *model, uint64
   uint64_t end = min_u64(model_next(model, at, 1), BITS);
   assert_int_equal(block_set_clear_run(set, at, BITS), end - at);
   assert_int_equal(block_set_clear_run(set, at, 5), min_u64(end - at, 5));
+  for (uint64_t n = 1; n <= 130 && n <= BITS - at; n += 43)
+    assert_int_equal(block_set_is_clear(set, at, n), end - at >= n);
 }
 
 static void compare_run(const struct block_set *set, const uint8_t *model, uint64_t from,

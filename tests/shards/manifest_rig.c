@@ -20,19 +20,27 @@ static void disk_take(struct device *d, struct io *io) {
   k->held[k->count++] = io;
 }
 
+static void disk_settle(struct mdisk *k, uint64_t block) {
+  memcpy(k->stable + block * BLOCK_BYTES, (char *)k->now->memory + block * BLOCK_BYTES,
+         BLOCK_BYTES);
+  k->unstable[block] = 0;
+}
+
+/* What a flush that runs will cover is about to be overwritten: there is one stable copy alone, so
+ * it counts from now on. */
+static void settle_before(struct mdisk *k, uint64_t block) {
+  for (uint32_t i = 0; k->unstable[block] && i < k->count; i++)
+    if (k->held[i]->op == IO_FLUSH && k->written[block] <= k->held_writes[i]) disk_settle(k, block);
+}
+
 static void disk_write(struct mdisk *k, const char *from, uint64_t block, uint64_t blocks) {
+  for (uint64_t b = block; b < block + blocks; b++) settle_before(k, b);
   memcpy((char *)k->now->memory + block * BLOCK_BYTES, from, blocks * BLOCK_BYTES);
   k->writes++;
   for (uint64_t b = block; b < block + blocks; b++) {
     k->unstable[b] = 1;
     k->written[b] = k->writes;
   }
-}
-
-static void disk_settle(struct mdisk *k, uint64_t block) {
-  memcpy(k->stable + block * BLOCK_BYTES, (char *)k->now->memory + block * BLOCK_BYTES,
-         BLOCK_BYTES);
-  k->unstable[block] = 0;
 }
 
 static bool fails(int *in) { return *in > 0 && --*in == 0; }
@@ -113,20 +121,31 @@ static uint64_t mix(uint32_t id, uint64_t version) {
   return version ? random_next(&x) : 0;
 }
 
-static void model_set(struct mrig *r, uint64_t sequence, uint32_t id, uint64_t version) {
-  assert_int_equal(sequence, r->next_sequence);
-  assert_true(sequence + 1 - r->first_sequence < MRIG_HISTORY);
-  r->digest ^= mix(id, r->state[id].version) ^ mix(id, version);
-  r->state[id].version = version;
+void mrig_changed(struct mrig *r, uint64_t ticket, uint64_t delta) {
+  assert_int_equal(ticket, r->next_sequence + r->notes);
+  assert_true(r->next_sequence + 1 - r->first_sequence < MRIG_HISTORY);
+  r->digest ^= delta;
   r->next_sequence++;
   r->digests[r->next_sequence - r->first_sequence] = r->digest;
   memcpy(r->states[r->next_sequence - r->first_sequence], r->state, sizeof r->state);
+}
+
+static void model_set(struct mrig *r, uint64_t ticket, uint32_t id, uint64_t version) {
+  uint64_t before = mix(id, r->state[id].version);
+  r->state[id].version = version;
+  mrig_changed(r, ticket, before ^ mix(id, version));
 }
 
 char *mrig_block(struct mrig *r, uint64_t block) {
   struct io io;
   region_map(&r->region, block, 1, &io);
   return (char *)r->disk.now->memory + io.offset;
+}
+
+void mrig_write(struct mrig *r, uint64_t block, const void *bytes) {
+  struct io io;
+  region_map(&r->region, block, 1, &io);
+  disk_write(&r->disk, bytes, io.offset / BLOCK_BYTES, 1);
 }
 
 /* The first bytes of each extent of a blob, so that its place can be told from another's. */
@@ -138,10 +157,8 @@ static void write_stamps(struct mrig *r, uint32_t id, uint64_t version,
   for (int i = 0; i < count; i++) {
     char block[BLOCK_BYTES] = {0};
     struct stamp s = {id, version, (uint64_t)i};
-    struct io io;
     memcpy(block, &s, sizeof s);
-    region_map(&r->region, extents[i].block, 1, &io);
-    disk_write(&r->disk, block, io.offset / BLOCK_BYTES, 1);
+    mrig_write(r, extents[i].block, block);
   }
 }
 
@@ -163,7 +180,7 @@ static uint64_t version_of(struct mrig *r, uint32_t id, const struct blob *b) {
 }
 
 uint64_t mrig_check(struct mrig *r, struct manifest *m, uint64_t low, uint64_t high) {
-  uint64_t digest = 0, found = 0, count = 0;
+  uint64_t digest = r->extra ? r->extra(r, m) : 0, found = 0, count = 0;
   for (uint32_t id = 0; id < MRIG_IDS; id++) {
     struct blob b;
     struct blob_id bid = mrig_id(id);
@@ -204,6 +221,15 @@ static int own_blob(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
+static int own_leaf(void *arg, struct layer *layer, uint64_t leaf,
+                    const struct cluster clusters[LEAF_CLUSTERS]) {
+  (void)layer;
+  (void)leaf;
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    if (clusters[i].place) own(arg, &(struct extent){clusters[i].place, CLUSTER_BLOCKS}, 1);
+  return 0;
+}
+
 void mrig_check_space(const struct manifest *m) {
   struct owners o = {.m = m, .owned = calloc(m->config.region->blocks, 1)};
   own(&o, &(struct extent){0, m->config.region->log_blocks}, 1);
@@ -215,6 +241,7 @@ void mrig_check_space(const struct manifest *m) {
     for (uint32_t k = 0; k < p; k++) seen |= m->of_partition[k] == c;
     if (c && !seen) own(&o, c->extents, c->extent_count);
     index_partition_visit(m->index, p, own_blob, &o);
+    map_partition_visit(m->map, p, own_leaf, &o);
   }
   for (const struct checkpoint *c = m->dead; c; c = c->next) own(&o, c->extents, c->extent_count);
   for (const struct checkpoint *c = m->retiring; c; c = c->next)
@@ -358,8 +385,13 @@ static void waiter_done(struct manifest_waiter *waiter, int result) {
   w->result = result;
 }
 void mrig_commit_start(struct mrig *r, struct mwaiter *w) {
-  *w = (struct mwaiter){.waiter = {.done = waiter_done, .sequence = r->next_sequence - 1}};
+  *w =
+      (struct mwaiter){.waiter = {.done = waiter_done, .sequence = r->next_sequence + r->notes - 1},
+                       .sequence = r->next_sequence - 1};
   manifest_commit(r->m, &w->waiter);
+}
+void mrig_note_covered(struct mrig *r, const struct mwaiter *w) {
+  r->covered = max_u64(r->covered, w->sequence + 1);
 }
 int mrig_commit(struct mrig *r) {
   struct mwaiter w;
@@ -368,7 +400,7 @@ int mrig_commit(struct mrig *r) {
     assert_true(i < 100000);
     mrig_step(r);
   }
-  if (!w.result && r->covered <= w.waiter.sequence) r->covered = w.waiter.sequence + 1;
+  if (!w.result) mrig_note_covered(r, &w);
   return w.result;
 }
 
@@ -445,7 +477,7 @@ static void look_around(struct mrig *r) {
     struct mwaiter *w = &r->waiters[i];
     if (!w->done) continue;
     assert_int_equal(w->result, 0);
-    if (r->covered <= w->waiter.sequence) r->covered = w->waiter.sequence + 1;
+    mrig_note_covered(r, w);
     *w = (struct mwaiter){0};
   }
 }
@@ -485,6 +517,7 @@ static void drop_manifest(struct mrig *r) {
   mrig_drain(r);
   manifest_destroy(r->m);
   r->disk.dead = r->sealing = r->rooting = false;
+  r->notes = 0;
   r->disk.fail_write_in = r->disk.fail_flush_in = 0;
   memset(r->waiters, 0, sizeof r->waiters);
 }

@@ -46,7 +46,8 @@ struct mseal {
   bool done;
 };
 struct mwaiter {
-  struct manifest_waiter waiter;
+  struct manifest_waiter waiter; /* its sequence is a ticket */
+  uint64_t sequence;             /* in the log */
   bool done;
   int result;
 };
@@ -68,6 +69,9 @@ struct mrig {
   uint64_t *digests;
   struct mblob (*states)[MRIG_IDS];
   uint64_t covered; /* sequences below it must survive */
+  uint64_t notes;   /* of data in place, since the open: tickets are sequences and these */
+  /* The digest of what else the manifest holds; NULL: nothing. */
+  uint64_t (*extra)(struct mrig *r, struct manifest *m);
   /* Of mrig_random_step(). */
   struct mwaiter waiters[MRIG_WAITERS];
   struct mseal seal;
@@ -88,6 +92,10 @@ void mrig_drain(struct mrig *r);
 /* 0, or what manifest_reserve() or space_alloc() say. */
 int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes);
 int mrig_delete(struct mrig *r, uint32_t id); /* 0 too where there is nothing */
+/* What a change besides those has returned, and how it changes the digest. */
+void mrig_changed(struct mrig *r, uint64_t ticket, uint64_t delta);
+/* The block's write has completed; no flush has covered it. */
+void mrig_write(struct mrig *r, uint64_t block, const void *bytes);
 /* Waits for it; the waiter's result. */
 int mrig_commit(struct mrig *r);
 /* A whole flush with its root. */
@@ -111,6 +119,7 @@ void mrig_wait_seal(struct mrig *r, struct mseal *s);
 /* What was sealed is the root that recovery finds from now on. */
 void mrig_adopt_root(struct mrig *r, const struct mseal *s);
 void mrig_commit_start(struct mrig *r, struct mwaiter *w);
+void mrig_note_covered(struct mrig *r, const struct mwaiter *w);
 char *mrig_block(struct mrig *r, uint64_t block);
 
 #endif
