@@ -181,7 +181,7 @@ void sim_io_init(struct sim_io *io, uint64_t seed) {
   io->delay_ns_max = 20000;
 }
 
-void disk_create(struct sim_io *io, uint32_t number, uint64_t blocks, bool image) {
+void sim_disk_create(struct sim_io *io, uint32_t number, uint64_t blocks, bool image) {
   struct sim_disk *d = &io->disks[number];
   d->io = io;
   d->number = number;
@@ -204,7 +204,7 @@ void sim_io_create(struct sim_io *io, uint64_t seed, uint32_t disk_count, const 
   check(disk_count <= SIM_DISKS_MAX);
   sim_io_init(io, seed);
   io->disk_count = disk_count;
-  for (uint32_t i = 0; i < disk_count; i++) disk_create(io, i, blocks[i], false);
+  for (uint32_t i = 0; i < disk_count; i++) sim_disk_create(io, i, blocks[i], false);
 }
 
 void disk_take_back(struct sim_disk *d) {

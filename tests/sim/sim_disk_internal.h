@@ -25,7 +25,7 @@ static inline struct sim_disk *disk_of(struct backing *b) {
 }
 
 void sim_io_init(struct sim_io *io, uint64_t seed);
-void disk_create(struct sim_io *io, uint32_t number, uint64_t blocks, bool image);
+void sim_disk_create(struct sim_io *io, uint32_t number, uint64_t blocks, bool image);
 /* What reads see, and what survives; both take over the reference. */
 void disk_set_now(struct sim_disk *d, uint64_t block, struct page *p);
 void disk_set_durable(struct sim_disk *d, uint64_t block, struct page *p);
