@@ -595,6 +595,8 @@ struct sr_space {
   uint64_t metadata_bytes; /* logs, checkpoints, identities */
   uint64_t blobs;
   uint64_t index_ram_bytes;
+  uint64_t volume_bytes;     /* clusters of all volumes, snapshots' included, each once */
+  uint64_t volume_ram_bytes; /* of their maps */
 };
 int sr_space(struct sr_port *port, struct sr_space *space);
 

@@ -37,6 +37,8 @@ static int add_space(struct core *core, void *arg) {
                              << BLOCK_SHIFT;
     space->blobs += st.blobs;
     space->index_ram_bytes += st.index_ram_bytes;
+    space->volume_bytes += st.cluster_bytes;
+    space->volume_ram_bytes += st.map_ram_bytes;
   }
   return 0;
 }

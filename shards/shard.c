@@ -292,4 +292,12 @@ void shard_stats(const struct shard *s, struct shard_stats *stats) {
       .zeroed_blocks = manifest_zeroed_blocks(s->manifest),
   };
   manifest_stats(s->manifest, &stats->manifest);
+  const struct map *map = manifest_map(s->manifest);
+  stats->map_ram_bytes = map_ram_bytes(map);
+  for (struct layer *l = map_layer_next(map, NULL); l; l = map_layer_next(map, l)) {
+    struct layer_stats layer;
+    layer_stats(l, &layer);
+    stats->layers++;
+    stats->cluster_bytes += layer.clusters << CLUSTER_SHIFT;
+  }
 }

@@ -175,6 +175,7 @@ void shard_scrub_stats(const struct shard *shard, struct shard_scrub_stats *stat
 struct shard_stats {
   uint64_t gets, puts, deletes, others, read_bytes, write_bytes, checksum_errors;
   uint64_t blobs, live_bytes, index_ram_bytes;
+  uint64_t layers, cluster_bytes, map_ram_bytes; /* of volumes: what they take, whole clusters */
   uint64_t total_blocks, free_blocks, pending_blocks, zeroed_blocks;
   struct manifest_stats manifest;
 };

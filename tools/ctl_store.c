@@ -41,6 +41,7 @@ static int info_json(const struct ctl_options *o, const struct sr_store_stats *s
   js_count(root, "log_bytes_used", s->log_bytes_used);
   js_count(root, "blobs", space->blobs);
   js_count(root, "live_bytes", space->live_bytes);
+  js_count(root, "volume_bytes", space->volume_bytes);
   js_count(root, "total_bytes", space->total_bytes);
   js_count(root, "free_bytes", space->free_bytes);
   js_count(root, "pending_bytes", space->pending_bytes);
@@ -58,6 +59,8 @@ static void info_text(const struct ctl_options *o, const struct sr_store_stats *
          s->devices == 1 ? "" : "s", s->devices == 1 ? "" : "s");
   printf("blobs      %" PRIu64 ", %s in all\n", space->blobs,
          ctl_human_bytes(space->live_bytes, a));
+  printf("volumes    %s in all, maps of %s of memory\n", ctl_human_bytes(space->volume_bytes, a),
+         ctl_human_bytes(space->volume_ram_bytes, b));
   printf("space      %s for data, %s free, %s free after the next flush\n",
          ctl_human_bytes(space->total_bytes, a), ctl_human_bytes(space->free_bytes, b),
          ctl_human_bytes(space->pending_bytes, c));
