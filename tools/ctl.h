@@ -6,12 +6,24 @@
  *   ctl_check.c   check
  *   ctl_damage.c  what the library says is damaged
  *   ctl_salvage.c salvage
+ *   ctl_volume.c  volume ...: the options, and what looks at volumes
+ *   ctl_volume_change.c  volume create to flatten
+ *   ctl_volume_limit.c   volume limit
+ *   ctl_volume_export.c, ctl_volume_import.c  with volume_copy.h and volume_stream.h
  */
 #ifndef TOOLS_CTL_H
 #define TOOLS_CTL_H
 
 #include "api/shardring.h"
 #include "tools/json.h"
+
+struct ctl_volume_options {
+  bool size_given, striped, shard_given, raw, stream, onto, everything, unlimited, no_group;
+  int block; /* place in "512|4096" */
+  uint64_t size_bytes, stripe_bytes, shard;
+  uint64_t iops, iops_burst, bps, bps_burst, refill_ms; /* 0: not given */
+  const char *since, *base, *group;
+};
 
 struct ctl_options {
   const char *store;    /* WHERE */
@@ -22,6 +34,7 @@ struct ctl_options {
   int prealloc;
   uint64_t size_bytes, shards, log_bytes, offset, bytes, add_bytes;
   const char *add_device, *cores;
+  struct ctl_volume_options volume;
 };
 
 /* Exit status of a command. */
@@ -46,6 +59,38 @@ int ctl_rm(const struct ctl_options *o);
 int ctl_stat(const struct ctl_options *o);
 int ctl_check(const struct ctl_options *o);
 int ctl_salvage(const struct ctl_options *o);
+
+/* ---- Volumes ---- */
+
+/* `volume COMMAND ...`: argv[0] is the word "volume". */
+int ctl_volume_main(int argc, char **argv);
+int ctl_volume_create(const struct ctl_options *o);
+int ctl_volume_rm(const struct ctl_options *o);
+int ctl_volume_rename(const struct ctl_options *o);
+int ctl_volume_resize(const struct ctl_options *o);
+int ctl_volume_snapshot(const struct ctl_options *o);
+int ctl_volume_clone(const struct ctl_options *o);
+int ctl_volume_rollback(const struct ctl_options *o);
+int ctl_volume_flatten(const struct ctl_options *o);
+int ctl_volume_limit(const struct ctl_options *o);
+int ctl_volume_export(const struct ctl_options *o);
+int ctl_volume_import(const struct ctl_options *o);
+
+struct sr_port;
+/* "shard-ctl: name: error: remedy" in the words of volumes; CTL_FAILED. */
+int ctl_volume_fail(const char *name, int64_t error);
+/* A volume as JSON, with its limits. Returns 0 or an error. */
+int ctl_volume_json(struct sr_port *port, const char *name, struct js **json);
+/* Of --size, --block, --striped, --shard. */
+void ctl_volume_spec(const struct ctl_options *o, struct sr_volume_options *spec);
+/* Flushes; then, for --json, writes what the volume is now to stdout (name NULL: nothing). */
+int ctl_volume_done(const struct ctl_options *o, struct sr_port *port, const char *name);
+
+/* words[0..count): the command, WHERE unless --store has given it, the rest. Runs what it finds in
+ * the table, which a NULL name ends. prefix: "" or "volume ". */
+int ctl_dispatch(const char *prefix, const struct ctl_command *table, struct ctl_options *o,
+                 const char **words, int count);
+void ctl_help_commands(const char *prefix, const struct ctl_command *table);
 
 struct ctl_session {
   struct sr_store *store;

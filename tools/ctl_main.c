@@ -1,6 +1,7 @@
 /* ctl_main.c - shard-ctl: looks after a store from the command line.
  *
- * shard-ctl COMMAND WHERE [WORDS] [--options]; --store=WHERE may stand for WHERE. */
+ * shard-ctl COMMAND WHERE [WORDS] [--options]; --store=WHERE may stand for WHERE. `volume`, which
+ * has options of its own, must be the first word. */
 #include "tools/args.h"
 #include "tools/ctl.h"
 
@@ -29,8 +30,8 @@ static const struct ctl_command commands[] = {
     {"stats", "", "counters of the store and its cores", 0, 0, ctl_stats},
     {"flush", "", "open, flush, close", 0, 0, ctl_flush},
     {"grow", "", "make the store larger (--add-size or --add-device)", 0, 0, ctl_grow},
+    {NULL, NULL, NULL, 0, 0, NULL},
 };
-#define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 static const char *remedy(int error) {
   switch (error) {
@@ -111,45 +112,49 @@ const char *ctl_human_bytes(uint64_t bytes, char text[32]) {
   return text;
 }
 
+void ctl_help_commands(const char *prefix, const struct ctl_command *table) {
+  for (const struct ctl_command *c = table; c->name; c++) {
+    char left[80];
+    snprintf(left, sizeof(left), "%s%s WHERE%s%s", prefix, c->name, *c->words ? " " : "", c->words);
+    printf("  %-22s  %s\n", left, c->help);
+  }
+}
+
 static void help(const struct arg *table) {
   puts("shard-ctl COMMAND WHERE [options]: looks after a Shardring store.\n"
        "WHERE is a directory, or devices joined by commas; --store=WHERE means the same.\n");
-  for (size_t i = 0; i < COMMAND_COUNT; i++) {
-    char left[64];
-    snprintf(left, sizeof(left), "%s WHERE%s%s", commands[i].name, *commands[i].words ? " " : "",
-             commands[i].words);
-    printf("  %-22s  %s\n", left, commands[i].help);
-  }
-  puts("");
+  ctl_help_commands("", commands);
+  puts("  volume COMMAND WHERE    virtual disks: see shard-ctl volume --help\n");
   args_help(table);
   puts("\nExit status: 0 done, 1 failed or something was found, 2 the command line is wrong.");
 }
 
-static const struct ctl_command *find_command(const char *name) {
-  for (size_t i = 0; i < COMMAND_COUNT; i++)
-    if (strcmp(commands[i].name, name) == 0) return &commands[i];
-  fprintf(stderr, "%s: unknown command \"%s\"; there are:", TOOL, name);
-  for (size_t i = 0; i < COMMAND_COUNT; i++) fprintf(stderr, " %s", commands[i].name);
-  fprintf(stderr, " (see %s --help)\n", TOOL);
+static const struct ctl_command *find_command(const char *prefix, const struct ctl_command *table,
+                                              const char *name) {
+  for (const struct ctl_command *c = table; c->name; c++)
+    if (strcmp(c->name, name) == 0) return c;
+  fprintf(stderr, "%s: unknown command \"%s%s\"; there are:", TOOL, prefix, name);
+  for (const struct ctl_command *c = table; c->name; c++) fprintf(stderr, " %s", c->name);
+  fprintf(stderr, "%s (see %s %s--help)\n", *prefix ? "" : " volume", TOOL, prefix);
   return NULL;
 }
 
-/* words[0] is the command. Takes WHERE out unless --store has given it. */
-static int run(struct ctl_options *o, const char **words, int count) {
-  const struct ctl_command *c = find_command(words[0]);
+int ctl_dispatch(const char *prefix, const struct ctl_command *table, struct ctl_options *o,
+                 const char **words, int count) {
+  const struct ctl_command *c = find_command(prefix, table, words[0]);
   int at = 1;
   if (!c) return CTL_USAGE;
   if (!o->store && at < count) o->store = words[at++];
+  const char *blank = *c->words ? " " : "";
   if (!o->store) {
-    fprintf(stderr, "%s: %s needs the place of a store: %s %s WHERE%s%s\n", TOOL, c->name, TOOL,
-            c->name, *c->words ? " " : "", c->words);
+    fprintf(stderr, "%s: %s%s needs the place of a store: %s %s%s WHERE%s%s\n", TOOL, prefix,
+            c->name, TOOL, prefix, c->name, blank, c->words);
     return CTL_USAGE;
   }
   o->word_count = count - at;
   if (o->word_count < c->words_min || o->word_count > c->words_max) {
-    fprintf(stderr, "%s: too %s words; it is: %s %s WHERE%s%s\n", TOOL,
-            o->word_count < c->words_min ? "few" : "many", TOOL, c->name, *c->words ? " " : "",
-            c->words);
+    fprintf(stderr, "%s: too %s words; it is: %s %s%s WHERE%s%s\n", TOOL,
+            o->word_count < c->words_min ? "few" : "many", TOOL, prefix, c->name, blank, c->words);
     return CTL_USAGE;
   }
   for (int i = 0; i < o->word_count; i++) o->words[i] = words[at + i];
@@ -157,6 +162,7 @@ static int run(struct ctl_options *o, const char **words, int count) {
 }
 
 int main(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "volume") == 0) return ctl_volume_main(argc - 1, argv + 1);
   struct ctl_options o = {.bytes = UINT64_MAX};
   bool version = false;
   const uint64_t mib = 1048576, most = UINT64_C(1) << 50;
@@ -196,5 +202,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s: what shall be done? See %s --help\n", TOOL, TOOL);
     return CTL_USAGE;
   }
-  return run(&o, words, count);
+  if (strcmp(words[0], "volume") == 0) {
+    fprintf(stderr, "%s: volume must be the first word: %s volume COMMAND WHERE [options]\n", TOOL,
+            TOOL);
+    return CTL_USAGE;
+  }
+  return ctl_dispatch("", commands, &o, words, count);
 }
