@@ -234,7 +234,8 @@ void gate_done_shared(struct gate *g, const struct shard_op *op, uint64_t latenc
                       uint64_t now_ns) {
   see_time(g, now_ns);
   if (op->kind != OP_READ && op->kind != OP_WRITE) latency_ns = 0;
-  window_sample(&g->window, class_of(op), latency_ns, g->now_ns, g->in_flight_units, g->turns);
+  window_sample(&g->window, class_of(op), window_cost(gate_bytes(op)), latency_ns, g->now_ns,
+                g->in_flight_units, g->turns);
 }
 
 /* ---- Control -------------------------------------------------------------------------------- */

@@ -2,10 +2,11 @@
  *
  * A device that has more work than it can do at once keeps the rest in its own queue, in which a
  * newcomer waits behind all of it. The window finds the amount that keeps the device busy and not
- * more: it probes now and then what operations take when hardly anything else is in flight, and
- * steers so that on average they take a certain multiple of that, and 99 in 100 less than twice of
- * what they would. Latencies are compared within a class (reads or writes, of similar size); the
- * class that suffers most counts.
+ * more. Now and then it looks for a few ms at what operations take when hardly anything else is in
+ * flight, and at how much gets done when plenty is. In between it steers so that operations take on
+ * average a certain multiple of that, and 99 in 100 less than twice of what they would alone; but
+ * not so low that less than four fifths of what is possible gets done. Latencies are compared
+ * within a class (reads or writes, of similar size); the class that suffers most counts.
  *
  * Plain data of one thread, no clock, no I/O. Amounts in flight are in cost units: see
  * window_cost(). */
@@ -23,15 +24,19 @@ struct window_class {
   uint64_t high_ns; /* what 99 of 100 take at most, by themselves */
   uint32_t over;    /* parts in 65536 that lately took WINDOW_OVER times that and more */
 };
+enum window_phase { WINDOW_RUN, WINDOW_LOW, WINDOW_HIGH };
 struct window {
-  uint32_t units; /* the window */
+  uint32_t units; /* the window while it runs */
   uint32_t units_max;
   uint32_t target; /* in 1/256: what an op may take under load, as a ratio to base_ns */
-  bool probing, starting;
-  uint32_t samples;
-  uint64_t since_ns;  /* samples count if they began after this */
-  uint64_t probed_ns; /* when the last probe ended */
-  uint64_t probes;
+  uint8_t phase;
+  bool starting;
+  uint32_t samples, completions;
+  uint64_t done_units;        /* of the completions, since */
+  uint64_t since_ns;          /* ops that began from then on are samples */
+  uint64_t rate, rate_plenty; /* units in 2^20 ns: of the last epoch, of the last high phase */
+  uint64_t probed_ns;         /* when the last low phase ended */
+  uint64_t probes;            /* low phases */
   struct window_class classes[WINDOW_CLASSES];
 };
 
@@ -48,7 +53,7 @@ void window_begin(struct window *w, uint64_t now_ns);
 uint32_t window_units(const struct window *w);
 /* An operation has completed. latency_ns: since it was started, 0: not known; in_flight: units,
  * without it; limiting: others wait for the window. */
-void window_sample(struct window *w, unsigned class_index, uint64_t latency_ns, uint64_t now_ns,
-                   uint32_t in_flight, bool limiting);
+void window_sample(struct window *w, unsigned class_index, uint32_t cost, uint64_t latency_ns,
+                   uint64_t now_ns, uint32_t in_flight, bool limiting);
 
 #endif

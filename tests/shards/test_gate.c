@@ -357,6 +357,43 @@ static void changes_live(void **state) {
   rig_destroy(r);
 }
 
+/* ---- Clock ---------------------------------------------------------------------------------- */
+
+static void stands_a_clock_that_steps_back(void **state) {
+  (void)state;
+  struct gate g;
+  struct gate_queue queues[2];
+  struct gate_stats stats;
+  struct shard_op ops[40];
+  struct limit l;
+  const struct limit_params p = per_second(5, 0);
+  uint64_t now = 100 * SECOND, started = 0;
+  memset(queues, 0, sizeof(queues));
+  memset(ops, 0, sizeof(ops));
+  gate_init(&g, 0);
+  limit_init(&l, &p, NULL, now);
+  gate_queue_set_limit(&g, &queues[0], &l, now);
+  for (int i = 0; i < 38; i++) {
+    ops[i].kind = OP_READ;
+    started += gate_submit(&g, &queues[0], &ops[i], now);
+  }
+  assert_int_equal(started, 5);
+  assert_true(gate_submit(&g, &queues[1], &ops[38], now));
+  now -= 50 * SECOND;
+  assert_null(gate_next(&g, now));
+  assert_int_equal(gate_wake_ns(&g), 100 * SECOND + 200 * MS);
+  gate_done(&g, &queues[1], &ops[38], 1000, now);
+  assert_true(gate_submit(&g, &queues[1], &ops[39], now));
+  gate_stats(&g, &stats);
+  assert_true(stats.shared);
+  for (now = 99 * SECOND; now <= 101 * SECOND; now += 10 * MS) {
+    for (struct shard_op *op; (op = gate_next(&g, now)); started++)
+      gate_done(&g, &queues[0], op, 0, now);
+  }
+  assert_int_equal(started, 10);
+  assert_ptr_equal(gate_queue_cancel(&g, &queues[0]), &ops[10]);
+}
+
 /* ---- Bookkeeping ---------------------------------------------------------------------------- */
 
 enum { QUEUES = 6, OPS = 40, DEPTH = 24 };
@@ -510,6 +547,7 @@ int main(void) {
       cmocka_unit_test(who_waits_holds_up_nobody),
       cmocka_unit_test(waiting_ones_hold_no_tokens),
       cmocka_unit_test(changes_live),
+      cmocka_unit_test(stands_a_clock_that_steps_back),
       cmocka_unit_test(stands_any_order),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
