@@ -94,6 +94,15 @@ struct disk_record { /* data follow */
 };
 _Static_assert(sizeof(struct disk_record) == 24, "on disk");
 
+struct disk_sums { /* sums follow, as many as bits are set, padded to 8 bytes */
+  uint8_t type, flags;
+  uint16_t reserved;
+  uint32_t leaf;
+  uint64_t layer;
+  uint64_t has[SUMS_WORDS];
+};
+_Static_assert(sizeof(struct disk_sums) == 144, "on disk");
+
 static uint32_t count_bits(uint64_t bits) { return (uint32_t)__builtin_popcountll(bits); }
 
 static void put_clusters(void *buf, uint64_t which, const struct cluster clusters[LEAF_CLUSTERS]) {
@@ -142,6 +151,27 @@ uint32_t log_entry_record(void *buf, struct blob_id key, const void *data, uint3
   if (bytes) memcpy(d + 1, data, bytes);
   memset((char *)(d + 1) + bytes, 0, whole - sizeof *d - bytes);
   return whole;
+}
+
+uint32_t log_entry_sums(void *buf, uint64_t layer, uint64_t leaf, const struct leaf_sums *sums) {
+  struct disk_sums *d = buf;
+  check(layer && leaf < MAP_LEAVES_MAX);
+  *d = (struct disk_sums){.type = ENTRY_SUMS, .leaf = (uint32_t)leaf, .layer = layer};
+  memcpy(d->has, sums->has, sizeof d->has);
+  uint32_t *to = (uint32_t *)(d + 1);
+  for (uint32_t i = 0; i < SUMS_WORDS; i++)
+    for (uint64_t bits = sums->has[i]; bits; bits &= bits - 1)
+      *to++ = sums->sum[i * 64 + (uint32_t)__builtin_ctzll(bits)];
+  if ((to - (uint32_t *)(d + 1)) % 2) *to++ = 0;
+  return (uint32_t)((char *)to - (char *)buf);
+}
+
+void log_unpack_sums(const struct sums_entry *e, struct leaf_sums *to) {
+  const uint32_t *from = e->sums;
+  memcpy(to->has, e->has, sizeof to->has);
+  for (uint32_t i = 0; i < SUMS_WORDS; i++)
+    for (uint64_t bits = to->has[i]; bits; bits &= bits - 1)
+      to->sum[i * 64 + (uint32_t)__builtin_ctzll(bits)] = *from++;
 }
 
 /* One pass without branches: a checkpoint has millions of them. */
@@ -203,12 +233,27 @@ static uint32_t decode_record(struct record_entry *e, const struct disk_record *
   return bytes;
 }
 
+static uint32_t decode_sums(struct sums_entry *e, const struct disk_sums *d, uint64_t left,
+                            const char **why) {
+  if (left < sizeof *d) return *why = "entry is cut off", 0;
+  uint32_t count = sums_count(d->has), bytes = entry_sums_bytes(count);
+  if (left < bytes) return *why = "entry is cut off", 0;
+  *e = (struct sums_entry){
+      .layer = d->layer, .leaf = d->leaf, .has = d->has, .sums = (const uint32_t *)(d + 1)};
+  if (d->flags || d->reserved) return *why = "unknown flags", 0;
+  if (!d->layer || d->leaf >= MAP_LEAVES_MAX) return *why = "impossible layer or leaf", 0;
+  if (!count) return *why = "changes nothing", 0;
+  if (count % 2 && e->sums[count]) return *why = "bytes behind the checksums are not zero", 0;
+  return bytes;
+}
+
 /* What the header says, before it is checked. */
 static uint32_t peek_bytes(const void *buf, uint64_t left) {
   const struct disk_entry *d = buf;
   const struct disk_map *map = buf;
   const struct disk_move *move = buf;
   const struct disk_record *record = buf;
+  const struct disk_sums *sums = buf;
   switch (d->type) {
   case ENTRY_PUT_SMALL:
     return ENTRY_SMALL_BYTES;
@@ -220,6 +265,8 @@ static uint32_t peek_bytes(const void *buf, uint64_t left) {
     return left < sizeof *move ? 0 : entry_move_bytes(count_bits(move->which_to));
   case ENTRY_RECORD:
     return entry_record_bytes(record->bytes);
+  case ENTRY_SUMS:
+    return left < sizeof *sums ? 0 : entry_sums_bytes(sums_count(sums->has));
   default:
     return d->value;
   }
@@ -300,6 +347,7 @@ uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint6
   if (d->type == ENTRY_MAP) return decode_map(&e->map, buf, left, region_blocks, why);
   if (d->type == ENTRY_MOVE) return decode_move(&e->map, buf, left, region_blocks, why);
   if (d->type == ENTRY_RECORD) return decode_record(&e->record, buf, left, why);
+  if (d->type == ENTRY_SUMS) return decode_sums(&e->sums, buf, left, why);
   b->id = (struct blob_id){d->id_hi, d->id_lo};
   b->flags = d->flags;
   b->granule_shift = d->granule_shift;

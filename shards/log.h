@@ -17,6 +17,7 @@ enum entry_type {
   ENTRY_MAP = 4,    /* clusters of one leaf of a layer */
   ENTRY_MOVE = 5,   /* clusters of one leaf go from layer to layer */
   ENTRY_RECORD = 6, /* a record, or without bytes its removal */
+  ENTRY_SUMS = 7,   /* checksums of the blocks of one leaf of a layer */
 };
 #define ENTRY_SMALL_BYTES 32u
 #define ENTRY_BYTES_MAX                                                                            \
@@ -33,6 +34,10 @@ static inline uint32_t entry_move_bytes(uint32_t clusters) { return 40 + 8 * clu
 static inline uint32_t entry_record_bytes(uint32_t bytes) {
   return (uint32_t)round_up(24 + bytes, 8);
 }
+/* With so many sums. */
+static inline uint32_t entry_sums_bytes(uint32_t count) {
+  return (uint32_t)round_up(16 + 8 * SUMS_WORDS + 4 * count, 8);
+}
 /* All return the bytes that were written, a multiple of 8. */
 uint32_t log_entry_put(void *buf, const struct blob *blob);
 uint32_t log_entry_delete(void *buf, struct blob_id id);
@@ -45,6 +50,7 @@ uint32_t log_entry_move(void *buf, uint64_t from, uint64_t which_from, uint64_t 
                         uint64_t which_to, uint64_t leaf,
                         const struct cluster clusters[LEAF_CLUSTERS]);
 uint32_t log_entry_record(void *buf, struct blob_id key, const void *data, uint32_t bytes);
+uint32_t log_entry_sums(void *buf, uint64_t layer, uint64_t leaf, const struct leaf_sums *sums);
 
 /* Those that have something to be written: not empty, and more than a place under way. */
 static inline uint64_t clusters_lasting(const struct cluster clusters[LEAF_CLUSTERS]) {
@@ -61,6 +67,13 @@ struct map_entry {
   bool whole;                     /* the leaf is emptied first */
   const struct cluster *clusters; /* in the buffer: one for each bit of `which`, lowest first */
 };
+struct sums_entry {
+  uint64_t layer;
+  uint32_t leaf;
+  const uint64_t *has;  /* [SUMS_WORDS] */
+  const uint32_t *sums; /* in the buffer: one for each bit, lowest first */
+};
+void log_unpack_sums(const struct sums_entry *e, struct leaf_sums *to);
 struct record_entry {
   struct blob_id key;
   uint32_t bytes; /* 0: removed */
@@ -72,6 +85,7 @@ struct entry {
     struct blob blob; /* delete: id only. Extents and checksums may point into the buffer. */
     struct map_entry map;
     struct record_entry record;
+    struct sums_entry sums;
   };
 };
 static inline bool entry_is_blob(enum entry_type type) { return type <= ENTRY_DELETE; }

@@ -115,6 +115,14 @@ uint64_t manifest_set_clusters(struct manifest *m, struct layer *layer, uint64_t
 uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t which_from,
                                 struct layer *to, uint64_t which_to, uint64_t leaf,
                                 const struct cluster clusters[LEAF_CLUSTERS], uint32_t reserved);
+/* Checksums of the blocks of a leaf, instead of those that it had: as layer_set_sums(), logged. The
+ * layer's data does not change any more, and was written before. Room in the log for any number of
+ * them: errors as manifest_reserve(), each consumed by one manifest_set_sums/_cancel_sums. */
+int manifest_reserve_sums(struct manifest *m);
+void manifest_cancel_sums(struct manifest *m);
+/* 0; -ENOMEM: nothing has changed. */
+int manifest_set_sums(struct manifest *m, struct layer *layer, uint64_t leaf,
+                      const struct leaf_sums *sums);
 /* Data was overwritten in place: no change of the manifest, but a flush is needed. Makes the shard
  * dirty; returns what a waiter's `sequence` must be so that manifest_commit() covers it. */
 uint64_t manifest_note_data(struct manifest *m);

@@ -97,6 +97,28 @@ uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t
   return manifest_next_ticket(m);
 }
 
+/* ---- Checksums --------------------------------------------------------------------------- */
+
+int manifest_reserve_sums(struct manifest *m) {
+  return manifest_reserve_entry(m, entry_sums_bytes(SUMS_BLOCKS), false);
+}
+
+void manifest_cancel_sums(struct manifest *m) {
+  manifest_cancel_entry(m, entry_sums_bytes(SUMS_BLOCKS));
+}
+
+int manifest_set_sums(struct manifest *m, struct layer *layer, uint64_t leaf,
+                      const struct leaf_sums *sums) {
+  int r = layer_set_sums(m->map, layer, leaf, sums);
+  if (!r && sums_count(sums->has)) {
+    void *at = manifest_log_place(m, entry_sums_bytes(SUMS_BLOCKS));
+    manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, sums));
+    manifest_next_ticket(m);
+  }
+  manifest_cancel_sums(m); /* consumed */
+  return r;
+}
+
 /* ---- Records ----------------------------------------------------------------------------- */
 
 int manifest_reserve_record(struct manifest *m, struct blob_id key, uint32_t bytes) {

@@ -16,7 +16,8 @@ struct leaf {
   struct layer *layer;
   uint32_t number, self; /* in the layer, and in the slab */
   uint32_t next, before; /* in the partition's list; 0: none */
-  uint32_t pins;
+  uint32_t sums;         /* struct block_sums; 0: none */
+  uint16_t pins;
   uint8_t used; /* clusters that are not empty */
   uint8_t partition;
 };
@@ -29,10 +30,11 @@ struct layer {
   uint64_t id, below_id;
   uint16_t below_shard;  /* below FORMAT_SHARDS_MAX */
   bool named;            /* layer_set_below() was called */
+  bool summed;           /* layer_set_summed() was called */
   uint32_t chain;        /* the next one with the same hash; 0: none */
   uint32_t next, before; /* in the list of all */
   uint32_t leaf_count, cluster_count;
-  uint64_t valid_blocks, zero_blocks;
+  uint64_t valid_blocks, zero_blocks, summed_blocks;
 };
 _Static_assert(sizeof(struct layer) <= 96, "there are tens of thousands");
 
@@ -160,7 +162,8 @@ void layer_stats(const struct layer *layer, struct layer_stats *stats) {
   *stats = (struct layer_stats){.leaves = layer->leaf_count,
                                 .clusters = layer->cluster_count,
                                 .valid_blocks = layer->valid_blocks,
-                                .zero_blocks = layer->zero_blocks};
+                                .zero_blocks = layer->zero_blocks,
+                                .summed_blocks = layer->summed_blocks};
 }
 
 /* ---- Clusters ----------------------------------------------------------------------------- */
@@ -207,8 +210,8 @@ int layer_pin_leaf(struct map *map, struct layer *layer, uint64_t leaf) {
     l->self = ref;
     l->partition = (uint8_t)map_partition_of(map_leaf_hash(map, layer->id, leaf));
   }
+  if (l->pins == UINT16_MAX) return -ENOMEM;
   l->pins++;
-  check(l->pins != 0);
   return 0;
 }
 
@@ -297,10 +300,65 @@ static void recount(struct map *map, struct leaf *leaf, const struct counts *was
   }
 }
 
+/* ---- Checksums ---------------------------------------------------------------------------- */
+
+void layer_set_summed(struct layer *layer) { layer->summed = true; }
+bool layer_is_summed(const struct layer *layer) { return layer->summed || layer->summed_blocks; }
+
+const struct block_sums *layer_sums(const struct layer *layer, uint64_t leaf) {
+  if (likely(!layer->summed_blocks)) return NULL;
+  const struct leaf *l = find_leaf(layer, leaf);
+  return l && l->sums ? slab_at(layer->slab, l->sums) : NULL;
+}
+
+static void replace_sums(struct map *map, struct leaf *leaf, uint32_t ref) {
+  const struct block_sums *was = leaf->sums ? slab_at(&map->slab, leaf->sums) : NULL;
+  const struct block_sums *is = ref ? slab_at(&map->slab, ref) : NULL;
+  if (was) leaf->layer->summed_blocks -= sums_count(was->has);
+  if (is) leaf->layer->summed_blocks += sums_count(is->has);
+  block_sums_free(&map->slab, leaf->sums);
+  leaf->sums = ref;
+}
+
+int layer_set_sums(struct map *map, struct layer *layer, uint64_t leaf,
+                   const struct leaf_sums *sums) {
+  struct leaf *l = find_leaf(layer, leaf);
+  uint64_t valid[SUMS_WORDS] = {0};
+  uint32_t ref;
+  check(l != NULL);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    valid[i / 4] |= (uint64_t)l->clusters[i].valid << i % 4 * CLUSTER_BLOCKS;
+  if (block_sums_pack(&map->slab, sums, valid, &ref)) return -ENOMEM;
+  replace_sums(map, l, ref);
+  return 0;
+}
+
+/* Before clusters [first, first + count) change: only blocks that stay where they are keep theirs.
+ */
+static __attribute__((noinline)) void drop_sums(struct map *map, struct leaf *leaf, uint32_t first,
+                                                uint32_t count, const struct cluster *next) {
+  struct block_sums *s = slab_at(&map->slab, leaf->sums);
+  uint64_t keep[SUMS_WORDS];
+  memset(keep, 0xff, sizeof keep);
+  for (uint32_t i = first; i < first + count; i++) {
+    struct cluster was = leaf->clusters[i], is = *next++;
+    uint16_t same = was.place == is.place ? was.valid & is.valid : 0;
+    keep[i / 4] &= ~((uint64_t)(uint16_t)~same << i % 4 * CLUSTER_BLOCKS);
+  }
+  leaf->layer->summed_blocks -= sums_count(s->has);
+  block_sums_keep(s, keep);
+  uint32_t left = sums_count(s->has);
+  leaf->layer->summed_blocks += left;
+  if (!left) replace_sums(map, leaf, 0);
+}
+
+/* ---- Changes ------------------------------------------------------------------------------ */
+
 void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c) {
   struct leaf *leaf = find_leaf(layer, cluster >> LEAF_CLUSTER_SHIFT);
   check(leaf != NULL);
   check_cluster(c);
+  if (unlikely(leaf->sums)) drop_sums(map, leaf, cluster % LEAF_CLUSTERS, 1, &c);
   struct cluster *entry = &leaf->clusters[cluster % LEAF_CLUSTERS];
   struct counts was = {0}, is = {0};
   count_cluster(&was, *entry);
@@ -319,6 +377,7 @@ void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
     check_cluster(clusters[i]);
     count_cluster(&is, clusters[i]);
   }
+  if (unlikely(l->sums)) drop_sums(map, l, 0, LEAF_CLUSTERS, clusters);
   memcpy(l->clusters, clusters, sizeof l->clusters);
   recount(map, l, &was, &is);
 }
@@ -350,12 +409,13 @@ int map_partition_visit(const struct map *map, uint32_t partition,
 /* ---- Resolving ---------------------------------------------------------------------------- */
 
 void resolved_init(struct resolved *r) {
-  memset(r, 0, sizeof *r);
+  memset(r, 0, offsetof(struct resolved, sums.sum));
   r->undecided = LEAF_BLOCKS;
 }
 
 /* What one layer says of the blocks that nothing above it has decided. */
-static void resolve_leaf(const struct cluster *clusters, uint32_t shard, struct resolved *r) {
+static void resolve_leaf(const struct cluster *clusters, const struct block_sums *sums,
+                         uint32_t shard, struct resolved *r) {
   for (uint32_t slot = 0; slot < LEAF_CLUSTERS; slot++) {
     struct cluster c = clusters[slot];
     uint32_t *place = &r->place[slot * CLUSTER_BLOCKS];
@@ -365,6 +425,9 @@ static void resolve_leaf(const struct cluster *clusters, uint32_t shard, struct 
       bool valid = c.valid >> i & 1;
       place[i] = valid ? c.place + i : RESOLVED_ZERO;
       r->shard[slot * CLUSTER_BLOCKS + i] = valid ? (uint16_t)shard : 0;
+      uint32_t block = slot * CLUSTER_BLOCKS + i;
+      if (sums && valid && block_sums_has(sums, block))
+        leaf_sums_set(&r->sums, block, block_sums_at(sums, block));
       r->undecided--;
     }
   }
@@ -377,7 +440,7 @@ struct layer_below layer_resolve(const struct map *map, struct layer_below from,
     const struct layer *layer = map_layer(map, from.id);
     if (!layer) break;
     const struct cluster *clusters = layer_leaf(layer, leaf);
-    if (clusters) resolve_leaf(clusters, shard, r);
+    if (clusters) resolve_leaf(clusters, layer_sums(layer, leaf), shard, r);
     from = layer_below(layer);
   }
   return (struct layer_below){0};

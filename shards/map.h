@@ -21,6 +21,7 @@
 #ifndef SHARDS_MAP_H
 #define SHARDS_MAP_H
 
+#include "shards/block_sums.h"
 #include "shards/index.h"
 
 #define CLUSTER_BLOCKS      16u
@@ -80,6 +81,7 @@ bool layer_is_named(const struct layer *layer);
 struct layer_stats {
   uint64_t leaves /* with a cluster that is not empty */, clusters /* that have a place */;
   uint64_t valid_blocks, zero_blocks;
+  uint64_t summed_blocks; /* that have a checksum */
 };
 void layer_stats(const struct layer *layer, struct layer_stats *stats); /* counted along: O(1) */
 
@@ -103,6 +105,18 @@ void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cl
 /* The same for all entries of a leaf at once: less work than one by one, for loading. */
 void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
                     const struct cluster clusters[LEAF_CLUSTERS]);
+
+/* Checksums of blocks, for layers that do not change any more. They go with the data: a change of a
+ * cluster takes those away whose block it gives another place or none. The leaf must exist; sums of
+ * blocks without data are left out. Replaces all that the leaf had. -ENOMEM: it has what it had. */
+int layer_set_sums(struct map *map, struct layer *layer, uint64_t leaf,
+                   const struct leaf_sums *sums);
+/* NULL: none. Valid until the next change of the map. */
+const struct block_sums *layer_sums(const struct layer *layer, uint64_t leaf);
+/* Its blocks get checksums: it does not change any more, but for what a merge brings. Not on disk.
+ * True also for layers that have some. */
+void layer_set_summed(struct layer *layer);
+bool layer_is_summed(const struct layer *layer);
 
 uint64_t map_ram_bytes(const struct map *map);
 
@@ -129,6 +143,7 @@ struct resolved {
   uint32_t place[LEAF_BLOCKS]; /* region block of a shard, or one of the above */
   uint16_t shard[LEAF_BLOCKS];
   uint32_t undecided; /* blocks that are RESOLVED_NOT */
+  struct leaf_sums sums;
 };
 void resolved_init(struct resolved *r);
 /* Goes down from a layer through all that lie in this shard. What lies below the last one, if
@@ -149,6 +164,8 @@ void view_destroy(struct view *view);
 uint32_t view_lookup(const struct view *view, uint64_t block, uint32_t max, uint32_t *place,
                      uint16_t *shard);
 void view_prefetch(const struct view *view, uint64_t block);
+/* Checksums of a leaf's blocks, as they were resolved; NULL: none. Valid until the next change. */
+const struct block_sums *view_sums(const struct view *view, uint64_t leaf);
 /* Replaces what was there; undecided blocks are zeros. A leaf of zeros alone is remembered as that,
  * in a few bytes. -ENOMEM: the leaf is not there, so what was there before is not read again. */
 int view_add_leaf(struct view *view, uint64_t leaf, const struct resolved *r);

@@ -73,9 +73,26 @@ static int set_record(struct manifest *m, const struct record_entry *e) {
   return 0;
 }
 
+/* Of blocks that are not there, as after lost changes: left out. */
+static int set_sums(struct manifest *m, const struct sums_entry *e) {
+  struct leaf_sums sums;
+  struct layer *layer = map_layer(m->map, e->layer);
+  if (!layer || !layer_leaf(layer, e->leaf)) return 0;
+  log_unpack_sums(e, &sums);
+  return layer_set_sums(m->map, layer, e->leaf, &sums);
+}
+
+/* Behind a lost change nobody knows which data they were of. */
+static int apply_sums(struct manifest *m, const struct sums_entry *e, uint64_t sequence) {
+  uint32_t p = partition_of_leaf(m, e->layer, e->leaf);
+  if (is_covered(m, p, sequence) || (m->losses && m->losses->old[p])) return 0;
+  return set_sums(m, e);
+}
+
 int recover_apply_volume(struct manifest *m, const struct entry *e, uint64_t sequence) {
   const struct map_entry *x = &e->map;
   int r = 0;
+  if (e->type == ENTRY_SUMS) return apply_sums(m, &e->sums, sequence);
   if (e->type == ENTRY_RECORD)
     return is_covered(m, partition_of_record(m, e->record.key), sequence)
                ? 0
@@ -90,11 +107,14 @@ int recover_apply_volume(struct manifest *m, const struct entry *e, uint64_t seq
 const char *recover_volume_fits(const struct manifest *m, const struct checkpoint *c,
                                 const struct entry *e, bool *newest) {
   bool is_map = e->type == ENTRY_MAP, is_record = e->type == ENTRY_RECORD;
-  if (!(is_map && e->map.whole) && !(is_record && e->record.bytes)) return "a change, not a state";
-  uint32_t p = is_map ? partition_of_leaf(m, e->map.layer, e->map.leaf)
-                      : partition_of_record(m, e->record.key);
+  bool is_sums = e->type == ENTRY_SUMS;
+  if (!(is_map && e->map.whole) && !(is_record && e->record.bytes) && !is_sums)
+    return "a change, not a state";
+  uint32_t p = is_map    ? partition_of_leaf(m, e->map.layer, e->map.leaf)
+               : is_sums ? partition_of_leaf(m, e->sums.layer, e->sums.leaf)
+                         : partition_of_record(m, e->record.key);
   if (p < c->first || p >= c->first + c->count)
-    return is_map ? "a leaf of another partition" : "a record of another partition";
+    return is_record ? "a record of another partition" : "a leaf of another partition";
   *newest = m->of_partition[p] == c;
   return NULL;
 }
@@ -102,11 +122,13 @@ const char *recover_volume_fits(const struct manifest *m, const struct checkpoin
 int recover_load_volume(struct manifest *m, const struct entry *e) {
   const struct map_entry *x = &e->map;
   if (e->type == ENTRY_RECORD) return set_record(m, &e->record);
+  if (e->type == ENTRY_SUMS) return set_sums(m, &e->sums);
   return change_leaf(m->map, x->layer, x->leaf, true, x->which, x->clusters);
 }
 
 bool recover_has_volume(const struct manifest *m, const struct entry *e) {
   if (e->type == ENTRY_RECORD) return records_find(m->records, e->record.key) != NULL;
+  if (e->type == ENTRY_SUMS) return true; /* what is gleaned is too uncertain to be accused */
   const struct layer *layer = map_layer(m->map, e->map.layer);
   return layer && layer_leaf(layer, e->map.leaf);
 }

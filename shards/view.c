@@ -25,9 +25,9 @@ struct mixed {
 #define LEAF_BYTES (LEAF_CLUSTERS * (uint32_t)sizeof(struct entry))
 
 struct view {
-  struct radix leaves;
-  struct slab *slab;  /* NULL until there is a leaf: an unused view is small */
-  uint32_t zero_leaf; /* the piece of all leaves of zeros; 0: not yet */
+  struct radix leaves, sums; /* sums: struct block_sums of the leaves that have any */
+  struct slab *slab;         /* NULL until there is a leaf: an unused view is small */
+  uint32_t zero_leaf;        /* the piece of all leaves of zeros; 0: not yet */
 };
 
 int view_create(struct view **view) {
@@ -43,6 +43,7 @@ void view_destroy(struct view *view) {
 
 void view_drop_all(struct view *view) {
   radix_init(&view->leaves);
+  radix_init(&view->sums);
   view->zero_leaf = 0;
   if (!view->slab) return;
   slab_finish(view->slab);
@@ -127,6 +128,11 @@ void view_prefetch(const struct view *view, uint64_t block) {
   __builtin_prefetch(&entries[block % LEAF_BLOCKS / CLUSTER_BLOCKS]);
 }
 
+const struct block_sums *view_sums(const struct view *view, uint64_t leaf) {
+  if (likely(!view->sums.root)) return NULL;
+  return radix_find(&view->sums, view->slab, leaf);
+}
+
 /* ---- Filling ------------------------------------------------------------------------------ */
 
 static bool has_place(uint32_t place) { return place != RESOLVED_NOT && place != RESOLVED_ZERO; }
@@ -204,6 +210,19 @@ static uint32_t leaf_of_data(struct slab *slab, const struct resolved *r) {
   return ref;
 }
 
+static int add_sums(struct view *view, uint64_t leaf, const struct resolved *r) {
+  uint32_t ref;
+  if (block_sums_pack(view->slab, &r->sums, NULL, &ref)) return -ENOMEM;
+  if (!ref || !radix_insert(&view->sums, view->slab, leaf, ref)) return 0;
+  block_sums_free(view->slab, ref);
+  return -ENOMEM;
+}
+
+static void drop_sums(struct view *view, uint64_t leaf) {
+  if (!view->sums.root) return;
+  block_sums_free(view->slab, radix_remove(&view->sums, view->slab, leaf));
+}
+
 int view_add_leaf(struct view *view, uint64_t leaf, const struct resolved *r) {
   check(leaf < MAP_LEAVES_MAX);
   if (need_slab(view)) return -ENOMEM;
@@ -216,7 +235,10 @@ int view_add_leaf(struct view *view, uint64_t leaf, const struct resolved *r) {
     ref = leaf_of_data(view->slab, r);
   }
   if (!ref) return -ENOMEM;
-  if (!radix_insert(&view->leaves, view->slab, leaf, ref)) return 0;
+  if (!add_sums(view, leaf, r)) {
+    if (!radix_insert(&view->leaves, view->slab, leaf, ref)) return 0;
+    drop_sums(view, leaf);
+  }
   if (ref != view->zero_leaf) free_leaf(view->slab, ref);
   return -ENOMEM;
 }
@@ -224,4 +246,5 @@ int view_add_leaf(struct view *view, uint64_t leaf, const struct resolved *r) {
 void view_drop_leaf(struct view *view, uint64_t leaf) {
   uint32_t ref = radix_remove(&view->leaves, view->slab, leaf);
   if (ref && ref != view->zero_leaf) free_leaf(view->slab, ref);
+  drop_sums(view, leaf);
 }
