@@ -5,6 +5,7 @@
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
+ *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
  *   bench_env.c      what machine, device and engine it was
  *   bench_report.c   the table and the JSON
  */
@@ -26,10 +27,21 @@ enum bench_rw {
   RW_DELETE,
   RW_FLUSH,
   RW_OPEN,
+  RW_WRITE, /* of volumes alone, as the next */
+  RW_RANDRW,
 };
 enum bench_where { WHERE_CORE, WHERE_CLIENT };
 enum bench_device { DEVICE_URING, DEVICE_POOL, DEVICE_MEM, DEVICE_NULL };
-enum bench_engine { ENGINE_STORE, ENGINE_RAW };
+enum bench_engine { ENGINE_STORE, ENGINE_RAW, ENGINE_VOLUME };
+enum bench_work {
+  WORK_LOAD,
+  WORK_CLONE_CREATE,
+  WORK_CLONE_OPEN,
+  WORK_LIMITS,
+  WORK_NEIGHBOUR,
+  WORK_MAP_OPEN,
+  WORK_VERIFY,
+};
 enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
 
 struct bench_options {
@@ -40,6 +52,10 @@ struct bench_options {
   uint64_t size_bytes, shards, block_bytes, blob_bytes, blobs, iodepth, batch, numjobs, seed;
   uint64_t sample; /* one request in so many is timed; 0: none */
   double runtime_s;
+  /* --engine=volume */
+  int workload; /* enum bench_work */
+  bool first_writes, reserve, rw_given, clones_given, volume_size_given;
+  uint64_t volume_bytes, volumes, clones, chain, stripe_bytes, mix_read, ops;
   char where_text[4096]; /* the store, completed */
   char core_list[256];   /* --cores, when it is a list */
   uint32_t core_count;   /* ... or a number; 0: neither */
@@ -48,8 +64,11 @@ struct bench_options {
 /* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */
 int bench_options_parse(struct bench_options *o, int argc, char **argv);
 const char *bench_rw_name(int rw);
+const char *bench_workload_name(int workload);
 bool bench_is_read(int rw);
 bool bench_is_write(int rw);
+/* The raw loop does the like: one block after the other. */
+bool bench_is_sequential(int rw);
 /* Bytes that one request moves. */
 uint64_t bench_request_bytes(const struct bench_options *o);
 /* Blobs hold no data of ours: nothing can be verified, checksums are off. */
@@ -57,6 +76,7 @@ bool bench_is_hollow(const struct bench_options *o);
 
 /* ---- The store (bench_store.c) ---------------------------------------------------------- */
 
+struct bench_volumes;
 struct bench {
   struct bench_options o;
   struct sr_store *store;
@@ -66,6 +86,7 @@ struct bench {
   uint64_t populated;                /* blobs written by this run */
   double populate_s;
   struct sr_store_stats at_open;
+  struct bench_volumes *volumes; /* --engine=volume, once they are open */
 };
 
 int bench_create(const struct bench_options *o);
@@ -85,6 +106,26 @@ void bench_fill(void *buf, uint64_t number, uint64_t seed, uint64_t offset, uint
 void bench_stamp(void *buf, uint64_t number, uint64_t seed, uint64_t offset, uint64_t bytes);
 bool bench_matches(const void *buf, uint64_t number, uint64_t seed, uint64_t offset,
                    uint64_t bytes);
+
+/* ---- Volumes (bench_volume.c) ----------------------------------------------------------- */
+
+/* What a load on volumes aims at. */
+struct bench_target {
+  struct sr_block *block;
+  uint64_t number; /* that its contents are a function of: clones have their base's */
+  uint32_t shard;
+};
+struct bench_volumes {
+  struct bench_target *targets; /* sorted by core */
+  uint32_t count;
+  uint64_t bytes; /* of each */
+};
+/* Makes the volumes if they are not there from a run before, and opens those that the load goes
+ * to. In b->volumes, which bench_volumes_close() frees. */
+int bench_volumes_open(struct bench *b);
+void bench_volumes_close(struct bench *b);
+/* Other, new clones under the same targets: of --first-writes. */
+int bench_volumes_renew(struct bench *b);
 
 /* ---- The load (bench_load.c) ---------------------------------------------------------------- */
 
@@ -118,6 +159,11 @@ struct load {
 
   const uint32_t *numbers; /* of this load's blobs; NULL: first, first + 1, ... */
   uint64_t first, count;
+  const struct bench_target *targets; /* of volumes; numbers are then their blocks, in a row */
+  uint32_t target_count, mix_read;
+  bool once;                     /* each block once, in a random order */
+  uint64_t once_bits;            /* so many cover `count` */
+  uint64_t write_ops;            /* of a mixed load: of ops */
   uint64_t random, cursor, left; /* left: requests until the end, UINT64_MAX: by time */
   uint64_t sample, sample_left;
 
@@ -125,7 +171,7 @@ struct load {
   uint64_t ops, bytes, elapsed_ns, flushes, errors;
   int first_error;
   bool mismatch;
-  struct latency latency;
+  struct latency latency, write_latency; /* the latter: of a mixed load */
 };
 
 struct load_config {
@@ -134,12 +180,17 @@ struct load_config {
   uint64_t request_bytes; /* of reads; a put moves the whole blob */
   const uint32_t *numbers;
   uint64_t first, count;
-  uint64_t left; /* 0: by time */
+  uint64_t left;                      /* 0: by time */
+  const struct bench_target *targets; /* of volumes */
+  uint32_t target_count;
+  bool reserve, once;
   uint64_t sample, seed;
   sem_t *finished;
 };
 int load_init(struct load *l, struct bench *b, const struct load_config *config);
 void load_finish(struct load *l);
+/* All of its blocks are to be written again: of one that writes each once. */
+void load_renew(struct load *l);
 /* Starts the load on a core; load->finished is posted when nothing is in flight any more. */
 int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns);
 /* Runs it on the calling thread, through the port. step (may be NULL) is called now and then. */
@@ -156,9 +207,10 @@ struct bench_result {
   uint64_t ops, bytes, errors, flushes, elapsed_ns;
   double iops, bytes_per_s;
   uint64_t cpu_ns_cores, cpu_ns_process;
-  int error; /* of the first request that failed */
+  uint64_t device_ios, write_ops, renewals; /* of volumes; flushes are not among the I/Os */
+  int error;                                /* of the first request that failed */
   bool mismatch;
-  struct latency latency;
+  struct latency latency, write_latency;
 
   uint32_t pairs;
   double ratio[BENCH_PAIRS_MAX], raw_iops[BENCH_PAIRS_MAX], own_iops[BENCH_PAIRS_MAX];

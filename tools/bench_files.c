@@ -80,7 +80,8 @@ static void set_span(struct bench_files *f, struct bench *b) {
     f->span_bytes = (space.total_bytes / parts) / MIB * MIB;
     f->span_bytes -= f->span_bytes > 8 * MIB ? 4 * MIB : 0;
   } else {
-    f->span_bytes = round_mib(space.live_bytes / parts);
+    uint64_t volumes = b->o.engine == ENGINE_VOLUME ? b->o.volumes * b->o.volume_bytes : 0;
+    f->span_bytes = round_mib((space.live_bytes + volumes) / parts);
   }
 }
 
@@ -112,6 +113,7 @@ static int make_scratch(struct bench_files *f, struct bench *b) {
     return -EINVAL;
   }
   uint64_t bytes = b->o.blobs_given || b->store ? b->o.blobs * b->o.blob_bytes : b->o.size_bytes;
+  if (b->o.engine == ENGINE_VOLUME) bytes = b->o.volumes * b->o.volume_bytes;
   if (bytes == 0) bytes = 1024 * MIB;
   if (bytes < 64 * MIB) bytes = 64 * MIB;
   f->scratch_fd = open(b->o.where_text, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

@@ -60,8 +60,42 @@ static void aim_change(struct load *l, struct load_work *w) {
     bench_stamp(w->request.buf, w->number, l->seed, 0, l->blob_bytes);
 }
 
+/* A permutation of [0, 2^bits), walked until it falls below count. */
+static uint64_t shuffle(const struct load *l, uint64_t at) {
+  uint64_t mask = (UINT64_C(1) << l->once_bits) - 1;
+  do {
+    at = at * UINT64_C(0x9e3779b97f4a7c15) & mask;
+    at ^= at >> (l->once_bits / 2 + 1);
+    at = at * UINT64_C(0xd6e8feb86659fd93) & mask;
+  } while (at >= l->count);
+  return at;
+}
+
+static uint64_t next_block(struct load *l, uint32_t *target) {
+  if (!l->once && l->rw != RW_READ && l->rw != RW_WRITE) {
+    *target = l->target_count > 1 ? (uint32_t)pick(l, l->target_count) : 0;
+    return pick(l, l->blob_blocks);
+  }
+  uint64_t at = l->cursor++ % l->count;
+  uint64_t place = l->first + (l->once ? shuffle(l, at) : at);
+  *target = (uint32_t)(place / l->blob_blocks);
+  return place % l->blob_blocks;
+}
+
+static void aim_block(struct load *l, struct load_work *w) {
+  struct sr_request *r = &w->request;
+  uint32_t target;
+  r->offset = next_block(l, &target) * l->block_bytes;
+  r->block = l->targets[target].block;
+  w->number = l->targets[target].number;
+  if (l->rw == RW_RANDRW) r->op = pick(l, 100) < l->mix_read ? SR_OP_READ : SR_OP_WRITE;
+  if (r->op == SR_OP_WRITE && r->buf) bench_stamp(r->buf, w->number, l->seed, r->offset, r->bytes);
+}
+
 static inline void prepare(struct load *l, struct load_work *w) {
-  if (l->rw == RW_RANDREAD || l->rw == RW_READ || l->rw == RW_GET)
+  if (l->targets)
+    aim_block(l, w);
+  else if (l->rw == RW_RANDREAD || l->rw == RW_READ || l->rw == RW_GET)
     aim_read(l, w);
   else
     aim_change(l, w);
@@ -80,14 +114,18 @@ static void note_error(struct load *l, int error) {
 
 static inline void account(struct load *l, struct load_work *w) {
   const struct sr_request *r = &w->request;
-  int64_t want = r->op == SR_OP_GET ? (int64_t)r->bytes : 0;
+  bool counts = r->op == SR_OP_GET || r->op >= SR_OP_READ;
+  int64_t want = counts ? (int64_t)r->bytes : 0;
   if (__builtin_expect(r->result != want, 0)) {
     note_error(l, r->result < 0 ? (int)r->result : -EIO);
     return;
   }
   l->ops++;
-  if (w->start_ns) latency_add(&l->latency, bench_now_ns() - w->start_ns);
-  if (l->verify && r->op == SR_OP_GET &&
+  bool apart = l->rw == RW_RANDRW && r->op == SR_OP_WRITE;
+  if (apart) l->write_ops++;
+  if (w->start_ns)
+    latency_add(apart ? &l->write_latency : &l->latency, bench_now_ns() - w->start_ns);
+  if (l->verify && (r->op == SR_OP_GET || r->op == SR_OP_READ) &&
       !bench_matches(r->buf, w->number, l->seed, r->offset, r->bytes)) {
     l->mismatch = true;
     note_error(l, -EBADMSG);
@@ -196,7 +234,7 @@ static void start(struct load *l, struct sr_port *port) {
   l->port = port;
   l->stopping = l->done = l->flushing = l->mismatch = false;
   l->pending_count = l->prepared = l->in_flight = l->full_count = 0;
-  l->ops = l->bytes = l->errors = l->flushes = 0;
+  l->ops = l->bytes = l->errors = l->flushes = l->write_ops = 0;
   l->first_error = 0;
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
   l->start_ns = bench_now_ns();
@@ -248,7 +286,9 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
 /* ---- Life
  * ------------------------------------------------------------------------------------------ */
 
-static uint32_t op_of(int rw) {
+static uint32_t op_of(const struct load *l) {
+  int rw = l->rw;
+  if (l->targets) return bench_is_read(rw) ? SR_OP_READ : SR_OP_WRITE;
   if (bench_is_read(rw)) return SR_OP_GET;
   return rw == RW_DELETE ? SR_OP_DELETE : SR_OP_PUT;
 }
@@ -261,22 +301,37 @@ static uint32_t flags_of(const struct bench_options *o, int rw) {
   return o->prealloc == PREALLOC_UNWRITTEN || !bench_is_write(o->rw) ? SR_RESERVE : SR_NO_CHECKSUM;
 }
 
-static void set_up_works(struct load *l, uint64_t stride) {
-  const struct bench_options *o = &l->bench->o;
+static void set_up_works(struct load *l, uint64_t stride, uint32_t flags) {
   for (uint32_t i = 0; i < l->depth; i++) {
     struct load_work *w = &l->works[i];
     w->load = l;
-    w->request.op = op_of(l->rw);
-    w->request.flags = flags_of(o, l->rw);
+    w->request.op = op_of(l);
+    w->request.flags = flags;
     w->request.done = load_done;
     w->request.bytes = l->request_bytes;
     w->request.buf = stride ? l->memory + i * stride : NULL;
-    if (w->request.op == SR_OP_PUT && stride)
-      bench_fill(w->request.buf, 0, l->seed, 0, l->blob_bytes);
+    if ((w->request.op == SR_OP_PUT || w->request.op == SR_OP_WRITE || l->rw == RW_RANDRW) &&
+        stride)
+      bench_fill(w->request.buf, 0, l->seed, 0, l->request_bytes);
   }
   l->flush.load = l;
   l->flush.request.op = SR_OP_FLUSH;
   l->flush.request.done = flush_done;
+}
+
+static void set_up_targets(struct load *l, const struct load_config *c) {
+  l->targets = c->targets;
+  l->target_count = c->target_count;
+  l->mix_read = (uint32_t)l->bench->o.mix_read;
+  l->blob_bytes = l->bench->volumes->bytes;
+  l->blob_blocks = l->blob_bytes / c->request_bytes;
+  l->once = c->once;
+  while (UINT64_C(1) << l->once_bits < c->count) l->once_bits++;
+}
+
+void load_renew(struct load *l) {
+  l->cursor = 0;
+  l->left = l->count;
 }
 
 int load_init(struct load *l, struct bench *b, const struct load_config *c) {
@@ -301,6 +356,8 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
       .random = (c->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1,
   };
   l->blob_blocks = bench_is_read(c->rw) ? l->blob_bytes / c->request_bytes : 1;
+  if (c->targets) set_up_targets(l, c);
+  if (c->reserve) stride = 0;
   if (posix_memalign((void **)&l->works, 64, c->depth * sizeof(*l->works))) l->works = NULL;
   l->pending = calloc(c->depth, sizeof(*l->pending));
   l->full = calloc(c->depth, sizeof(*l->full));
@@ -310,7 +367,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
     return -ENOMEM;
   }
   memset(l->works, 0, c->depth * sizeof(*l->works));
-  set_up_works(l, stride);
+  set_up_works(l, stride, c->targets ? c->reserve ? SR_RESERVE : 0 : flags_of(&b->o, c->rw));
   return 0;
 }
 

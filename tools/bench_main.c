@@ -36,7 +36,7 @@ static int verify_writes(struct bench *b, struct bench_result *result) {
   struct bench_result *again = calloc(1, sizeof(*again));
   struct bench read = *b;
   if (!again) return -ENOMEM;
-  read.o.rw = RW_GET;
+  read.o.rw = b->volumes ? RW_RANDREAD : RW_GET;
   read.o.control = false;
   read.o.where = WHERE_CLIENT;
   read.o.runtime_s = b->o.runtime_s < 1 ? b->o.runtime_s : 1;
@@ -49,7 +49,8 @@ static int verify_writes(struct bench *b, struct bench_result *result) {
 }
 
 static int say_error(const struct bench_result *result) {
-  if (result->mismatch) return bench_fail("a blob does not hold what was written to it", -EBADMSG);
+  if (result->mismatch)
+    return bench_fail("a blob or block does not hold what was written to it", -EBADMSG);
   return result->error < 0 ? bench_fail("request", result->error) : 0;
 }
 

@@ -9,28 +9,37 @@
 #include <unistd.h>
 
 #define TOOL       "shard-bench"
-#define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open"
+#define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open|write|randrw"
+
+#define WORKLOAD_CHOICES "load|clone-create|clone-open|limits|neighbour|map-open|verify"
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB << 10)
 #define GIB (KIB << 20)
 #define TIB (KIB << 30)
 
+const char *bench_workload_name(int workload) {
+  static char word[32];
+  return args_choice(WORKLOAD_CHOICES, workload, word, sizeof(word));
+}
+
 const char *bench_rw_name(int rw) {
-  static const char *const names[] = {"randread", "read",   "randwrite", "put",
-                                      "get",      "delete", "flush",     "open"};
+  static const char *const names[] = {"randread", "read",  "randwrite", "put",   "get",
+                                      "delete",   "flush", "open",      "write", "randrw"};
   return names[rw];
 }
 bool bench_is_read(int rw) { return rw == RW_RANDREAD || rw == RW_READ || rw == RW_GET; }
-bool bench_is_write(int rw) { return rw == RW_RANDWRITE || rw == RW_PUT; }
+bool bench_is_write(int rw) { return rw == RW_RANDWRITE || rw == RW_PUT || rw == RW_WRITE; }
+bool bench_is_sequential(int rw) { return rw == RW_READ || rw == RW_WRITE || rw == RW_PUT; }
 
 uint64_t bench_request_bytes(const struct bench_options *o) {
   if (o->rw == RW_DELETE || o->rw == RW_FLUSH || o->rw == RW_OPEN) return 0;
+  if (o->engine == ENGINE_VOLUME) return o->block_bytes;
   return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
 }
 
 bool bench_is_hollow(const struct bench_options *o) {
-  return o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL;
+  return o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL || o->reserve;
 }
 
 static void help(const struct arg *table) {
@@ -39,7 +48,7 @@ static void help(const struct arg *table) {
        "Fills the store with blobs if they are not there yet, runs one kind of request on it, and\n"
        "prints a table or JSON in fio's shape. WHERE is a directory, devices, or mem:.\n"
        "Blobs that a run writes carry contents that --verify can check in any later run with\n"
-       "the same --seed.\n");
+       "the same --seed. --engine=volume does the like with volumes (virtual disks).\n");
   args_help(table);
   puts("\nExit status: 0 all went well, 1 something failed, 2 the command line is wrong.\n"
        "\nThe software's own cost, against a bare io_uring loop on the same file:\n"
@@ -133,10 +142,64 @@ static int check_combinations(struct bench_options *o) {
   if (o->verify && bench_is_hollow(o))
     return refuse("--verify needs data: it does not go with --prealloc=unwritten or "
                   "--device=null");
-  if (o->verify && !bench_is_read(o->rw) && !bench_is_write(o->rw))
-    return refuse("--verify goes with --rw=randread, read, get, randwrite or put");
+  if (o->verify && !bench_is_read(o->rw) && !bench_is_write(o->rw) && o->rw != RW_RANDRW)
+    return refuse("--verify goes with --rw=randread, read, get, randwrite, put, write or randrw");
   if (o->prealloc == PREALLOC_UNWRITTEN && bench_is_write(o->rw))
     return refuse("--prealloc=unwritten is for reads: writing ends it");
+  return 0;
+}
+
+static int refuse_rw(const struct bench_options *o, const char *legal) {
+  fprintf(stderr, "%s: --rw=%s: not a legal value here; legal: %s\n", TOOL, bench_rw_name(o->rw),
+          legal);
+  return -EINVAL;
+}
+
+static int check_workload(struct bench_options *o) {
+  bool on_disk = o->workload == WORK_CLONE_OPEN || o->workload == WORK_MAP_OPEN;
+  if (o->control || o->first_writes || o->rw_given)
+    return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
+  if (on_disk && (o->device == DEVICE_MEM || (o->store && strncmp(o->store, "mem:", 4) == 0)))
+    return refuse("a store in memory cannot be opened again (--workload=clone-open, map-open)");
+  if (o->workload == WORK_VERIFY && bench_is_hollow(o))
+    return refuse("--verify needs data: it does not go with --reserve, --prealloc=unwritten or "
+                  "--device=null");
+  if (o->workload == WORK_NEIGHBOUR && o->where_given && o->where == WHERE_CLIENT)
+    return refuse("--workload=neighbour runs on the core (--where=core): threads of its own would "
+                  "measure the system's scheduler");
+  o->verify = false;
+  return 0;
+}
+
+static int check_volumes(struct bench_options *o) {
+  bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_FLUSH ||
+               o->rw == RW_OPEN;
+  if (o->engine != ENGINE_VOLUME) {
+    if (o->rw == RW_WRITE || o->rw == RW_RANDRW)
+      return refuse_rw(o, "randread, read, randwrite, put, get, delete, flush, open; with "
+                          "--engine=volume also write and randrw");
+    if (o->workload != WORK_LOAD) return refuse("--workload is for --engine=volume");
+    if (o->clones || o->chain || o->volumes || o->volume_size_given || o->stripe_bytes ||
+        o->reserve || o->first_writes)
+      return refuse("--volume-size, --volumes, --clones, --chain, --stripe, --reserve and "
+                    "--first-writes are for --engine=volume");
+    return 0;
+  }
+  if (other) return refuse_rw(o, "with --engine=volume randread, read, randwrite, write, randrw");
+  if (o->verify && !o->rw_given && o->workload == WORK_LOAD) o->workload = WORK_VERIFY;
+  if (o->workload != WORK_LOAD) return check_workload(o);
+  if (o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL) o->reserve = true;
+  if (o->reserve && !bench_is_read(o->rw) && !o->first_writes)
+    return refuse("--reserve is for reads and --first-writes: writing ends it");
+  if (o->first_writes && !o->rw_given) o->rw = RW_RANDWRITE;
+  if (o->first_writes && o->rw != RW_RANDWRITE)
+    return refuse("--first-writes goes with --rw=randwrite");
+  if (o->first_writes && !o->clones) o->clones = 1;
+  if (o->clones && !o->chain) o->chain = 1;
+  if (o->chain && !o->clones) o->clones = 1;
+  if (o->block_bytes > MIB * 16) return refuse_size("bs", o->block_bytes, "up to 16M for volumes");
+  if (o->stripe_bytes & (o->stripe_bytes - 1))
+    return refuse_size("stripe", o->stripe_bytes, "a power of two, 64k to 1G");
   return 0;
 }
 
@@ -149,6 +212,7 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
       .seed = 1,
       .sample = 64,
       .runtime_s = 5,
+      .mix_read = 50,
   };
   const struct arg table[] = {
       {"store", ARG_TEXT, &o->store, .help = "where the store lies: a directory, devices, mem:"},
@@ -161,7 +225,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
       {"cores", ARG_TEXT, &o->cores, .help = "how many (2), or which CPUs (0-3,8 or 5,)"},
       {"rw", ARG_CHOICE, &o->rw, .choices = RW_CHOICES,
        .help = "read, get: in order / whole blobs; put: whole new blobs; randwrite: whole blobs "
-               "again"},
+               "again; of volumes: randread, read, randwrite, write, randrw",
+       .given = &o->rw_given},
       {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k"},
       {"blob-size", ARG_SIZE, &o->blob_bytes, 1, GIB, 1, .help = "bytes of a blob; default --bs",
        .given = &o->blob_size_given},
@@ -178,14 +243,36 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .given = &o->where_given},
       {"device", ARG_CHOICE, &o->device, .choices = "uring|pool|mem|null",
        .help = "engine of the store; default uring", .given = &o->device_given},
-      {"engine", ARG_CHOICE, &o->engine, .choices = "store|raw",
-       .help = "raw: a bare io_uring loop on the same file instead of the store"},
+      {"engine", ARG_CHOICE, &o->engine, .choices = "store|raw|volume",
+       .help = "raw: a bare io_uring loop on the same file instead of the store; volume: the "
+               "load goes to volumes instead of blobs"},
+      {"workload", ARG_CHOICE, &o->workload, .choices = WORKLOAD_CHOICES,
+       .help = "of volumes, instead of --rw; verify: mixed requests, snapshots and clones, all "
+               "data checked"},
+      {"volume-size", ARG_SIZE, &o->volume_bytes, 4096, SR_VOLUME_BYTES_MAX, 4096,
+       .help = "of each; default: half of the store for all", .given = &o->volume_size_given},
+      {"volumes", ARG_NUMBER, &o->volumes, 1, 4096, 1,
+       .help = "default: one for each core, with --where=client one"},
+      {"clones", ARG_NUMBER, &o->clones, 1, 1000000, 1,
+       .help = "of each volume; the load goes to them", .given = &o->clones_given},
+      {"chain", ARG_NUMBER, &o->chain, 1, 65535, 1,
+       .help = "the data lies so many snapshots below the clones; default 1"},
+      {"stripe", ARG_SIZE, &o->stripe_bytes, 64 * KIB, GIB, 64 * KIB,
+       .help = "stripe the volumes over all shards, in pieces of so many bytes"},
+      {"reserve", ARG_FLAG, &o->reserve,
+       .help = "map the volumes without writing them, for reads that do no device I/O"},
+      {"first-writes", ARG_FLAG, &o->first_writes,
+       .help = "each write is the first of its block in a clone; clones are renewed as needed"},
+      {"rwmixread", ARG_NUMBER, &o->mix_read, 0, 100, 1, .help = "percent, of randrw; default 50"},
       {"prealloc", ARG_CHOICE, &o->prealloc, .choices = "default|full|sparse|unwritten",
        .help = "unwritten: blobs are reserved, not written; reads do no device I/O"},
       {"control", ARG_FLAG, &o->control,
        .help = "alternate with the raw loop on the same CPU and print the ratio"},
       {"verify", ARG_FLAG, &o->verify,
-       .help = "compare what is read with what was written; puts go on until each blob is there"},
+       .help = "compare what is read with what was written; puts go on until each blob is there; "
+               "with --engine=volume and no --rw: --workload=verify"},
+      {"ops", ARG_NUMBER, &o->ops, 1, UINT64_MAX, 1,
+       .help = "of --workload=verify: so many in all instead of --runtime"},
       {"lat-sample", ARG_NUMBER, &o->sample, 1, 1000000, 1,
        .help = "time one request in N; default 64"},
       {"gtod_reduce", ARG_FLAG, &o->gtod_reduce, .help = "time no request at all"},
@@ -207,7 +294,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
     return -EINVAL;
   }
   if (o->gtod_reduce) o->sample = 0;
-  int r = complete_store(o);
+  int r = check_volumes(o);
+  if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);
   if (r == 0) r = check_sizes(o);
   return r < 0 ? r : check_combinations(o);

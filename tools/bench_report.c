@@ -57,19 +57,23 @@ static void add_latency(struct js *side, const char *key, const struct latency *
   }
 }
 
+/* Of a mixed load the writes stand apart; else all requests have one direction. */
 static void add_side(struct js *job, const char *name, const struct bench_result *r) {
   static const struct latency none;
-  bool mine = strcmp(name, r->direction) == 0;
+  bool mine = strcmp(name, r->direction) == 0, write = strcmp(name, "write") == 0;
+  uint64_t ops = mine ? r->ops - r->write_ops : write ? r->write_ops : 0;
+  double share = r->ops ? (double)ops / (double)r->ops : 0;
+  const struct latency *latency = mine ? &r->latency : write ? &r->write_latency : &none;
   struct js *side = js_add(job, name, js_object());
-  js_count(side, "io_bytes", mine ? r->bytes : 0);
-  js_count(side, "io_kbytes", mine ? r->bytes >> 10 : 0);
-  js_count(side, "bw_bytes", mine ? (uint64_t)r->bytes_per_s : 0);
-  js_count(side, "bw", mine ? (uint64_t)(r->bytes_per_s / 1024) : 0);
-  js_real(side, "iops", mine ? r->iops : 0);
-  js_count(side, "runtime", mine ? r->elapsed_ns / 1000000 : 0);
-  js_count(side, "total_ios", mine ? r->ops : 0);
-  add_latency(side, "clat_ns", mine ? &r->latency : &none, true);
-  add_latency(side, "lat_ns", mine ? &r->latency : &none, false);
+  js_count(side, "io_bytes", (uint64_t)(share * (double)r->bytes));
+  js_count(side, "io_kbytes", (uint64_t)(share * (double)r->bytes) >> 10);
+  js_count(side, "bw_bytes", (uint64_t)(share * r->bytes_per_s));
+  js_count(side, "bw", (uint64_t)(share * r->bytes_per_s / 1024));
+  js_real(side, "iops", share * r->iops);
+  js_count(side, "runtime", ops ? r->elapsed_ns / 1000000 : 0);
+  js_count(side, "total_ios", ops);
+  add_latency(side, "clat_ns", latency, true);
+  add_latency(side, "lat_ns", latency, false);
 }
 
 static void add_word(struct js *to, const char *key, const char *choices, int index) {
@@ -89,11 +93,20 @@ static void add_options(struct js *to, const struct bench_options *o) {
   js_real(to, "runtime", o->runtime_s);
   add_word(to, "where", "core|client", o->where);
   add_word(to, "device", "uring|pool|mem|null", o->device);
-  add_word(to, "engine", "store|raw", o->engine);
+  add_word(to, "engine", "store|raw|volume", o->engine);
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
   js_bool(to, "verify", o->verify);
+  if (o->engine != ENGINE_VOLUME) return;
+  js_count(to, "volume-size", o->volume_bytes);
+  js_count(to, "volumes", o->volumes);
+  js_count(to, "clones", o->clones);
+  js_count(to, "chain", o->chain);
+  js_count(to, "stripe", o->stripe_bytes);
+  js_bool(to, "reserve", o->reserve);
+  js_bool(to, "first-writes", o->first_writes);
+  if (o->rw == RW_RANDRW) js_count(to, "rwmixread", o->mix_read);
 }
 
 static void add_job(struct js *root, const struct bench_options *o, const struct bench_result *r) {
@@ -102,6 +115,8 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
   js_count(job, "flushes_for_room", r->flushes);
+  if (o->engine == ENGINE_VOLUME)
+    js_real(job, "device_ios_per_op", r->ops ? (double)r->device_ios / (double)r->ops : 0);
   js_count(job, "elapsed", r->elapsed_ns / 1000000000);
   add_options(js_add(job, "job options", js_object()), o);
   add_side(job, "read", r);
@@ -203,11 +218,12 @@ static const char *human_ns(double v, char *buf, size_t bytes) {
   return buf;
 }
 
-static void print_latency(FILE *out, const struct bench_options *o, const struct latency *l) {
+static void print_latency(FILE *out, const struct bench_options *o, const char *title,
+                          const struct latency *l) {
   char a[32], b[32], c[32], d[32], e[32];
   if (l->count == 0) return;
   fprintf(
-      out, "  %-14s mean %s, 50 %% %s, 99 %% %s, 99.9 %% %s, most %s\n", "latency",
+      out, "  %-14s mean %s, 50 %% %s, 99 %% %s, 99.9 %% %s, most %s\n", title,
       human_ns(latency_mean_ns(l), a, 32), human_ns((double)latency_percentile_ns(l, 50), b, 32),
       human_ns((double)latency_percentile_ns(l, 99), c, 32),
       human_ns((double)latency_percentile_ns(l, 99.9), d, 32), human_ns((double)l->max_ns, e, 32));
@@ -233,6 +249,24 @@ static void print_control(FILE *out, const struct bench_result *r) {
           human_count(spread_of(r->raw_iops, r->pairs).median, b, 32), r->raw_note);
 }
 
+static void print_volumes(FILE *out, const struct bench *b) {
+  const struct bench_options *o = &b->o;
+  char size[32];
+  if (o->clones)
+    fprintf(out, ", %llu clone%s of", (unsigned long long)o->clones, o->clones == 1 ? "" : "s");
+  else
+    fputs(",", out);
+  fprintf(out, " %llu volume%s of %s", (unsigned long long)o->volumes, o->volumes == 1 ? "" : "s",
+          human_bytes((double)o->volume_bytes, size, 32));
+  if (o->stripe_bytes)
+    fprintf(out, " striped by %s", human_bytes((double)o->stripe_bytes, size, 32));
+  if (o->chain) fprintf(out, ", data %llu snapshots below", (unsigned long long)o->chain);
+  fprintf(out, ", %u shard%s on %u core%s, depth %llu, batch %llu, %s\n", b->shards,
+          b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
+          (unsigned long long)o->iodepth, (unsigned long long)o->batch,
+          o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
+}
+
 static void print_head(FILE *out, const struct bench *b, const struct bench_environment *e) {
   const struct bench_options *o = &b->o;
   char size[32], blob[32];
@@ -242,6 +276,8 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
             (unsigned long long)o->batch);
+  else if (o->engine == ENGINE_VOLUME)
+    print_volumes(out, b);
   else
     fprintf(out, ", %llu blobs of %s, %u shard%s on %u core%s, depth %llu, batch %llu, %s\n",
             (unsigned long long)o->blobs, human_bytes((double)o->blob_bytes, blob, 32), b->shards,
@@ -251,7 +287,11 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   fprintf(out, "  %-14s %s%s%s%s\n", "store", o->where_text, e->device[0] ? " on " : "", e->device,
           e->fallback ? " (another engine than asked for)" : "");
   if (e->engine[0]) fprintf(out, "  %-14s %s (%s)\n", "engine", e->engine, e->why_engine);
-  if (o->prealloc == PREALLOC_UNWRITTEN)
+  if (o->reserve)
+    fprintf(out, "  %-14s reserved: no data of %s is on disk%s\n", "volumes",
+            o->clones ? "their bases" : "theirs",
+            bench_is_read(o->rw) ? ", reads do no device I/O on an unwritten file" : "");
+  else if (o->prealloc == PREALLOC_UNWRITTEN)
     fprintf(out, "  %-14s reserved, not written: reads do no device I/O; checksums off\n", "blobs");
   else if (o->device == DEVICE_NULL)
     fprintf(out, "  %-14s the null engine moves no data; checksums off\n", "blobs");
@@ -265,19 +305,25 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
   fprintf(out, "  %-14s %s/s", "rate", human_count(r->iops, x, 32));
   if (r->bytes) fprintf(out, ", %s/s", human_bytes(r->bytes_per_s, y, 32));
   fprintf(out, " (%llu in %.2f s)\n", (unsigned long long)r->ops, (double)r->elapsed_ns / 1e9);
-  print_latency(out, o, &r->latency);
+  print_latency(out, o, "latency", &r->latency);
+  print_latency(out, o, "of writes", &r->write_latency);
   fprintf(out, "  %-14s %s an operation in all", "processor",
           human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));
   if (r->cpu_ns_cores)
     fprintf(out, ", %s of them on the cores", human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
   fputc('\n', out);
   print_control(out, r);
+  if (o->engine == ENGINE_VOLUME && r->ops)
+    fprintf(out, "  %-14s %.4f an operation (%llu; flushes not counted)\n",
+            o->first_writes ? "device writes" : "device I/Os",
+            (double)r->device_ios / (double)r->ops, (unsigned long long)r->device_ios);
   if (r->flushes)
     fprintf(out, "  %-14s %llu, to make room for overwriting\n", "flushes",
             (unsigned long long)r->flushes);
   if (b->populated)
-    fprintf(out, "  %-14s %llu blobs were put beforehand, in %.2f s\n", "filled",
-            (unsigned long long)b->populated, b->populate_s);
+    fprintf(out, "  %-14s %llu %s beforehand, in %.2f s\n", "filled",
+            (unsigned long long)b->populated,
+            o->engine == ENGINE_VOLUME ? "volumes were written" : "blobs were put", b->populate_s);
   fprintf(out, "  %-14s %llu%s\n", "errors", (unsigned long long)r->errors,
           o->verify && !r->errors ? ", all data as written" : "");
 }

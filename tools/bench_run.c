@@ -126,6 +126,7 @@ static struct load_config base_config(struct crew *c) {
       .batch = (uint32_t)o->batch,
       .request_bytes = bench_request_bytes(o),
       .sample = o->sample,
+      .once = o->first_writes,
       .finished = &c->finished,
   };
 }
@@ -133,14 +134,39 @@ static struct load_config base_config(struct crew *c) {
 static int add_load(struct crew *c, const struct load_config *config) {
   struct load_config own = *config;
   own.seed = c->b->o.seed + c->count * UINT64_C(0x9e3779b9);
-  if (own.rw == RW_DELETE) own.left = own.count;
+  if (own.rw == RW_DELETE || own.once) own.left = own.count;
   int r = load_init(&c->loads[c->count], c->b, &own);
   if (r == 0) c->count++;
   return r;
 }
 
+/* Each core's load goes to the volumes of its shards; striped ones are everybody's. */
+static int gather_volumes_on_cores(struct crew *c) {
+  struct bench *b = c->b;
+  const struct bench_volumes *v = b->volumes;
+  bool striped = b->o.stripe_bytes != 0;
+  int r = 0;
+  for (uint32_t i = 0, end; r == 0 && i < v->count; i = end) {
+    uint32_t core = sr_core_of_shard(b->store, v->targets[i].shard);
+    for (end = i + 1; end < v->count; end++)
+      if (!striped && sr_core_of_shard(b->store, v->targets[end].shard) != core) break;
+    struct load_config config = base_config(c);
+    config.targets = v->targets + i;
+    config.target_count = end - i;
+    config.count = config.target_count * (v->bytes / config.request_bytes);
+    for (uint32_t k = 0; r == 0 && k < (striped ? b->cores : 1); k++) {
+      uint32_t shard = striped ? b->core_shard[k] : v->targets[i].shard;
+      if (shard == SR_SHARDS_MAX) continue;
+      c->shard[c->count] = shard;
+      r = add_load(c, &config);
+    }
+  }
+  return r;
+}
+
 static int gather_on_cores(struct crew *c) {
   struct bench *b = c->b;
+  if (b->volumes) return gather_volumes_on_cores(c);
   uint64_t start[SR_CORES_MAX + 1];
   int r = sort_numbers(c, start);
   for (uint32_t i = 0; r == 0 && i < b->cores; i++) {
@@ -163,8 +189,15 @@ static int gather_clients(struct crew *c) {
   for (uint64_t i = 0; r == 0 && i < o->numjobs; i++) {
     struct load_config config = base_config(c);
     bool all = o->rw == RW_RANDREAD || o->rw == RW_GET || o->blobs < o->numjobs;
-    config.first = all ? 0 : o->blobs * i / o->numjobs;
-    config.count = all ? o->blobs : o->blobs * (i + 1) / o->numjobs - config.first;
+    uint64_t things = o->blobs;
+    if (c->b->volumes) {
+      config.targets = c->b->volumes->targets;
+      config.target_count = c->b->volumes->count;
+      things = config.target_count * (c->b->volumes->bytes / config.request_bytes);
+      all = (o->rw != RW_READ && o->rw != RW_WRITE && !o->first_writes) || things < o->numjobs;
+    }
+    config.first = all ? 0 : things * i / o->numjobs;
+    config.count = all ? things : things * (i + 1) / o->numjobs - config.first;
     r = sr_port_open(c->b->store, &p, &c->ports[i]);
     if (r == 0) r = add_load(c, &config);
   }
@@ -285,6 +318,7 @@ static void add_up(struct crew *c, struct bench_result *res, double *iops) {
     res->bytes += l->ops * l->request_bytes;
     res->errors += l->errors;
     res->flushes += l->flushes;
+    res->write_ops += l->write_ops;
     if (res->error == 0) res->error = l->first_error;
     if (l->mismatch) res->mismatch = true;
     if (l->elapsed_ns > 0) *iops += (double)l->ops * 1e9 / (double)l->elapsed_ns;
@@ -293,13 +327,38 @@ static void add_up(struct crew *c, struct bench_result *res, double *iops) {
   res->elapsed_ns += longest;
 }
 
+/* I/Os of all cores, but for flushes. */
+static uint64_t device_ios(struct bench *b) {
+  struct sr_core_stats s;
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < b->cores; i++)
+    if (sr_core_stats(b->port, i, &s) == 0) sum += s.device_ios - s.device_flushes;
+  return sum;
+}
+
+/* New clones before the blocks that can be written for the first time run out: before a slice that
+ * may need twice as many as the last one. */
+static int renew_if_short(struct crew *c, struct bench_result *res) {
+  bool enough = true;
+  for (uint32_t i = 0; i < c->count; i++)
+    if (c->loads[i].left < 2 * c->loads[i].ops) enough = false;
+  if (enough) return 0;
+  int r = bench_volumes_renew(c->b);
+  for (uint32_t i = 0; i < c->count; i++) load_renew(&c->loads[i]);
+  res->renewals++;
+  return r;
+}
+
 static int run_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
                      struct progress *p) {
   c->duration_ns = duration_ns;
-  uint64_t cores = cores_cpu_ns(c->b), process = process_cpu_ns();
+  int e = c->b->o.first_writes ? renew_if_short(c, res) : 0;
+  if (e < 0) return e;
+  uint64_t ios = device_ios(c->b), cores = cores_cpu_ns(c->b), process = process_cpu_ns();
   int r = c->b->o.where == WHERE_CORE ? run_on_cores(c, p) : run_clients(c, p);
   res->cpu_ns_process += process_cpu_ns() - process;
   res->cpu_ns_cores += cores_cpu_ns(c->b) - cores;
+  res->device_ios += device_ios(c->b) - ios;
   add_up(c, res, iops);
   if (r < 0) return bench_fail("load", r);
   return res->error;
@@ -320,7 +379,7 @@ static int make_raw(struct raw_loop **raw, const struct bench *b, const struct b
       .depth = (uint32_t)b->o.iodepth,
       .batch = (uint32_t)b->o.batch,
       .write = bench_is_write(b->o.rw),
-      .sequential = b->o.rw == RW_READ || b->o.rw == RW_PUT,
+      .sequential = bench_is_sequential(b->o.rw),
       .seed = b->o.seed + index,
   };
   int r = raw_loop_create(raw, &o, why, sizeof(why));
@@ -413,7 +472,7 @@ static int run_control(struct crew *c, struct bench_result *res) {
 }
 
 static const char *direction(int rw) {
-  if (bench_is_read(rw)) return "read";
+  if (bench_is_read(rw) || rw == RW_RANDRW) return "read"; /* the latter's writes stand apart */
   return rw == RW_DELETE ? "trim" : rw == RW_FLUSH || rw == RW_OPEN ? "sync" : "write";
 }
 
@@ -437,7 +496,10 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
     progress_end(&p);
   }
-  for (uint32_t i = 0; i < c->count; i++) latency_merge(&res->latency, &c->loads[i].latency);
+  for (uint32_t i = 0; i < c->count; i++) {
+    latency_merge(&res->latency, &c->loads[i].latency);
+    latency_merge(&res->write_latency, &c->loads[i].write_latency);
+  }
   crew_finish(c);
   rates(res);
   return r;

@@ -14,7 +14,7 @@ static const char *remedy(int error) {
   case -ENOENT:
     return "nothing is there: --create makes a store";
   case -EEXIST:
-    return "a store is there already: leave --create away, or add --force";
+    return "there is one already: leave --create away, or add --force";
   case -EBUSY:
     return "another process has it open";
   case -EMEDIUMTYPE:
@@ -114,6 +114,7 @@ int bench_open(struct bench *b) {
 }
 
 int bench_close(struct bench *b) {
+  bench_volumes_close(b);
   sr_port_close(b->port);
   b->port = NULL;
   int r = sr_store_close(b->store);
@@ -190,6 +191,7 @@ static int fill(struct bench *b) {
 }
 
 int bench_populate(struct bench *b) {
+  if (b->o.engine == ENGINE_VOLUME) return bench_volumes_open(b);
   int r = choose_blobs(b);
   if (r < 0 || b->o.rw == RW_PUT || b->o.rw == RW_FLUSH) return r;
   return is_filled(b) ? 0 : fill(b);
