@@ -50,7 +50,7 @@ struct bucket {
 };
 struct limit {
   struct bucket bytes, ops;
-  struct limit *parent; /* NULL: none */
+  struct limit *parent; /* NULL: none; stays while a queue of a gate uses the node */
 };
 
 /* What a user asks for, before anything changes. 0, or -EINVAL: no bucket has a size; a size

@@ -72,8 +72,8 @@ uint32_t window_units(const struct window *w) {
   return w->phase == WINDOW_HIGH && w->units < HIGH_UNITS ? HIGH_UNITS : w->units;
 }
 
-static void end_high(struct window *w, uint64_t now_ns, bool limiting) {
-  if (limiting) w->rate_plenty = w->rate;
+static void end_high(struct window *w, uint64_t now_ns) {
+  w->rate_plenty = w->rate;
   begin(w, WINDOW_LOW, now_ns);
 }
 
@@ -182,7 +182,7 @@ void window_sample(struct window *w, unsigned class_index, uint32_t cost, uint64
     return;
   w->rate = (w->done_units << 20) / age;
   if (w->phase == WINDOW_HIGH)
-    end_high(w, now_ns, limiting);
+    end_high(w, now_ns);
   else
     end_epoch(w, now_ns, limiting);
 }

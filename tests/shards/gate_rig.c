@@ -62,6 +62,7 @@ static void device_start(struct rig *r, struct rig_op *op) {
   uint32_t best = 0;
   for (uint32_t i = 1; i < d->servers; i++)
     if (d->free_ns[i] < d->free_ns[best]) best = i;
+  if (d->dies) best = (uint32_t)random_below(&r->random, d->servers);
   op->started_ns = r->now_ns;
   op->measured = gate_measures(op->volume->gate);
   d->free_ns[best] = max_u64(d->free_ns[best], r->now_ns) + service_ns(r, op->op.bytes);

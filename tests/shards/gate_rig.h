@@ -9,9 +9,11 @@ enum { RIG_VOLUMES = 8, RIG_DEPTH = 512, RIG_GATES = 4, RIG_SERVERS = 64 };
 #define MS     UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
-/* Servers take ops in the order of arrival; each serves one at a time. */
+/* Servers take ops in the order of arrival; each serves one at a time. Any of them can take any op,
+ * or (dies) chance says which one must. */
 struct rig_device {
   uint32_t servers;
+  bool dies;
   uint64_t op_ns, kib_ns; /* of one server */
   enum { RIG_FIXED, RIG_VARIED, RIG_EXPONENTIAL } variance;
   uint64_t free_ns[RIG_SERVERS];

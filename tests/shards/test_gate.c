@@ -84,6 +84,21 @@ static void seldom_ones_are_spared(void **state) {
   compare_with_alone("500k, light 1000/s", device_with(ssd_500k, RIG_VARIED), 4096, MS);
 }
 
+/* Where ops wait for each other by chance, no window helps much: throughput has a floor. */
+static void throughput_has_a_floor(void **state) {
+  (void)state;
+  const struct rig_device d = {
+      .servers = 32, .dies = true, .op_ns = 60000, .kib_ns = 2000, .variance = RIG_VARIED};
+  struct outcome heavy = heavy_and_light(d, 256, 4096, false, 0);
+  struct outcome light = heavy_and_light(d, 0, 0, true, 0);
+  struct outcome both = heavy_and_light(d, 256, 4096, true, 0);
+  printf("32 dies: light p99 %llu -> %llu us, heavy %.0f -> %.0f/s\n",
+         (unsigned long long)light.light_p99 / 1000, (unsigned long long)both.light_p99 / 1000,
+         heavy.heavy_ops, both.heavy_ops);
+  assert_true(both.heavy_ops >= heavy.heavy_ops * 0.5);
+  assert_true(both.light_p99 <= light.light_p99 * 6);
+}
+
 static void many_heavy_ones_share(void **state) {
   (void)state;
   const uint32_t depths[3] = {512, 256, 64};
@@ -537,6 +552,7 @@ int main(void) {
       cmocka_unit_test(heavy_spares_light),
       cmocka_unit_test(large_ops_spare_light),
       cmocka_unit_test(seldom_ones_are_spared),
+      cmocka_unit_test(throughput_has_a_floor),
       cmocka_unit_test(many_heavy_ones_share),
       cmocka_unit_test(shares_are_of_cost),
       cmocka_unit_test(nobody_starves),
