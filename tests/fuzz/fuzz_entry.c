@@ -3,6 +3,7 @@
  *
  * Input: the region's blocks (8 bytes), then entries. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "shards/log.h"
 #include "tests/fuzz/fuzz.h"
@@ -65,7 +66,62 @@ static void check_in_index(struct index *x, const uint64_t key[2], const struct 
   check(memcmp(found.checksums, b->checksums, b->granule_count * 4u) == 0);
 }
 
-static uint32_t take_entry(struct index *x, const uint64_t key[2], const char *buf, uint64_t left,
+/* ---- Of volumes -------------------------------------------------------------------------- */
+
+/* As recovery gives them to the map, which has checks of its own. */
+static void check_in_map(struct map *map, uint64_t id, uint64_t leaf,
+                         const struct cluster clusters[LEAF_CLUSTERS]) {
+  struct layer *layer;
+  check(map_layer_add(map, id, &layer) == 0);
+  check(layer_pin_leaf(map, layer, leaf) == 0);
+  layer_set_leaf(map, layer, leaf, clusters);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) {
+    struct cluster c = layer_get(layer, leaf * LEAF_CLUSTERS + i);
+    check(memcmp(&c, &clusters[i], sizeof c) == 0);
+  }
+  layer_unpin_leaf(map, layer, leaf);
+}
+
+static void check_clusters(struct map *map, const struct entry *e, const void *buf, uint32_t n,
+                           uint64_t region_blocks) {
+  const struct map_entry *x = &e->map;
+  struct cluster all[LEAF_CLUSTERS] = {{0}};
+  const struct cluster *from = x->clusters;
+  check(x->layer != 0 && x->leaf < MAP_LEAVES_MAX);
+  for (uint64_t w = x->which; w; w &= w - 1) all[__builtin_ctzll(w)] = *from++;
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) {
+    struct cluster c = all[i];
+    check((c.valid & c.zero) == 0);
+    check((c.place != 0) == (c.valid != 0));
+    check(!c.place || (uint64_t)c.place + CLUSTER_BLOCKS <= region_blocks);
+  }
+  char *again = fuzz_alloc(entry_move_bytes(LEAF_CLUSTERS));
+  uint32_t bytes =
+      e->type == ENTRY_MOVE
+          ? log_entry_move(again, x->from, x->which_from, x->layer, x->which, x->leaf, all)
+          : log_entry_map(again, x->layer, x->leaf, x->whole, x->which, all);
+  check(bytes == n && memcmp(again, buf, n) == 0);
+  free(again);
+  check_in_map(map, x->layer, x->leaf, all);
+}
+
+static void check_record(const struct record_entry *x, const void *buf, uint32_t n) {
+  char *again = fuzz_alloc(entry_record_bytes(RECORD_BYTES_MAX));
+  check(x->bytes <= RECORD_BYTES_MAX);
+  check(log_entry_record(again, x->key, x->data, x->bytes) == n);
+  check(memcmp(again, buf, n) == 0);
+  free(again);
+}
+
+/* ---- All of them ------------------------------------------------------------------------- */
+
+struct tables {
+  struct index *index;
+  struct map *map;
+  uint64_t key[2];
+};
+
+static uint32_t take_entry(struct tables *t, const char *buf, uint64_t left,
                            uint64_t region_blocks) {
   struct entry e;
   struct blob_id id;
@@ -79,26 +135,33 @@ static uint32_t take_entry(struct index *x, const uint64_t key[2], const char *b
     return 0;
   }
   check(n <= left && n % 8 == 0 && n <= ENTRY_BYTES_MAX);
-  check(peeks && peeked == n && blob_id_equal(id, e.blob.id));
+  check(peeks && peeked == n);
+  check(log_entry_is_put(buf) == (e.type == ENTRY_PUT || e.type == ENTRY_PUT_SMALL));
+  if (e.type == ENTRY_RECORD) check_record(&e.record, buf, n);
+  if (e.type == ENTRY_MAP || e.type == ENTRY_MOVE)
+    check_clusters(t->map, &e, buf, n, region_blocks);
+  if (!entry_is_blob(e.type)) return n;
+  check(blob_id_equal(id, e.blob.id));
   check_same_bytes(&e, buf, n);
   if (e.type == ENTRY_DELETE) return n;
-  check(e.type == ENTRY_PUT || e.type == ENTRY_PUT_SMALL);
+  check(log_entry_is_put(buf));
   check_put(&e.blob, region_blocks);
-  check_in_index(x, key, &e.blob);
+  check_in_index(t->index, t->key, &e.blob);
   return n;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  static const uint64_t key[2] = {1, 2};
+  struct tables t = {.key = {1, 2}};
   struct feed f = {data, size};
   uint64_t region_blocks = feed_number(&f, 8) % REGION_BLOCKS_MAX;
   uint64_t left = min_u64(f.left, ENTRY_BYTES);
   char *buf = fuzz_string(f.at, left), *at = buf; /* as frames: aligned to 8 bytes */
-  struct index *x;
-  check(index_create(&x, key) == 0);
+  check(index_create(&t.index, t.key) == 0);
+  check(map_create(&t.map, t.key) == 0);
   for (uint32_t n = 1; n > 0 && left > 0; at += n, left -= n)
-    n = take_entry(x, key, at, left, region_blocks);
-  index_destroy(x);
+    n = take_entry(&t, at, left, region_blocks);
+  index_destroy(t.index);
+  map_destroy(t.map);
   free(buf);
   return 0;
 }

@@ -73,6 +73,34 @@ static void add_entries(void) {
   free(buf);
 }
 
+static void add_entry(struct draft *d, const char *name, const char *buf, uint32_t bytes) {
+  d->count = 0;
+  draft_number(d, REGION, 8);
+  draft_bytes(d, buf, bytes);
+  corpus_add("entry", name, d->bytes, d->count);
+}
+
+static void add_volume_entries(void) {
+  static struct draft d;
+  struct cluster c[LEAF_CLUSTERS];
+  char *buf = fuzz_blocks(1);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    c[i] = i % 7 == 3 ? (struct cluster){.zero = (uint16_t)i}
+                      : (struct cluster){2000 + i * CLUSTER_BLOCKS, (uint16_t)(i + 1), 0x8000};
+  add_entry(&d, "map", buf, log_entry_map(buf, 7, 12, false, 0x100c, c));
+  add_entry(&d, "map_whole", buf, log_entry_map(buf, 7, MAP_LEAVES_MAX - 1, true, UINT64_MAX, c));
+  add_entry(&d, "map_emptied", buf, log_entry_map(buf, 7, 12, true, 0, c));
+  add_entry(&d, "move", buf, log_entry_move(buf, 7, 0xff, 8, 0x1f, 12, c));
+  add_entry(&d, "move_nothing", buf, log_entry_move(buf, 7, 0xff, 8, 0, 12, c));
+  add_entry(&d, "record", buf, log_entry_record(buf, (struct blob_id){1, 2}, "a record", 7));
+  add_entry(&d, "record_removed", buf, log_entry_record(buf, (struct blob_id){1, 2}, NULL, 0));
+  uint32_t n = log_entry_map(buf, 7, 12, false, 0x100c, c);
+  n += log_entry_record(buf + n, (struct blob_id){1, 2}, "a record", 8);
+  n += log_entry_move(buf + n, 7, 0x100c, 8, 0x1008, 12, c);
+  add_entry(&d, "volumes", buf, n + log_entry_delete(buf + n, (struct blob_id){1, 2}));
+  free(buf);
+}
+
 static void add_frame(const char *name, uint16_t flags, bool payload) {
   static struct draft d;
   char *buf = fuzz_blocks(FRAME_BLOCKS_MAX);
@@ -98,6 +126,7 @@ static void add_frame(const char *name, uint16_t flags, bool payload) {
 
 void corpus_log(void) {
   add_entries();
+  add_volume_entries();
   add_frame("entries", 0, true);
   add_frame("empty", 0, false);
   add_frame("commit", FRAME_COMMIT, false);

@@ -215,7 +215,33 @@ static void make_wrapped(void) {
   finish(&w);
 }
 
+/* Clusters and records: in the log, in checkpoints, and moved behind them. */
+static void make_volumes(void) {
+  struct work w;
+  start(&w);
+  use_flush(w.m, &w.config, w.root);
+  use_clusters(w.m, 11, 0, 0, 5);
+  use_record(w.m, (struct blob_id){1, 1}, 40);
+  use_commit(w.m, &w.config);
+  emit(&w, "volumes_commit");
+  use_clusters(w.m, 12, 3, 60, 4);
+  use_clusters(w.m, 11, 0, 4, 3);
+  use_record(w.m, (struct blob_id){1, 2}, 133);
+  use_flush(w.m, &w.config, w.root);
+  emit(&w, "volumes_flushed");
+  use_checkpoint(w.m, &w.config, w.root);
+  emit(&w, "volumes_checkpoint");
+  use_move(w.m, 11, 12, 0, 0x5e);
+  use_record(w.m, (struct blob_id){1, 1}, 0);
+  use_flush(w.m, &w.config, w.root);
+  use_move(w.m, 12, 13, 3, UINT64_C(3) << 61);
+  use_commit(w.m, &w.config);
+  emit(&w, "volumes_moved");
+  finish(&w);
+}
+
 void corpus_region(void) {
   make_small();
   make_wrapped();
+  make_volumes();
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "shards/manifest_internal.h" /* who holds which block */
 
@@ -60,6 +61,40 @@ static int own_blob(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
+static uint64_t digest_cluster(uint64_t layer, uint64_t number, struct cluster c) {
+  if (!c.valid && !c.zero) return 0;
+  return mix(mix(mix(mix(2, layer), number), c.valid ? c.place : 0),
+             (uint64_t)c.valid << 16 | c.zero);
+}
+
+static int own_leaf(void *arg, struct layer *layer, uint64_t leaf,
+                    const struct cluster clusters[LEAF_CLUSTERS]) {
+  struct owners *o = arg;
+  check(layer_leaf(layer, leaf) == clusters);
+  check(map_layer(o->m->map, layer_id(layer)) == layer);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) {
+    struct cluster c = clusters[i];
+    struct extent e = {c.place, CLUSTER_BLOCKS};
+    check((c.valid & c.zero) == 0);
+    check(c.place || !c.valid);
+    if (c.place) own(o, &e, 1);
+    o->digest += digest_cluster(layer_id(layer), leaf * LEAF_CLUSTERS + i, c);
+  }
+  return 0;
+}
+
+static void own_records(struct owners *o) {
+  uint64_t count = 0;
+  for (const struct record *x = NULL; (x = records_next(o->m->records, x)) != NULL; count++) {
+    uint64_t h = mix(mix(mix(3, x->key.hi), x->key.lo), x->bytes);
+    check(x->bytes > 0 && x->bytes <= RECORD_BYTES_MAX);
+    check(records_find(o->m->records, x->key) == x);
+    for (uint32_t i = 0; i < x->bytes; i++) h = mix(h, (uint8_t)x->data[i]);
+    o->digest += h;
+  }
+  check(count == records_count(o->m->records));
+}
+
 static bool seen_before(const struct manifest *m, uint32_t p) {
   for (uint32_t k = 0; k < p; k++)
     if (m->of_partition[k] == m->of_partition[p]) return true;
@@ -84,7 +119,11 @@ static uint64_t verify(struct manifest *m, bool all) {
   check(o.owned != NULL);
   own(&o, &(struct extent){0, m->config.region->log_blocks}, 1);
   if (all) own_files(&o);
-  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) index_partition_visit(m->index, p, own_blob, &o);
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
+    index_partition_visit(m->index, p, own_blob, &o);
+    map_partition_visit(m->map, p, own_leaf, &o);
+  }
+  own_records(&o);
   check(o.blobs == index_count(m->index));
   if (all)
     check(o.blocks + space_pending_blocks(m->space) + space_free_blocks(m->space) ==
@@ -163,8 +202,54 @@ void use_delete(struct manifest *m, const struct manifest_config *config, struct
     manifest_delete(m, hash, id);
 }
 
+static struct layer *pin(struct manifest *m, uint64_t id, uint64_t leaf) {
+  struct layer *layer;
+  check(map_layer_add(m->map, id, &layer) == 0);
+  check(layer_pin_leaf(m->map, layer, leaf) == 0);
+  return layer;
+}
+
+void use_clusters(struct manifest *m, uint64_t id, uint64_t leaf, uint32_t first, uint32_t count) {
+  struct cluster c[LEAF_CLUSTERS] = {{0}};
+  struct extent e;
+  uint64_t which = 0;
+  if (manifest_reserve_map(m, count, false)) return;
+  for (uint32_t i = first; i < first + count; i++) {
+    which |= UINT64_C(1) << i;
+    if (i % 3 == 0 || space_alloc(m->space, CLUSTER_BLOCKS, &e, 1, 0) != 1)
+      c[i].zero = (uint16_t)(i % 5);
+    else
+      c[i] = (struct cluster){.place = (uint32_t)e.block, .valid = (uint16_t)(i | 1)};
+  }
+  struct layer *layer = pin(m, id, leaf);
+  manifest_set_clusters(m, layer, leaf, which, c, count);
+  layer_unpin_leaf(m->map, layer, leaf);
+}
+
+void use_move(struct manifest *m, uint64_t from_id, uint64_t to_id, uint64_t leaf, uint64_t which) {
+  struct cluster c[LEAF_CLUSTERS];
+  uint32_t count = (uint32_t)__builtin_popcountll(which), old[LEAF_CLUSTERS];
+  if (manifest_reserve_map(m, count, false)) return;
+  struct layer *from = pin(m, from_id, leaf), *to = pin(m, to_id, leaf);
+  memcpy(c, layer_leaf(from, leaf), sizeof c);
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++) old[i] = layer_leaf(to, leaf)[i].place;
+  manifest_move_clusters(m, from, which, to, which, leaf, c, count);
+  for (; which; which &= which - 1) {
+    struct extent e = {old[__builtin_ctzll(which)], CLUSTER_BLOCKS};
+    if (e.block) space_free(m->space, &e, 1);
+  }
+  layer_unpin_leaf(m->map, from, leaf);
+  layer_unpin_leaf(m->map, to, leaf);
+}
+
+void use_record(struct manifest *m, struct blob_id key, uint32_t bytes) {
+  char data[RECORD_BYTES_MAX];
+  for (uint32_t i = 0; i < sizeof data; i++) data[i] = (char)(i + bytes);
+  if (manifest_reserve_record(m, key, bytes) == 0) manifest_put_record(m, key, data, bytes);
+}
+
 void use_commit(struct manifest *m, const struct manifest_config *config) {
-  struct waiting w = {.waiter = {.done = committed, .sequence = m->sequence - 1}};
+  struct waiting w = {.waiter = {.done = committed, .sequence = manifest_ticket(m) - 1}};
   manifest_commit(m, &w.waiter);
   wait_for(m, config->device, &w.done);
   check(w.result == 0);
@@ -201,6 +286,28 @@ static int take_first(void *arg, uint64_t hash, const struct blob *b) {
   return 1;
 }
 
+static int take_leaf(void *arg, struct layer *layer, uint64_t leaf,
+                     const struct cluster clusters[LEAF_CLUSTERS]) {
+  (void)clusters;
+  ((uint64_t *)arg)[0] = layer_id(layer);
+  ((uint64_t *)arg)[1] = leaf;
+  return 1;
+}
+
+/* The same of clusters and records. */
+static void change_volumes(struct manifest *m) {
+  uint64_t at[2] = {77, 5};
+  for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
+    if (map_partition_visit(m->map, p, take_leaf, at)) break;
+  use_clusters(m, at[0], at[1], 3, 6);
+  use_move(m, at[0], at[0] == 78 ? 79 : 78, at[1], 0xf7);
+  use_clusters(m, 77, MAP_LEAVES_MAX - 1, 0, LEAF_CLUSTERS);
+  const struct record *x = records_next(m->records, NULL);
+  use_record(m, x ? x->key : (struct blob_id){7, 7}, 0);
+  use_record(m, (struct blob_id){7, 8}, 1000);
+  (void)manifest_note_data(m);
+}
+
 /* One blob more, one shorter than it was, one less: as far as there is room. */
 static void change(struct manifest *m, const struct manifest_config *config) {
   struct blob_id id = {0xabc, 0xdef};
@@ -211,6 +318,7 @@ static void change(struct manifest *m, const struct manifest_config *config) {
   for (uint32_t p = INDEX_PARTITIONS; p-- > 0;)
     if (index_partition_visit(m->index, p, take_first, &id)) break;
   use_delete(m, config, id);
+  change_volumes(m);
 }
 
 void manifest_use(struct manifest *m, const struct manifest_config *config, struct root *root,
