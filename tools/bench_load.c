@@ -145,7 +145,7 @@ static bool time_is_up(struct load *l) {
   if (l->stopping || l->left == 0) return true;
   /* What is to be verified is there, whichever load is the slower one. */
   if (l->verify && l->rw == RW_PUT && l->cursor < l->count) return false;
-  return l->left == UINT64_MAX && bench_now_ns() >= l->deadline_ns;
+  return (l->left == UINT64_MAX || l->once) && bench_now_ns() >= l->deadline_ns;
 }
 
 /* Aims those that are not aimed yet. What is left over when the end has come is dropped. */

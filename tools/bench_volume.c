@@ -36,8 +36,9 @@ static int choose_size(struct bench *b) {
   if (r < 0) return bench_fail("space", r);
   /* Half of the store; a clone that is written to everywhere takes as much as its base, and what is
    * sprinkled one cluster for each step and layer. */
-  double parts = 1 + (o->first_writes ? 1.5 * (double)o->clones : 0) + (double)o->chain / 64;
-  uint64_t all = (uint64_t)((double)space.total_bytes / 2 / (double)o->volumes / parts);
+  double parts = 1 + (bench_is_read(o->rw) ? 0 : 1.5 * (double)o->clones) + (double)o->chain / 64;
+  uint64_t beside = o->stripe_bytes || o->volumes > b->shards ? o->volumes : b->shards;
+  uint64_t all = (uint64_t)((double)space.total_bytes / 2 / (double)beside / parts);
   if (!o->volume_size_given) o->volume_bytes = all > MIB ? all / MIB * MIB : MIB;
   if (o->volume_bytes < bench_request_bytes(o)) {
     fprintf(stderr, "shard-bench: --volume-size=%llu is less than one request (--bs)\n",
