@@ -18,15 +18,18 @@ static const char usage_text[] =
     "  --runs=N         so many runs (default 1 if a seed is given, else 100)\n"
     "  --states=N       instead: until so many distinct crash states were looked at\n"
     "  --plant=NAME     with a fault in the store (shard-sim-planted only); \"list\" lists them\n"
-    "  --scenario=NAME  random, small, faults, damage (default: the seed chooses)\n"
+    "  --scenario=NAME  random, small, faults, damage, volumes (default: the seed chooses)\n"
     "Exit status: 0 nothing found, 1 a violation (its seed is printed), 2 usage\n";
 
 struct scenario {
   const char *name;
   void (*run)(uint64_t seed, struct run_totals *t);
 };
-static const struct scenario scenarios[] = {
-    {"random", run_random}, {"small", run_small}, {"faults", run_faults}, {"damage", run_damage}};
+static const struct scenario scenarios[] = {{"random", run_random},
+                                            {"small", run_small},
+                                            {"faults", run_faults},
+                                            {"damage", run_damage},
+                                            {"volumes", run_volumes}};
 
 /* Runs with faults are short: most of the time goes to the first two all the same. */
 static const struct scenario *by_seed(uint64_t seed) {
@@ -84,7 +87,8 @@ static void died(int number) {
 
 static void report(const struct run_totals *t, double seconds) {
   const struct checker *c = &t->checker;
-  printf("runs %llu, lives %llu, power cuts %llu, requests %llu (%llu refused for want of space)\n"
+  printf("runs %llu, lives %llu, power cuts %llu, requests %llu (%llu refused for want of space), "
+         "calls %llu\n"
          "distinct crash states %llu, looks at them %llu, cuts during recovery %llu, scrubs %llu\n"
          "moments with all subsets of sectors %llu, of blocks %llu, with some %llu; at most %llu "
          "blocks\n"
@@ -92,12 +96,13 @@ static void report(const struct run_totals *t, double seconds) {
          "second\n",
          (unsigned long long)t->runs, (unsigned long long)t->lives, (unsigned long long)t->cuts,
          (unsigned long long)t->requests, (unsigned long long)t->refused,
-         (unsigned long long)c->states.count, (unsigned long long)c->looks.count,
-         (unsigned long long)c->recovery_cuts, (unsigned long long)c->scrubs,
-         (unsigned long long)c->complete, (unsigned long long)c->complete_blocks,
-         (unsigned long long)c->sampled, (unsigned long long)c->atoms_max,
-         (unsigned long long)t->events, (unsigned long long)t->steps, (unsigned long long)t->faults,
-         seconds, (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
+         (unsigned long long)t->calls, (unsigned long long)c->states.count,
+         (unsigned long long)c->looks.count, (unsigned long long)c->recovery_cuts,
+         (unsigned long long)c->scrubs, (unsigned long long)c->complete,
+         (unsigned long long)c->complete_blocks, (unsigned long long)c->sampled,
+         (unsigned long long)c->atoms_max, (unsigned long long)t->events,
+         (unsigned long long)t->steps, (unsigned long long)t->faults, seconds,
+         (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
 }
 
 static double now_seconds(void) {

@@ -14,8 +14,18 @@ static int add_blob(void *arg, uint64_t hash, const struct blob *b) {
   return 0;
 }
 
+static uint64_t cluster_blocks(struct manifest *m) {
+  uint64_t clusters = 0;
+  for (const struct layer *l = map_layer_next(m->map, NULL); l; l = map_layer_next(m->map, l)) {
+    struct layer_stats stats;
+    layer_stats(l, &stats);
+    clusters += stats.clusters;
+  }
+  return clusters * CLUSTER_BLOCKS;
+}
+
 static uint64_t owned_blocks(struct manifest *m) {
-  uint64_t blocks = m->config.region->log_blocks + m->directory_area[0].blocks +
+  uint64_t blocks = cluster_blocks(m) + m->config.region->log_blocks + m->directory_area[0].blocks +
                     m->directory_area[1].blocks + blocks_of(m->reserve, m->reserve_count);
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++) {
     const struct checkpoint *c = m->of_partition[p];

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/sim/sim_vclient.h"
+
 char sim_reproduce[256];
 
 void sim_violation(const char *format, ...) {
@@ -20,6 +22,16 @@ void sim_violation(const char *format, ...) {
   fflush(stdout);
   va_end(args);
   _exit(1);
+}
+
+void sim_trace(const char *format, ...) {
+  static int on = -1;
+  if (on < 0) on = getenv("SIM_LOG") != NULL;
+  if (!on) return;
+  va_list args;
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
 }
 
 /* ---- A set of hashes --------------------------------------------------------------------------
@@ -122,6 +134,7 @@ static uint64_t expectation(const struct model *m) {
   uint64_t h = m->batch_count;
   for (uint32_t i = 0; i < m->id_count; i++)
     h = (h ^ m->rows[i].floor) * UINT64_C(0x9e3779b97f4a7c15) + model_last(m, i);
+  if (m->volumes) h ^= vmodel_expectation(m->volumes);
   return h;
 }
 
@@ -146,31 +159,36 @@ static void scrub(struct sr_store *store) {
   if (sr_port_close(port)) sim_violation("a port cannot be closed");
 }
 
-static void open_and_compare(struct checker *c, struct sim_io *io, const struct model *m,
-                             uint64_t found[]) {
+/* Returns a hash of the volumes. */
+static uint64_t open_and_compare(struct checker *c, struct sim_io *io, const struct model *m,
+                                 uint64_t found[]) {
   struct sr_store *store;
+  uint64_t volumes = 0;
   struct open_how how = {.cores = (uint32_t)random_in(&c->random, 1, c->shards), .works_max = 2};
   int r = sim_open(&store, io, &how);
   if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
   sim_compare(store, m, false, found);
+  if (m->volumes) volumes = sim_compare_volumes(store, m->volumes, false);
   if (random_up_to(&c->random, SCRUB_SHARE) == 0) {
     scrub(store);
     c->scrubs++;
   }
   sr_store_abandon(store);
+  return volumes;
 }
 
 struct recovery {
   struct checker *c;
   const struct model *m;
   const uint64_t *found;
+  uint64_t volumes;
   struct sim_io *image;
   struct cut cut;
   uint8_t *keep;
 };
 
-static void choose_sectors(struct random *r, const struct cut *cut, uint8_t *keep);
+static void choose_sectors(struct checker *c, const struct cut *cut, uint8_t *keep);
 
 /* The power fails again while the store opens: the same must come out as without. */
 static void cut_while_opening(struct sim_io *io, void *arg) {
@@ -179,10 +197,12 @@ static void cut_while_opening(struct sim_io *io, void *arg) {
   sim_cut_take(&x->cut, io);
   x->keep = realloc(x->keep, x->cut.count + 1);
   check(x->keep != NULL);
-  choose_sectors(&x->c->random, &x->cut, x->keep);
+  choose_sectors(x->c, &x->cut, x->keep);
   sim_image_set(x->image, io, &x->cut, x->keep);
   sim_cut_clear(&x->cut);
-  open_and_compare(x->c, x->image, x->m, found);
+  uint64_t volumes = open_and_compare(x->c, x->image, x->m, found);
+  if (volumes != x->volumes)
+    sim_violation("volumes: a power cut during recovery changed what the next one finds");
   for (uint32_t i = 0; i < x->m->id_count; i++)
     if (found[i] != x->found[i])
       sim_violation("blob %u: a power cut during recovery changed what the next one finds", i);
@@ -190,7 +210,7 @@ static void cut_while_opening(struct sim_io *io, void *arg) {
 }
 
 static void check_recovery(struct checker *c, const struct sim_io *of, const uint8_t *keep,
-                           const struct model *m, const uint64_t found[]) {
+                           const struct model *m, const uint64_t found[], uint64_t volumes) {
   struct sim_io io, image;
   uint64_t blocks[SIM_DISKS_MAX], again[MODEL_IDS_MAX];
   for (uint32_t i = 0; i < of->disk_count; i++) blocks[i] = of->disks[i].blocks;
@@ -198,10 +218,11 @@ static void check_recovery(struct checker *c, const struct sim_io *of, const uin
   sim_image_set(&c->image, of, &c->cut, keep);
   sim_power_on(&io, &c->image);
   sim_image_create(&image, &io, random_next(&c->random));
-  struct recovery x = {.c = c, .m = m, .found = found, .image = &image};
+  struct recovery x = {.c = c, .m = m, .found = found, .volumes = volumes, .image = &image};
   io.moment = cut_while_opening;
   io.moment_arg = &x;
-  open_and_compare(c, &io, m, again);
+  if (open_and_compare(c, &io, m, again) != volumes)
+    sim_violation("volumes: a second recovery finds others");
   for (uint32_t i = 0; i < m->id_count; i++)
     if (again[i] != found[i]) sim_violation("blob %u: a second recovery finds another version", i);
   sim_cut_free(&x.cut);
@@ -219,8 +240,8 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
   uint64_t hash = sim_image_hash(&c->image, io);
   if (!seen_add(&c->looks, hash ^ expectation(m))) return;
   seen_add(&c->states, hash);
-  open_and_compare(c, &c->image, m, found);
-  if (random_up_to(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found);
+  uint64_t volumes = open_and_compare(c, &c->image, m, found);
+  if (random_up_to(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found, volumes);
 }
 
 /* ---- Which states
@@ -228,7 +249,8 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
 
 /* Writes as a whole or not at all, with different luck; some torn between blocks, or between
  * sectors, or cut off after some. */
-static void choose_sectors(struct random *r, const struct cut *cut, uint8_t *keep) {
+static void choose_sectors(struct checker *c, const struct cut *cut, uint8_t *keep) {
+  struct random *r = &c->random;
   uint32_t luck = (uint32_t)random_up_to(r, 5) * 25, torn = (uint32_t)random_up_to(r, 3) * 20;
   uint64_t write = UINT64_MAX, order = 0;
   uint32_t style = 0;
@@ -246,6 +268,7 @@ static void choose_sectors(struct random *r, const struct cut *cut, uint8_t *kee
       keep[i] = (uint8_t)((1u << random_up_to(r, 9)) - 1);
       if (keep[i] != 0xff) style = 0;
     }
+    if (c->whole_blocks && keep[i]) keep[i] = 0xff;
   }
 }
 
@@ -259,7 +282,7 @@ static uint8_t *room_for_choices(struct checker *c, const struct sim_io *io) {
 
 void checker_choose(struct checker *c, const struct sim_io *io) {
   uint8_t *keep = room_for_choices(c, io);
-  choose_sectors(&c->random, &c->cut, keep);
+  choose_sectors(c, &c->cut, keep);
   sim_image_set(&c->image, io, &c->cut, keep);
   free(keep);
   sim_cut_clear(&c->cut);
@@ -269,7 +292,7 @@ void checker_sample(struct checker *c, const struct sim_io *io, const struct mod
                     uint32_t count) {
   uint8_t *keep = room_for_choices(c, io);
   for (uint32_t n = 0; n < count; n++) {
-    choose_sectors(&c->random, &c->cut, keep);
+    choose_sectors(c, &c->cut, keep);
     look(c, io, m, keep);
   }
   free(keep);
@@ -308,7 +331,7 @@ void checker_enumerate(struct checker *c, const struct sim_io *io, const struct 
   } else {
     if (few(blocks, limit)) look_at_all(c, io, m, blocks, true, keep);
     for (uint32_t n = 0; n < limit / 4; n++) {
-      choose_sectors(&c->random, &c->cut, keep);
+      choose_sectors(c, &c->cut, keep);
       look(c, io, m, keep);
     }
     c->complete_blocks += few(blocks, limit);

@@ -26,10 +26,13 @@ struct checker {
   struct sim_io image;
   struct cut cut;
   uint32_t shards;
+  bool whole_blocks; /* the disks tear at 4 KiB, not at 512 bytes */
 };
 
 /* Reports what is wrong, with the seed, and ends the process with status 1. */
 void sim_violation(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* With SIM_LOG in the environment: a line of what is asked for and answered. */
+void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The line that reproduces the run: set by main. */
 extern char sim_reproduce[256];
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/sim/sim_vmodel.h"
+
 #define SLOT_BYTES (MODEL_BYTES_MAX + 2 * BLOCK_BYTES)
 /* So many versions of one id between two flushes, and no more: the model's limit. */
 #define SPAN_MAX (MODEL_SPAN - 8)
@@ -115,6 +117,7 @@ static void prepare_read(struct client *c, struct slot *s) {
 static void prepare_flush(struct client *c, struct slot *s) {
   s->r.op = SR_OP_FLUSH;
   s->from = UINT32_MAX;
+  s->since = c->model->volumes ? c->model->volumes->clock : 0;
   for (uint32_t i = 0; i < c->model->id_count; i++) s->visible[i] = c->model->rows[i].visible;
 }
 
@@ -278,10 +281,10 @@ static void end_request(struct client *c, struct slot *s) {
     end_batch(c, s);
     break;
   case K_FLUSH:
-    if (s->r.result == 0)
-      model_flushed(c->model, s->visible);
-    else if (!tolerated(c, s->r.result))
-      unexpected(s);
+    if (s->r.result && !tolerated(c, s->r.result)) unexpected(s);
+    if (s->r.result) break;
+    model_flushed(c->model, s->visible);
+    if (c->model->volumes) vmodel_cover(c->model->volumes, NULL, s->since);
     break;
   default:
     end_read(c, s);

@@ -32,6 +32,7 @@ struct slot {
   bool busy;
   uint32_t id, version, from; /* from: the oldest version that may be seen */
   uint32_t visible[MODEL_IDS_MAX];
+  uint64_t since; /* of a flush: the volumes' clock */
   char *buf;
 };
 

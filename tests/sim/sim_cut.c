@@ -68,7 +68,8 @@ void sim_image_create(struct sim_io *image, const struct sim_io *of, uint64_t se
   image->calm = true;
   image->changes = UINT64_MAX;
   image->disk_count = of->disk_count;
-  for (uint32_t i = 0; i < of->disk_count; i++) sim_disk_create(image, i, of->disks[i].blocks, true);
+  for (uint32_t i = 0; i < of->disk_count; i++)
+    sim_disk_create(image, i, of->disks[i].blocks, true);
 }
 
 void sim_image_set(struct sim_io *image, const struct sim_io *of, const struct cut *cut,

@@ -32,8 +32,10 @@ struct row {
 struct batch_record {
   uint32_t id[MODEL_PARTS_MAX], version[MODEL_PARTS_MAX], count;
 };
+struct vmodel;
 struct model {
-  uint64_t seed; /* of the contents */
+  uint64_t seed;          /* of the contents */
+  struct vmodel *volumes; /* NULL: there are none */
   uint32_t id_count;
   struct row rows[MODEL_IDS_MAX];
   struct batch_record *batches; /* since the last collapse */

@@ -20,11 +20,16 @@ struct world {
   struct sim_io io;
   struct model model;
   struct client client;
+  struct vmodel *volumes; /* NULL: without */
+  struct vclient vclient;
   struct sr_store *store;
   struct run_totals *totals;
   bool asleep[16];
+  bool remove_all;          /* volumes, at the end of the life */
   struct open_how how;      /* cores: chosen at each open */
   uint32_t calm_requests;   /* one in so many waits: a checkpoint, a stream, ... */
+  uint32_t volume_percent;  /* of requests: to volumes */
+  uint32_t call_percent;    /* of those: calls that change volumes */
   struct sim_faults faults; /* while requests are made, not while the store opens */
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
@@ -47,6 +52,7 @@ static void on_moment(struct sim_io *io, void *arg) {
     checker_choose(c, io);
     sim_fail(io);
     w->client.tolerance.dead = true;
+    sim_trace("power cut\n");
     w->totals->cuts++;
   }
 }
@@ -67,12 +73,19 @@ static void wake_all(struct world *w) {
   }
 }
 
+/* When a core that sleeps has something to do: its device, or a limit that lets somebody pass. */
+static uint64_t core_due_ns(const struct core *core) {
+  uint64_t due = sim_device_due_ns(core->device);
+  for (uint32_t i = 0; i < core->mine_count; i++)
+    due = min_u64(due, shard_wake_ns(core->shards[core->mine[i]].shard));
+  return due;
+}
+
 /* False: it sleeps, and nothing wakes it. */
 static bool turn(struct world *w, uint32_t i) {
   struct core *core = &store_of(w->store)->cores[i];
   if (w->asleep[i]) {
-    if (!sim_device_take_wake(core->device) && sim_device_due_ns(core->device) > w->io.now_ns)
-      return false;
+    if (!sim_device_take_wake(core->device) && core_due_ns(core) > w->io.now_ns) return false;
     inbox_awake(&core->inbox);
     w->asleep[i] = false;
   }
@@ -86,8 +99,7 @@ static bool turn(struct world *w, uint32_t i) {
 static bool pass_time(struct world *w) {
   struct store *s = store_of(w->store);
   uint64_t due = UINT64_MAX;
-  for (uint32_t i = 0; i < s->core_count; i++)
-    due = min_u64(due, sim_device_due_ns(s->cores[i].device));
+  for (uint32_t i = 0; i < s->core_count; i++) due = min_u64(due, core_due_ns(&s->cores[i]));
   if (due == UINT64_MAX) return false;
   w->io.now_ns = max_u64(w->io.now_ns, due);
   return true;
@@ -108,25 +120,60 @@ static void stuck(const struct world *w, const char *why) {
                     why, w->client.in_flight, (int)s->kind, s->id,
                     sr_shard_of(w->store, sim_id(s->id)));
   }
+  for (uint32_t i = 0; w->volumes && i < w->vclient.slot_count; i++) {
+    const struct vslot *s = &w->vclient.slots[i];
+    if (s->busy)
+      sim_violation("%s: %u requests to volumes are never answered; one is a %s of [%llu, +%llu)",
+                    why, w->vclient.in_flight, vkind_name(s->kind), (unsigned long long)s->r.offset,
+                    (unsigned long long)s->r.bytes);
+  }
+}
+
+static uint32_t in_flight(const struct world *w) {
+  return w->client.in_flight + (w->volumes ? w->vclient.in_flight : 0);
+}
+
+static uint32_t reap(struct world *w) {
+  return client_reap(&w->client) + (w->volumes ? vclient_reap(&w->vclient) : 0);
+}
+
+static void submit_to_volumes(struct world *w) {
+  if (random_percent(&w->random, w->call_percent)) {
+    wake_all(w);
+    vclient_call(&w->vclient);
+  } else {
+    vclient_submit(&w->vclient);
+  }
+}
+
+static void submit(struct world *w) {
+  client_submit(&w->client);
+  if (random_up_to(&w->random, w->calm_requests) == 0 && !w->enumerate) {
+    wake_all(w);
+    client_block(&w->client);
+  }
 }
 
 /* Until so many requests have finished, or the power is gone; then until none is in flight. */
 static void work(struct world *w, uint64_t requests) {
   struct client *c = &w->client;
-  uint64_t end = c->submitted + requests, turns = 0;
+  uint64_t end = requests, submitted = 0, turns = 0;
   uint32_t eager = (uint32_t)random_in(&w->random, 1, 60);
-  while (c->in_flight || (c->submitted < end && !c->tolerance.dead)) {
-    if (c->submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
-      client_submit(c);
-      if (random_up_to(&w->random, w->calm_requests) == 0 && !w->enumerate) {
-        wake_all(w);
-        client_block(c);
+  while (in_flight(w) || (submitted < end && !c->tolerance.dead)) {
+    if (submitted < end && !c->tolerance.dead && random_percent(&w->random, eager)) {
+      uint64_t before = c->submitted;
+      if (w->volumes && random_percent(&w->random, w->volume_percent)) {
+        submit_to_volumes(w);
+        submitted++;
+      } else {
+        submit(w);
       }
+      submitted += c->submitted - before;
     }
     bool moved = any_turn(w);
-    uint32_t reaped = moved && random_percent(&w->random, 60) ? 0 : client_reap(c);
-    if (reaped || !c->in_flight) turns = 0;
-    if (!moved && !reaped && c->in_flight) stuck(w, "everybody sleeps");
+    uint32_t reaped = moved && random_percent(&w->random, 60) ? 0 : reap(w);
+    if (reaped || !in_flight(w)) turns = 0;
+    if (!moved && !reaped && in_flight(w)) stuck(w, "everybody sleeps");
     if (++turns > STUCK_TURNS) stuck(w, "no end");
   }
 }
@@ -158,8 +205,10 @@ static bool open_store(struct world *w) {
   watch(w, false);
   sim_compare(w->store, &w->model, w->client.tolerance.damage, found);
   collapse(w, found);
+  if (w->volumes) sim_compare_volumes(w->store, w->volumes, true);
   watch(w, true);
   client_open(&w->client, w->store);
+  if (w->volumes) vclient_open(&w->vclient, w->store);
   return true;
 }
 
@@ -175,12 +224,13 @@ static void power_on(struct world *w) {
 static void close_cleanly(struct world *w) {
   uint32_t visible[MODEL_IDS_MAX];
   for (uint32_t i = 0; i < w->model.id_count; i++) visible[i] = w->model.rows[i].visible;
+  uint64_t at = w->volumes ? w->volumes->clock : 0;
   int r = sr_store_close(w->store);
   if (w->client.tolerance.dead) return;
-  if (r == 0)
-    model_flushed(&w->model, visible);
-  else if (!w->client.tolerance.io_errors)
-    sim_violation("close: %s", strerror(-r));
+  if (r && !w->client.tolerance.io_errors) sim_violation("close: %s", strerror(-r));
+  if (r) return;
+  model_flushed(&w->model, visible);
+  if (w->volumes) vmodel_cover(w->volumes, NULL, at);
 }
 
 static void set_faults(struct world *w, const struct sim_faults *faults) {
@@ -194,13 +244,16 @@ static void set_faults(struct world *w, const struct sim_faults *faults) {
 static void live(struct world *w, uint64_t requests, bool cut) {
   w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
   w->totals->lives++;
+  sim_trace("life\n");
   watch(w, true);
   if (open_store(w)) {
     set_faults(w, &w->faults);
     work(w, requests);
     wake_all(w);
     set_faults(w, &(struct sim_faults){0});
+    if (w->remove_all) vclient_remove_all(&w->vclient);
     if (!w->io.faults.gone) sim_account(w->store);
+    if (w->volumes) vclient_close(&w->vclient);
     client_close(&w->client);
     if (w->client.tolerance.dead || random_percent(&w->random, 20))
       sr_store_abandon(w->store);
@@ -223,6 +276,7 @@ static void world_create(struct world *w, uint64_t seed, struct run_totals *t, u
   sim_format(&w->io, &w->geometry);
   w->io.delay_ns_max = random_in(&w->random, 100, 50000);
   w->totals = t;
+  t->checker.whole_blocks = false;
   model_create(&w->model, seed, ids);
   client_create(&w->client, random_next(&w->random), &w->model, slots);
   checker_begin(&t->checker, &w->io, w->geometry.shards, random_next(&w->random));
@@ -231,6 +285,14 @@ static void world_create(struct world *w, uint64_t seed, struct run_totals *t, u
 static void world_destroy(struct world *w) {
   w->totals->runs++;
   w->totals->requests += w->client.finished;
+  if (w->volumes) {
+    w->totals->requests += w->vclient.finished;
+    w->totals->calls += w->vclient.calls;
+    w->totals->refused += w->vclient.refused;
+    vclient_destroy(&w->vclient);
+    vmodel_destroy(w->volumes);
+    free(w->volumes);
+  }
   w->totals->refused += w->client.refused;
   w->totals->events += w->io.events;
   w->totals->faults += w->io.faults.injected;
@@ -344,5 +406,55 @@ void run_damage(uint64_t seed, struct run_totals *t) {
                                     .lose_write = some(r, 30)};
     live(w, random_in(r, 10, 200), false);
   }
+  world_destroy(w);
+}
+
+/* ---- Volumes ------------------------------------------------------------------------------------
+ */
+
+static void add_volumes(struct world *w, uint64_t seed) {
+  struct random *r = &w->random;
+  w->volumes = malloc(sizeof *w->volumes);
+  check(w->volumes != NULL);
+  vmodel_create(w->volumes, seed, r);
+  w->volumes->torn_blocks = random_percent(r, 40);
+  w->model.volumes = w->volumes;
+  w->totals->checker.whole_blocks = !w->volumes->torn_blocks;
+  vclient_create(&w->vclient, random_next(r), w->volumes, &w->client.tolerance,
+                 (uint32_t)random_in(r, 1, VOPS_MAX));
+  w->vclient.shards = w->geometry.shards;
+  w->vclient.habits = (struct vhabits){
+      .weight = {40, 6, 8, 20, (uint32_t)random_in(r, 1, 8), (uint32_t)random_in(r, 0, 4)},
+      .durable_percent = (uint32_t)random_up_to(r, 30),
+      .vectored_percent = (uint32_t)random_up_to(r, 50),
+      .wide_percent = (uint32_t)random_up_to(r, 60),
+      .volumes_max = (uint32_t)random_in(r, 2, 11),
+      .striped_percent = random_percent(r, 60) ? 30 : 0,
+      .limits_percent = random_percent(r, 40) ? 100 : 0};
+}
+
+void run_volumes(uint64_t seed, struct run_totals *t) {
+  struct world *w = calloc(1, sizeof *w);
+  check(w != NULL);
+  w->random.state = seed;
+  struct random *r = &w->random;
+  w->geometry = random_geometry(r, 4);
+  w->geometry.region_blocks += random_in(r, 100, random_percent(r, 70) ? 2500 : 500);
+  w->how = (struct open_how){.works_max = (uint32_t)random_in(r, 2, 12),
+                             .checkpoint_group_bytes = 1u << random_in(r, 6, 16),
+                             .background = random_percent(r, 80)};
+  w->sample_percent = (uint32_t)random_in(r, 1, 6);
+  w->samples = (uint32_t)random_in(r, 1, 4);
+  world_create(w, seed, t, (uint32_t)random_in(r, 2, 8), (uint32_t)random_in(r, 1, 4));
+  w->calm_requests = (uint32_t)random_in(r, 10, 300);
+  w->client.habits = random_habits(r);
+  w->client.habits.bytes_max = 20000;
+  w->volume_percent = (uint32_t)random_in(r, 70, 100);
+  w->call_percent = (uint32_t)random_in(r, 5, 40);
+  add_volumes(w, seed);
+  uint32_t lives = (uint32_t)random_in(r, 2, 5);
+  for (uint32_t i = 0; i < lives; i++) live(w, random_in(r, 20, 500), random_percent(r, 60));
+  w->remove_all = true;
+  live(w, random_in(r, 1, 50), false);
   world_destroy(w);
 }

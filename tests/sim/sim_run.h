@@ -3,10 +3,10 @@
 #ifndef TESTS_SIM_RUN_H
 #define TESTS_SIM_RUN_H
 
-#include "tests/sim/sim_client.h"
+#include "tests/sim/sim_vclient.h"
 
 struct run_totals {
-  uint64_t runs, lives, cuts, requests, events, steps, refused, faults;
+  uint64_t runs, lives, cuts, requests, calls, events, steps, refused, faults;
   struct checker checker;
 };
 
@@ -18,5 +18,7 @@ void run_small(uint64_t seed, struct run_totals *t);
 void run_faults(uint64_t seed, struct run_totals *t);
 /* The device says that all is well, and it is not: bits flip, writes go astray or get lost. */
 void run_damage(uint64_t seed, struct run_totals *t);
+/* Volumes, and a few blobs beside them. */
+void run_volumes(uint64_t seed, struct run_totals *t);
 
 #endif
