@@ -29,6 +29,7 @@ void volumes_destroy(struct shard *s) {
   if (!vs) return;
   check(vs->open_count == 0);
   vpieces_destroy(vs);
+  sums_finish(s);
   free(vs);
   s->volumes = NULL;
 }

@@ -13,7 +13,7 @@
  *   OP_SYNC      all writes that completed before it was submitted survive any crash
  * Results: bytes (OP_SYNC: 0), or -EINVAL beyond the end or not whole logical blocks; -EROFS;
  * -ENOSPC (this write changes nothing or some of its blocks, everything else goes on); -EIO;
- * -ENOMEM; -EBADMSG.
+ * -ENOMEM; -EBADMSG: data of a sealed layer is not what it was; the log says where.
  *
  * What overlaps. Writes (of all kinds) in flight that touch the same 4 KiB block take effect one
  * after the other. A read beside a write of the same block gets it as before or as after, block by
@@ -81,6 +81,10 @@ void shard_layer_stats(const struct shard *shard, uint64_t layer, struct layer_s
 /* True for a layer that shard_layer_set() was never told of, since no record names it: what is left
  * of a removal that a crash has cut short. Next one after an id (0: first); 0: none. */
 uint64_t shard_next_orphan(const struct shard *shard, uint64_t after);
+/* Blocks that the layer has here without a checksum (OP_LAYER_SUM). */
+uint64_t shard_unsummed_blocks(const struct shard *shard, uint64_t layer);
+/* Before the end: OP_LAYER_SUM, running or to come, completes soon with -ECANCELED. */
+void shard_sums_stop(struct shard *shard);
 
 /* ---- Control ops (op->kind; submitted by shard_submit()) ------------------------------------ */
 
@@ -94,6 +98,11 @@ uint64_t shard_next_orphan(const struct shard *shard, uint64_t after);
  * owner says so in the records: freeze, shard_layer_set() of the upper one with what the merged one
  * lay on, shard_volume_set_layer(), thaw, then OP_LAYER_DROP of the empty one. A crash in between
  * leaves a merge to be done again. Meanwhile the volume must stay open. -EINVAL; -ENOSPC; -EIO. */
+/* OP_LAYER_SUM: reads all blocks of layer op->offset that have no checksum yet and keeps one for
+ * each, beside requests; from then on reads verify them. The layer is sealed and stays so. When a
+ * merge adds to it later, it is to be asked again. Its owner tells the other shards to forget their
+ * views (OP_VIEWS_DROP), or they go on without. result: 0, or what could not be read or kept; 0 as
+ * well where the layer is not there. */
 /* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
  * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
  */

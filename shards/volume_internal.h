@@ -5,7 +5,9 @@
  *   volume_write.c   writes, write-zeroes, discards, promotes: which clusters change, and when
  *   volume_pieces.c  transfers of many device I/Os
  *   volume_lower.c   what lies below the top layer: views, and how they learn a leaf
+ *   volume_verify.c  checksums of what is read
  *   volume_job.c     drop and merge of layers, records
+ *   volume_sum.c     the checksums of sealed layers
  *
  * The way of an op: shard_submit -> volume_submit (checks) -> held while frozen -> the gate
  * (limits, fairness) -> volume_start. A write that overlaps another one waits in volume->blocked.
@@ -41,6 +43,7 @@ struct lower {
   struct view *view;
   uint32_t refs;
   uint32_t version; /* counts OP_VIEWS_DROP: an answer to an older question is thrown away */
+  bool sums;        /* the view has some */
 };
 
 /* A leaf on its way into a view. */
@@ -90,6 +93,8 @@ struct vpiece {
   uint64_t at;    /* the op's bytes [at, at + bytes) of the volume are what this is for */
   uint32_t bytes; /* 0: of a promote, all that is copied */
   bool copy;      /* what was read is changed, and written to `to` */
+  bool verify;    /* what is read must have these checksums: volume_expect() */
+  uint32_t crc;
   struct io to;
 };
 
@@ -109,6 +114,7 @@ struct vio {
   uint8_t turn;                  /* of the views */
   bool hungry;                   /* in that list */
   bool parked;                   /* its op waits for room or for a leaf of a view */
+  bool again;                    /* reads: what was read has moved meanwhile */
   uint64_t changes;              /* clusters of the chunk's leaf that change */
   uint16_t bits[LEAF_CLUSTERS];  /* blocks that get data */
   uint16_t zeros[LEAF_CLUSTERS]; /* blocks that become zeros */
@@ -138,6 +144,8 @@ struct volumes { /* in struct shard; made with the first volume */
   struct op_list jobs;          /* OP_LAYER_DROP, _MERGE; the first one runs */
   struct op_list records;       /* OP_RECORD that wait for room */
   struct merge *merge;
+  struct summing *summing;
+  bool sums_stopped;
   struct resolved scratch;
 };
 
@@ -188,6 +196,24 @@ uint32_t volume_run_at(const struct volume *v, uint64_t block, uint32_t max, str
 uint32_t volume_map_io(const struct shard *s, const struct volume *v, const struct place *p,
                        uint32_t blocks, struct io *io);
 
+/* volume_verify.c: what a read must have. */
+struct expected {
+  bool verify;
+  uint32_t crc; /* of the blocks' checksums, one after the other */
+};
+/* False for all that is not sealed: no more need be asked. */
+static inline bool place_may_have_sums(const struct volume *v, const struct place *p) {
+  return p->kind == PLACE_DATA && (p->own ? v->read_only : v->lower->sums);
+}
+/* Of n blocks at a place: how many of them, from the first one on, have checksums or all have none.
+ */
+uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t block, uint32_t n,
+                       struct expected *e);
+bool volume_data_fits(const char *buf, uint32_t blocks, uint32_t crc);
+/* It did not fit: -EBADMSG (logged), or -EAGAIN: the blocks have moved, so read again. */
+int volume_mismatch(struct shard *s, const struct volume *v, uint64_t block, const struct io *io,
+                    uint32_t crc, const char *what);
+
 /* volume_write.c */
 void volume_lock(struct shard *s, struct shard_op *op); /* volume.c */
 bool volume_cluster_is_written(struct shard *s, struct volume *v, uint64_t cluster,
@@ -219,10 +245,16 @@ int lower_learn(struct shard *s, struct lower *lower, uint64_t leaf, struct shar
 uint8_t lower_read_begin(struct volumes *vs);
 void lower_read_end(struct shard *s, uint8_t turn);
 void views_drop(struct shard *s, struct shard_op *op);
+/* The views are made anew. What they said stays true. */
+void lowers_forget(struct shard *s);
 
 /* volume_job.c */
 void job_submit(struct shard *s, struct shard_op *op);
 bool jobs_tick(struct shard *s);
+
+/* volume_sum.c: one step of an OP_LAYER_SUM, as merge_some(). */
+int sum_some(struct shard *s, struct shard_op *op);
+void sums_finish(struct shard *s);
 
 /* volume_merge.c: one step of an OP_LAYER_MERGE. -EINPROGRESS: go on at once. -EAGAIN: later. */
 int merge_some(struct shard *s, struct shard_op *op);

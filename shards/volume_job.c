@@ -99,6 +99,7 @@ void job_submit(struct shard *s, struct shard_op *op) {
   if (op->kind == OP_RECORD) {
     if (s->volumes->records.first || !put_record(s, op)) op_list_push(&s->volumes->records, op);
   } else {
+    op->block = op->checksum = 0;
     op_list_push(&s->volumes->jobs, op);
   }
 }
@@ -108,7 +109,9 @@ bool jobs_tick(struct shard *s) {
   bool did = records_tick(s);
   struct shard_op *op = vs->jobs.first;
   if (!op || s->holds) return did;
-  int r = op->kind == OP_LAYER_DROP ? drop_some(s, op) : merge_some(s, op);
+  int r = op->kind == OP_LAYER_DROP  ? drop_some(s, op)
+          : op->kind == OP_LAYER_SUM ? sum_some(s, op)
+                                     : merge_some(s, op);
   if (r == -EAGAIN) return did;
   if (r == -EINPROGRESS) return true;
   if (vs->jobs.first == op) op_list_pop(&vs->jobs);

@@ -56,6 +56,12 @@ static void fail_all(struct shard *s, struct op_list list, int error) {
   }
 }
 
+static int add_leaf(struct lower *l, uint64_t leaf, const struct resolved *resolved) {
+  int r = view_add_leaf(l->view, leaf, resolved);
+  if (!r) l->sums |= view_sums(l->view, leaf) != NULL;
+  return r;
+}
+
 static void ask(struct fetch *f) {
   struct shard *s = f->shard;
   f->op = (struct shard_op){.kind = OP_RESOLVE, .buf = &f->request};
@@ -86,7 +92,7 @@ void shard_answered(struct shard_op *op) {
     ask(f);
     return;
   }
-  int r = view_add_leaf(f->lower->view, f->leaf, &f->request.resolved);
+  int r = add_leaf(f->lower, f->leaf, &f->request.resolved);
   struct op_list list = f->waiting, more = s->volumes->fetch_waiting;
   f->lower = NULL;
   s->volumes->asked--;
@@ -106,7 +112,7 @@ static bool resolve_here(struct shard *s, struct lower *l, uint64_t leaf, int *r
   resolved_init(r);
   struct layer_below next = layer_resolve(manifest_map(s->manifest), l->from, self, leaf, r);
   if (next.id && r->undecided) return false;
-  *result = view_add_leaf(l->view, leaf, r);
+  *result = add_leaf(l, leaf, r);
   return true;
 }
 
@@ -164,11 +170,16 @@ void lower_read_end(struct shard *s, uint8_t turn) {
   if (--s->volumes->readers[turn] == 0 && s->volumes->view_drops.first) drop_next(s);
 }
 
-void views_drop(struct shard *s, struct shard_op *op) {
+void lowers_forget(struct shard *s) {
   for (struct lower *l = s->volumes->lowers; l; l = l->next) {
     view_drop_all(l->view);
+    l->sums = false;
     l->version++;
   }
+}
+
+void views_drop(struct shard *s, struct shard_op *op) {
+  lowers_forget(s);
   op_list_push(&s->volumes->view_drops, op);
   drop_next(s);
 }

@@ -98,17 +98,48 @@ static void promote(struct shard *s, struct merge *g, struct volume *v, uint32_t
   volume_submit_own(s, &g->promote);
 }
 
+/* Blocks that change hands keep their checksums, in a layer whose blocks have some. */
+static bool take_sums(const struct layer *from, const struct layer *to, uint64_t leaf,
+                      struct leaf_sums *sums) {
+  const struct block_sums *have = layer_is_summed(to) ? layer_sums(from, leaf) : NULL;
+  if (have) block_sums_unpack(have, sums);
+  return have;
+}
+
+/* moved: those of the lower layer whose place it was. */
+static void give_sums(struct shard *s, struct layer *to, uint64_t leaf, struct leaf_sums *sums,
+                      const uint16_t moved[LEAF_CLUSTERS]) {
+  const struct block_sums *have = layer_sums(to, leaf);
+  for (uint32_t i = 0; i < LEAF_BLOCKS; i++) {
+    if (!(moved[i / CLUSTER_BLOCKS] >> i % CLUSTER_BLOCKS & 1))
+      sums->has[i / 64] &= ~(UINT64_C(1) << i % 64);
+    if (have && block_sums_has(have, i)) leaf_sums_set(sums, i, block_sums_at(have, i));
+  }
+  (void)manifest_set_sums(s->manifest, to, leaf, sums); /* without memory they have none */
+}
+
+/* Room in the log, and the leaf. */
+static int reserve_hand_over(struct shard *s, struct merge *g, struct layer *to, bool sums) {
+  int r = manifest_reserve_map(s->manifest, LEAF_CLUSTERS, false);
+  if (r) return r;
+  if (sums) r = manifest_reserve_sums(s->manifest);
+  if (!r) {
+    r = layer_pin_leaf(manifest_map(s->manifest), to, g->leaf);
+    if (r && sums) manifest_cancel_sums(s->manifest);
+  }
+  if (r) manifest_cancel_map(s->manifest, LEAF_CLUSTERS);
+  return r;
+}
+
 static int hand_over(struct shard *s, struct merge *g, struct layer *from, struct layer *to) {
   struct map *map = manifest_map(s->manifest);
   struct cluster next[LEAF_CLUSTERS], lower[LEAF_CLUSTERS];
   uint64_t which_from = 0, which_to = 0;
-  int r = manifest_reserve_map(s->manifest, LEAF_CLUSTERS, false);
+  uint16_t data_of[LEAF_CLUSTERS] = {0};
+  struct leaf_sums sums;
+  bool summed = take_sums(from, to, g->leaf, &sums);
+  int r = reserve_hand_over(s, g, to, summed);
   if (r) return r;
-  r = layer_pin_leaf(map, to, g->leaf);
-  if (r) {
-    manifest_cancel_map(s->manifest, LEAF_CLUSTERS);
-    return r;
-  }
   const struct cluster *upper = layer_leaf(to, g->leaf);
   memcpy(lower, layer_leaf(from, g->leaf), sizeof lower);
   for (uint32_t slot = 0; slot < LEAF_CLUSTERS; slot++) {
@@ -118,6 +149,7 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
     uint16_t data = wanted(f, u), zeros = f.zero & (uint16_t) ~(u.valid | u.zero);
     if (!data && !zeros) continue;
     check(!data || !u.place);
+    data_of[slot] = data;
     which_to |= UINT64_C(1) << slot;
     next[slot] = (struct cluster){data ? f.place : u.place, u.valid | data, u.zero | zeros};
   }
@@ -127,6 +159,7 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
     bool moved = which_to >> slot & 1 && next[slot].place == lower[slot].place;
     if (lower[slot].place && !moved) collect(g, lower[slot].place);
   }
+  if (summed) give_sums(s, to, g->leaf, &sums, data_of);
   layer_unpin_leaf(map, to, g->leaf);
   return 0;
 }

@@ -46,7 +46,7 @@ static struct vpiece *piece_take(struct vio *x, bool bounce) {
   if (!p || (bounce && !vs->free_bounce_count)) return NULL;
   vs->free_pieces = p->next;
   p->vio = x;
-  p->copy = false;
+  p->copy = p->verify = false;
   p->bounce = bounce ? vs->free_bounces[--vs->free_bounce_count] : NULL;
   return p;
 }
@@ -146,10 +146,24 @@ static void piece_end(struct vpiece *p) {
   feed_hungry(s);
 }
 
+/* Fills in what is wrong with the data, if anything is. */
+static void verify(struct vpiece *p, const char *what) {
+  struct volume *v = p->vio->volume;
+  struct io *io = &p->io;
+  if (likely(!p->verify) || io->result ||
+      volume_data_fits(io->buf, io->bytes >> BLOCK_SHIFT, p->crc))
+    return;
+  io->result = volume_mismatch(v->shard, v, p->at >> BLOCK_SHIFT, io, p->crc, what);
+}
+
 static void vpiece_read(struct io *io) {
   struct vpiece *p = container_of(io, struct vpiece, io);
   struct shard_op *op = p->vio->op;
-  if (p->bounce && !io->result)
+  verify(p, "read");
+  if (io->result == -EAGAIN) {
+    p->vio->again = true;
+    io->result = 0;
+  } else if (p->bounce && !io->result)
     copy(op, COPY_OUT, p->at - op->offset, p->bounce + (p->at & (BLOCK_BYTES - 1)), p->bytes);
   piece_end(p);
 }
@@ -168,6 +182,9 @@ static void copy_on(struct vpiece *p) {
 
 static void copy_read_done(struct io *io) {
   struct vpiece *p = container_of(io, struct vpiece, io);
+  verify(p, "copy");
+  /* Its blocks in the top layer are this op's, so what lies below them was not taken over. */
+  if (io->result == -EAGAIN) io->result = -EBADMSG;
   if (io->result)
     piece_end(p);
   else
@@ -199,6 +216,16 @@ static uint32_t aim(struct vio *x, const struct place *place, uint64_t block, ui
   return volume_map_io(x->volume->shard, x->volume, place, blocks, io);
 }
 
+/* Of n blocks that are going to be read: how many are verified alike, and how. */
+static uint32_t expect(struct vpiece *p, const struct place *place, uint64_t block, uint32_t n) {
+  struct expected e;
+  if (likely(!place_may_have_sums(p->vio->volume, place))) return n;
+  n = volume_expect(p->vio->volume, place, block, n, &e);
+  p->verify = e.verify;
+  p->crc = e.crc;
+  return n;
+}
+
 static enum issue issue_read(struct vio *x) {
   struct volume *v = x->volume;
   struct shard_op *op = x->op;
@@ -221,6 +248,7 @@ static enum issue issue_read(struct vio *x) {
   struct vpiece *p = piece_take(x, bounce);
   if (!p) return NO_PIECE;
   n = aim(x, &place, block, n, &p->io);
+  n = expect(p, &place, block, n);
   p->io.buf = bounce ? p->bounce : memory;
   p->io.bytes = n << BLOCK_SHIFT;
   p->at = x->at;
@@ -255,6 +283,7 @@ static enum issue issue_copy(struct vio *x, uint64_t block, uint32_t n, uint32_t
   n = target_at(v, block, have, &to);
   n = aim(x, &to, block, n, &p->to);
   if (from.kind != PLACE_ZERO) n = aim(x, &from, block, n, &p->io);
+  n = expect(p, &from, block, n);
   p->copy = true;
   p->at = x->at;
   p->bytes = bytes;
@@ -348,6 +377,11 @@ static void vio_free(struct vio *x) {
 
 static enum start finish(struct vio *x) {
   struct shard_op *op = x->op;
+  if (unlikely(x->again) && !x->error) {
+    x->again = false;
+    x->at = op->offset;
+    return vio_drive(x);
+  }
   struct shard *s = x->volume->shard;
   bool read = op->kind == OP_READ;
   int64_t result = op->kind == OP_PROMOTE ? (int64_t)x->copied_bytes : (int64_t)op->bytes;

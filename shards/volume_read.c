@@ -74,6 +74,15 @@ static void read_done(struct io *io) {
   struct shard *s = volume_args(op)->volume->shard;
   space_read_end(s->space, op->generation);
   if (op->pad & 2) lower_read_end(s, op->pad & 1);
+  if (unlikely(op->pad & 4) && !io->result &&
+      !volume_data_fits(op->buf, io->bytes >> BLOCK_SHIFT, (uint32_t)op->block)) {
+    io->result = volume_mismatch(s, volume_args(op)->volume, first_block(op), io,
+                                 (uint32_t)op->block, "read");
+    if (io->result == -EAGAIN) {
+      volume_run(s, op);
+      return;
+    }
+  }
   volume_complete(s, op, io->result ? io->result : (int64_t)op->bytes);
 }
 
@@ -89,8 +98,14 @@ static bool read_short(struct shard *s, struct volume *v, struct shard_op *op) {
   }
   op->io.offset = op->offset;
   if (volume_map_io(s, v, &p, blocks, &op->io) < blocks) return false;
+  struct expected e = {0};
+  if (unlikely(place_may_have_sums(v, &p))) {
+    if (volume_expect(v, &p, op->offset >> BLOCK_SHIFT, blocks, &e) < blocks) return false;
+    op->block = e.crc;
+  }
   op->generation = (uint16_t)space_read_begin(s->space);
   op->pad = p.own ? 0 : 2 | lower_read_begin(s->volumes);
+  op->pad |= e.verify << 2;
   op->io.done = read_done;
   op->io.buf = op->buf;
   op->io.bytes = (uint32_t)op->bytes;

@@ -1,0 +1,87 @@
+/* volume_verify.c - checksums of what is read from volumes: what a read must have, and what it
+ * means when it has not. Owned by the shard's thread.
+ *
+ * A read takes what it expects when it learns where its blocks lie: one number, the checksum of the
+ * blocks' checksums. Sealed data does not change, with one exception: a merge gives its place to a
+ * live layer, which may overwrite it while an older read of it is in flight. So before data is
+ * called damaged the same is asked again: only if the blocks still lie there, and the same is still
+ * expected of them, they are. Else the read begins again. */
+#include "shards/volume_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct block_sums *sums_of_leaf(const struct volume *v, const struct place *p,
+                                             uint64_t leaf) {
+  return p->own ? layer_sums(v->top, leaf) : view_sums(v->lower->view, leaf);
+}
+
+uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t block, uint32_t n,
+                       struct expected *e) {
+  uint32_t done = 0;
+  *e = (struct expected){0};
+  while (done < n) {
+    uint32_t at = (uint32_t)(block + done) % LEAF_BLOCKS;
+    uint32_t max = (uint32_t)min_u64(n - done, LEAF_BLOCKS - at);
+    const struct block_sums *sums = sums_of_leaf(v, p, (block + done) >> LEAF_BLOCK_SHIFT);
+    bool has;
+    uint32_t run = block_sums_run(sums, at, max, &has);
+    if (done && has != e->verify) break;
+    e->verify = has;
+    for (uint32_t i = 0; has && i < run; i++) {
+      uint32_t sum = block_sums_at(sums, at + i);
+      e->crc = crc32c(e->crc, &sum, sizeof sum);
+    }
+    done += run;
+    if (run < max) break;
+  }
+  return done;
+}
+
+bool volume_data_fits(const char *buf, uint32_t blocks, uint32_t crc) {
+  uint32_t all = 0;
+  for (uint32_t i = 0; i < blocks; i++) {
+    uint32_t one = crc32c(0, buf + ((size_t)i << BLOCK_SHIFT), BLOCK_BYTES);
+    all = crc32c(all, &one, sizeof one);
+  }
+  return all == crc;
+}
+
+static void report(struct shard *s, const struct volume *v, const struct place *p, uint64_t block,
+                   const char *what) {
+  s->checksum_errors++;
+  log_line(
+      &s->config.manifest.logger, 0,
+      "shard %u: volume: checksum mismatch in block %llu (leaf %llu) of layer %llu%s: %s shard "
+      "%u region block %u",
+      s->config.manifest.shard, (unsigned long long)block,
+      (unsigned long long)(block >> LEAF_BLOCK_SHIFT),
+      (unsigned long long)(p->own ? layer_id(v->top) : v->lower->from.id),
+      p->own ? "" : " or below", what, p->shard, p->block);
+}
+
+/* The first block that is not what it should be. */
+static void report_bad(struct shard *s, const struct volume *v, struct place p, uint64_t block,
+                       uint32_t n, const char *buf, const char *what) {
+  for (uint32_t i = 0; i < n; i++, p.block++) {
+    struct expected e;
+    volume_expect(v, &p, block + i, 1, &e);
+    if (volume_data_fits(buf + ((size_t)i << BLOCK_SHIFT), 1, e.crc)) continue;
+    report(s, v, &p, block + i, what);
+    return;
+  }
+}
+
+int volume_mismatch(struct shard *s, const struct volume *v, uint64_t block, const struct io *io,
+                    uint32_t crc, const char *what) {
+  uint32_t n = io->bytes >> BLOCK_SHIFT;
+  struct place p;
+  struct expected e;
+  struct io now;
+  if (volume_run_at(v, block, n, &p) < n || !place_may_have_sums(v, &p) ||
+      volume_map_io(s, v, &p, n, &now) < n || now.file != io->file || now.offset != io->offset ||
+      volume_expect(v, &p, block, n, &e) < n || !e.verify || e.crc != crc)
+    return -EAGAIN;
+  report_bad(s, v, p, block, n, io->buf, what);
+  return -EBADMSG;
+}
