@@ -17,7 +17,7 @@ static void enter_settling(struct flusher *f);
 int flusher_init(struct flusher *f, struct store *store) {
   struct layout *l = store->layout;
   *f = (struct flusher){.store = store, .root = l->root};
-  f->durable_epoch = l->root->epoch;
+  f->started_epoch = f->durable_epoch = l->root->epoch;
   f->peer = store->cores[0].self;
   f->peer.finished = core_answered;
   f->cores = calloc(store->core_count, sizeof *f->cores);
@@ -56,6 +56,8 @@ bool flusher_gate_open(const struct flusher *f) {
 static void finish_served(struct flusher *f) {
   struct core *core0 = &f->store->cores[0];
   f->state = FLUSH_IDLE;
+  /* If nothing was dirty there is no root of this epoch: the next flush has it again. */
+  atomic_store_explicit(&f->started_epoch, f->root->epoch, memory_order_seq_cst);
   f->flushes++;
   f->shared += f->served.count - 1;
   for (struct shard_op *op = f->served.head; op;) {
@@ -127,6 +129,7 @@ static void start(struct flusher *f) {
   f->served = f->waiting;
   f->waiting = (struct op_chain){0};
   f->epoch = f->root->epoch + 1;
+  atomic_store_explicit(&f->started_epoch, f->epoch, memory_order_seq_cst);
   f->result = 0;
   ask_cores(f, seal_core);
 }
@@ -242,8 +245,7 @@ static void root_written(struct io *io) {
     f->result = -EIO;
   } else {
     *f->root = *f->next;
-    if (!f->result)
-      atomic_store_explicit(&f->durable_epoch, f->root->epoch, memory_order_release);
+    if (!f->result) atomic_store_explicit(&f->durable_epoch, f->root->epoch, memory_order_release);
     f->mirroring = true;
     write_slot(f, root_mirror_of_epoch(f->root->epoch), 0, &f->mirror_io, mirror_written);
   }

@@ -50,7 +50,10 @@ struct flusher {
   bool root_waits;   /* for that */
   void *root_buf;    /* one slot, block-aligned, in registered memory if there is some */
   struct root *root; /* the last durable one */
-  _Atomic uint64_t durable_epoch; /* of the last one that all shards got into; any thread reads it */
+  /* Any thread reads these. What was changed before `started_epoch` is read is in the root after
+   * that one, at the latest. */
+  _Atomic uint64_t started_epoch; /* of the last flush that began to seal */
+  _Atomic uint64_t durable_epoch; /* of the last root that all shards got into */
   struct root *next;
   uint32_t pending;
   uint64_t epoch;  /* of the running flush */

@@ -54,12 +54,11 @@ int call_shards(struct port *port, uint32_t first, uint32_t end, shard_call_fn *
 }
 
 uint64_t epoch_now(const struct store *s) {
-  return atomic_load_explicit(&s->flusher.durable_epoch, memory_order_acquire);
+  return atomic_load_explicit(&s->flusher.started_epoch, memory_order_seq_cst);
 }
 
-/* A flush may have sealed the shard just before the change: then it is in the root after. */
 bool epoch_durable(const struct store *s, uint64_t epoch) {
-  return !epoch || epoch_now(s) >= epoch + 2;
+  return !epoch || atomic_load_explicit(&s->flusher.durable_epoch, memory_order_acquire) > epoch;
 }
 
 /* ---- What changes
@@ -350,6 +349,7 @@ void job_drop(struct port *port, uint64_t layer, uint32_t first, uint32_t end, b
 void catalog_init(struct catalog *c, struct store *store) {
   *c = (struct catalog){.store = store, .next_id = 1};
   pthread_mutex_init(&c->lock, NULL);
+  pthread_cond_init(&c->merged, NULL);
   limit_init(&c->limit, NULL, NULL, clock_now_ns(&store->clock));
 }
 

@@ -201,7 +201,7 @@ static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
 static int snapshot(struct port *port, const char *name, const char *snapshot) {
   struct catalog *c = &port->store->catalog;
   struct disk *d, *s = NULL;
-  int r = catalog_find(c, name, &d);
+  int r = catalog_find_settled(c, name, &d);
   if (!r && d->sealed) r = -EROFS;
   if (!r && d->changing) r = -EBUSY;
   if (!r) r = catalog_check_name(c, snapshot);
@@ -243,10 +243,11 @@ static void forget(struct catalog *c, struct disk *d) {
   disk_destroy(d);
 }
 
-static void leave_parent(const struct store *s, const struct disk *d) {
+static void leave_parent(struct store *s, const struct disk *d) {
   struct disk *p = d->parent;
   if (!p) return;
   p->children--;
+  s->catalog.merge_wanted |= !p->name && p->children == 1;
   if (!disk_striped(d) && p->shard != d->shard) p->foreign_epoch = epoch_now(s);
 }
 
@@ -268,8 +269,8 @@ static int drop_disk(struct port *port, struct disk *d, struct disk **parent) {
   return 0;
 }
 
-static void drop_nameless(struct port *port, struct disk *d) {
-  while (d && !d->name && !d->children && !d->pins) {
+void drop_nameless(struct port *port, struct disk *d) {
+  while (d && !d->name && !d->children && !d->pins && !d->merging) {
     int r = drop_disk(port, d, &d);
     if (!r) continue;
     log_line(&port->store->logger, 1, "volume %llu, removed before, stays until the next open: %s",
@@ -293,13 +294,15 @@ static int make_nameless(struct port *port, struct disk *d) {
   change_init(&ch, port, d->shard, NO_SHARD);
   change_put(&ch, &record);
   int r = change_run(&ch);
-  if (!r) catalog_set_name(&port->store->catalog, d, NULL);
-  return r;
+  if (r) return r;
+  catalog_set_name(&port->store->catalog, d, NULL);
+  port->store->catalog.merge_wanted |= d->children == 1;
+  return 0;
 }
 
 static int remove_volume(struct port *port, const char *name) {
   struct disk *d, *parent = NULL;
-  int r = catalog_find(&port->store->catalog, name, &d);
+  int r = catalog_find_settled(&port->store->catalog, name, &d);
   if (r) return r;
   if (d->open || d->pins || d->changing) return -EBUSY;
   if (d->children) return make_nameless(port, d);
@@ -311,7 +314,10 @@ static int remove_volume(struct port *port, const char *name) {
 int catalog_remove(struct port *port, const char *name) {
   struct catalog *c;
   int r = catalog_enter(port, true, &c);
-  return r ? r : catalog_leave(c, remove_volume(port, name));
+  if (r) return r;
+  r = remove_volume(port, name);
+  catalog_merge(c, port);
+  return catalog_leave(c, r);
 }
 
 /* ---- Rename
@@ -384,10 +390,12 @@ int catalog_rollback(struct port *port, const char *name, const char *snapshot_n
   struct disk *d, *s;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
-  r = catalog_find(c, name, &d);
+  r = catalog_find_settled(c, name, &d);
   if (!r) r = catalog_find(c, snapshot_name, &s);
   if (!r && d->sealed) r = -EROFS;
   if (!r && (d->open || d->pins || d->changing)) r = -EBUSY;
   if (!r && !lies_on(d, s)) r = -EXDEV;
-  return catalog_leave(c, r ? r : roll_back(port, d, s));
+  if (!r) r = roll_back(port, d, s);
+  catalog_merge(c, port);
+  return catalog_leave(c, r);
 }

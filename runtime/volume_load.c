@@ -280,6 +280,7 @@ static int put_together(struct loading *l, struct port *port) {
     struct disk *d = l->found[i];
     d->epoch = d->foreign_epoch = 0;
     if (d->parent) d->parent->children++;
+    l->catalog->merge_wanted |= !d->name; /* perhaps: of an earlier life */
   }
   return l->count ? call_shards(port, 0, l->catalog->store->shard_count, tell_shard, l) : 0;
 }

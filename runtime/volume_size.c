@@ -176,7 +176,7 @@ int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, boo
   struct disk *d;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
-  r = catalog_find(c, name, &d);
+  r = catalog_find_settled(c, name, &d);
   if (!r && d->sealed) r = -EROFS;
   if (!r && (d->changing || d->pins)) r = -EBUSY;
   if (!r && (!size_bytes || size_bytes > VOLUME_SIZE_MAX ||
@@ -213,19 +213,35 @@ static int promote(struct port *port, const struct disk *d, struct walk *walks) 
   return r;
 }
 
-static int forget_below(struct core *core, uint32_t shard, void *arg) {
-  const struct disk *d = arg;
-  return shard_layer_set(core->shards[shard].shard, d->layer, (struct layer_below){0});
+struct moving {
+  const struct disk *disk;
+  struct layer_below below;
+};
+
+static int set_below(struct core *core, uint32_t shard, void *arg) {
+  const struct moving *m = arg;
+  struct layer_below below = m->below;
+  if (below.id && disk_striped(m->disk)) below.shard = shard;
+  return shard_layer_set(core->shards[shard].shard, m->disk->layer, below);
 }
 
-/* All that lay below is in its own layer: from now on nothing lies below it. */
-static int cut_off(struct port *port, struct disk *d) {
+static void move_frozen(struct port *port, struct disk *d, const struct disk *below) {
+  struct moving m = {.disk = d};
+  uint32_t end = disk_end(d, port->store->shard_count);
+  if (below) m.below = (struct layer_below){below->layer, below->shard};
+  check(call_shards(port, disk_first(d), end, set_below, &m) == 0); /* they know the layer */
+}
+
+int disk_move(struct port *port, struct disk *d, const struct disk *below,
+              const struct disk *gone) {
   struct change ch;
   struct volume_record record;
+  const struct disk *was = d->parent;
   disk_record(d, &record);
-  record.parent = 0;
+  record.parent = below ? below->id : 0;
   change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
   change_put(&ch, &record);
+  if (gone) change_remove(&ch, gone->id);
   int r = change_reserve(&ch);
   if (r) return r;
   r = disk_freeze(port, d);
@@ -233,15 +249,17 @@ static int cut_off(struct port *port, struct disk *d) {
     change_cancel(&ch);
     return r;
   }
-  uint32_t end = disk_end(d, port->store->shard_count);
-  change_apply(&ch);
-  check(call_shards(port, disk_first(d), end, forget_below, d) == 0); /* they know the layer */
-  check(disk_set_layer(port, d, d->layer) == 0);                      /* needs no memory */
-  disk_note_changes(port, d);
+  move_frozen(port, d, below);
+  r = disk_set_layer(port, d, d->layer);
+  if (r) {
+    move_frozen(port, d, was);
+    change_cancel(&ch);
+  } else {
+    change_apply(&ch);
+    disk_note_changes(port, d);
+  }
   disk_thaw(port, d);
-  release_parent(port, d);
-  d->parent = NULL;
-  return 0;
+  return r;
 }
 
 static struct walk *make_walks(struct port *port, const struct disk *d) {
@@ -272,7 +290,10 @@ static int flatten(struct catalog *c, struct port *port, struct disk *d) {
   for (uint32_t i = 0; i < disk_part_count(d, port->store->shard_count); i++)
     walk_finish(&walks[i]);
   free(walks);
-  if (!r) r = cut_off(port, d);
+  /* All that lay below is in its own layer. */
+  if (!r) r = disk_move(port, d, NULL, NULL);
+  if (!r) release_parent(port, d);
+  if (!r) d->parent = NULL;
   (void)disk_release(port, d);
   return r;
 }
@@ -282,9 +303,10 @@ int catalog_flatten(struct port *port, const char *name) {
   struct disk *d;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
-  r = catalog_find(c, name, &d);
+  r = catalog_find_settled(c, name, &d);
   if (!r && d->sealed) r = -EROFS;
   if (!r && (d->changing || d->pins)) r = -EBUSY;
   if (!r && d->parent) r = flatten(c, port, d);
+  catalog_merge(c, port);
   return catalog_leave(c, r);
 }

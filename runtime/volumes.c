@@ -237,4 +237,5 @@ void catalog_finish(struct catalog *c) {
   free(c->placed);
   free(c->free_blocks);
   pthread_mutex_destroy(&c->lock);
+  pthread_cond_destroy(&c->merged);
 }

@@ -23,6 +23,7 @@
  *   volume_limits.c   limits
  *   volume_open.c     handles of volumes and files
  *   volume_look.c     stat, list
+ *   volume_merge.c    removed snapshots give back what nobody needs
  *   volume_walk.c     where blocks lie; diff */
 #ifndef RUNTIME_VOLUMES_H
 #define RUNTIME_VOLUMES_H
@@ -47,12 +48,13 @@ struct disk {
   struct disk *next;         /* the table by id */
   struct disk *parent;       /* the snapshot that it lies on */
   uint64_t id, layer, size_bytes;
-  uint64_t epoch;         /* made or changed when this root was the last one; 0: long ago */
+  uint64_t epoch;         /* when it was made or changed (epoch_now()); 0: long ago */
   uint64_t foreign_epoch; /* the same of a change of what lies on it in other shards */
   uint32_t shard, children, pins;
   uint8_t block_shift, stripe_shift;
   bool sealed;
   bool changing; /* a long change is under way: no other one */
+  bool merging;  /* its layer with the one above or below: others wait for that */
   struct disk_open *open;
   struct disk_group *group;
   struct limit *limit; /* NULL: none of its own, and no group */
@@ -71,6 +73,8 @@ struct block_file;
 struct catalog {
   struct store *store;
   pthread_mutex_t lock;
+  pthread_cond_t merged; /* a merge has come to its end */
+  bool merge_wanted;     /* there may be removed snapshots on which a single volume lies */
   struct disk *tree, **table;
   uint32_t table_size; /* a power of two; 0: none yet */
   uint32_t count;

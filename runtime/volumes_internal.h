@@ -20,6 +20,8 @@ static inline int catalog_leave(struct catalog *c, int result) {
 }
 /* By name or "#id"; -ENOENT, and what volume_name_check() says. */
 int catalog_find(const struct catalog *c, const char *name, struct disk **disk);
+/* The same, once no merge concerns it. Waits without the lock. */
+int catalog_find_settled(struct catalog *c, const char *name, struct disk **disk);
 struct disk *catalog_find_id(const struct catalog *c, uint64_t id);
 /* A new name: well-formed and free. */
 int catalog_check_name(const struct catalog *c, const char *name);
@@ -77,7 +79,8 @@ void change_cancel(struct change *ch);
 /* Both. */
 int change_run(struct change *ch);
 
-/* The last durable root; and whether what was made when that was `epoch` survives any crash. */
+/* When is now (after a change that it is to tell of); and whether what was changed then survives
+ * any crash. 0: it does. */
 uint64_t epoch_now(const struct store *s);
 bool epoch_durable(const struct store *s, uint64_t epoch);
 
@@ -144,6 +147,14 @@ int walk_resolve(struct walk *w, uint64_t leaf);
 /* ---- volume_life.c
  * ------------------------------------------------------------------------------- */
 
+/* Merges what `merge_wanted` is about. Lets go of the lock meanwhile. */
+void catalog_merge(struct catalog *c, struct port *port);
+/* Removed snapshots that nothing lies on, from d on down. */
+void drop_nameless(struct port *port, struct disk *d);
+/* Of a held volume: its own layer has all that lay between it and `below` (NULL: nothing is to lie
+ * below), and says so from now on. `gone`: its record goes in the same moment; NULL: none. Only the
+ * record, the shards and the parts change, not the catalog. */
+int disk_move(struct port *port, struct disk *d, const struct disk *below, const struct disk *gone);
 /* d no longer lies on its parent: nameless ones that nothing lies on any more go, from there on
  * down. */
 void release_parent(struct port *port, struct disk *d);
