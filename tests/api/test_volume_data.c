@@ -445,6 +445,70 @@ static void differences(struct world *w, const struct kind *k) {
   assert_int_equal(sr_volume_diff(w->p, NULL, "s2", NULL, NULL), -EINVAL);
 }
 
+/* ---- Merges
+ * ---------------------------------------------------------------------------------------- */
+
+/* As backups do it: a snapshot a day, the oldest goes. What only removed ones had comes back. */
+static void snapshots_in_rotation(struct world *w, const struct kind *k) {
+  enum { DAYS = 12, KEPT = 3 };
+  char name[16];
+  create(w, k, "v", DISK);
+  struct sr_block *b = open_block(w, "v", false);
+  for (uint64_t day = 1; day <= DAYS; day++) {
+    write_at(w, b, 0, 8 * PIECE, day);                  /* all of it every day */
+    write_at(w, b, (8 + day) * PIECE, PIECE, day);      /* a part of it once */
+    write_at(w, b, 30 * PIECE + day * 4096, 4096, day); /* a part of a cluster */
+    snprintf(name, sizeof name, "day%02d", (int)day);
+    assert_int_equal(sr_volume_snapshot(w->p, "v", name), 0);
+    snprintf(name, sizeof name, "day%02d", (int)day - KEPT);
+    if (day > KEPT) assert_int_equal(sr_volume_remove(w->p, name), 0);
+  }
+  assert_int_equal(stat_of(w, "v").depth, KEPT);
+  uint64_t used = stat_of(w, "v").used_bytes + stat_of(w, "v").shared_bytes;
+  assert_in_range(used, 20 * PIECE, (8 * KEPT + DAYS + 2 * KEPT + 1) * PIECE);
+  for (int turn = 0; turn < 2; turn++) {
+    for (uint64_t day = DAYS - KEPT + 1; day <= DAYS; day++) {
+      snprintf(name, sizeof name, "day%02d", (int)day);
+      expect_in(w, name, 0, 8 * PIECE, day);
+      for (uint64_t d = 1; d <= DAYS; d++) {
+        expect_in(w, name, (8 + d) * PIECE, PIECE, d <= day ? d : 0);
+        expect_in(w, name, 30 * PIECE + d * 4096, 4096, d <= day ? d : 0);
+      }
+    }
+    expect_at(w, b, 0, 8 * PIECE, DAYS);
+    close_block(w, b);
+    bool again = turn == 0 && reopen(w, k, false);
+    b = open_block(w, "v", false);
+    if (!again) break;
+  }
+  close_block(w, b);
+}
+
+/* The one that is left of several lies in the same shard as what it lies on, or in another. */
+static void the_last_clone_inherits(struct world *w, const struct kind *k) {
+  struct sr_volume_options o = SR_VOLUME_OPTIONS_INIT;
+  create(w, k, "v", DISK);
+  uint64_t before = free_bytes(w);
+  write_in(w, "v", 0, DISK / 2, 1);
+  assert_int_equal(sr_volume_snapshot(w->p, "v", "s"), 0);
+  o.on_shard = !k->striped;
+  o.shard = (stat_of(w, "v").shard + 1) % k->shards;
+  assert_int_equal(sr_volume_clone(w->p, "s", "c", &o), 0);
+  write_in(w, "v", 0, DISK / 2 - PIECE, 2);
+  write_in(w, "c", PIECE, PIECE, 3);
+  assert_int_equal(sr_volume_remove(w->p, "s"), 0);
+  assert_int_equal(stat_of(w, "v").depth, 1);
+  assert_int_equal(sr_volume_remove(w->p, "c"), 0);
+  assert_int_equal(stat_of(w, "v").depth, 0);
+  expect_in(w, "v", 0, DISK / 2 - PIECE, 2);
+  expect_in(w, "v", DISK / 2 - PIECE, PIECE, 1);
+  expect_in(w, "v", DISK / 2, DISK / 2, 0);
+  wait_for_space(w, before - DISK / 2 - 2 * MIB);
+  if (!reopen(w, k, true)) return;
+  expect_in(w, "v", 0, DISK / 2 - PIECE, 2);
+  expect_in(w, "v", DISK / 2 - PIECE, PIECE, 1);
+}
+
 /* ---- Crashes
  * --------------------------------------------------------------------------------------- */
 
@@ -518,6 +582,8 @@ static void t_rollback(void **state) { on_all(state, rolled_back); }
 static void t_resize(void **state) { on_all(state, resized); }
 static void t_flatten(void **state) { on_all(state, flattened); }
 static void t_diff(void **state) { on_all(state, differences); }
+static void t_rotation(void **state) { on_all(state, snapshots_in_rotation); }
+static void t_inherits(void **state) { on_all(state, the_last_clone_inherits); }
 static void t_durable(void **state) { on_all(state, durable_writes_take_changes_along); }
 static void t_removal(void **state) { on_all(state, unflushed_removal_is_undone); }
 
@@ -525,6 +591,7 @@ int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {TEST(t_snapshots), TEST(t_clones),  TEST(t_space),
                                      TEST(t_rollback),  TEST(t_resize),  TEST(t_flatten),
-                                     TEST(t_diff),      TEST(t_durable), TEST(t_removal)};
+                                     TEST(t_diff),      TEST(t_durable), TEST(t_removal),
+                                     TEST(t_rotation),  TEST(t_inherits)};
   return cmocka_run_group_tests_name("volume_data", tests, NULL, NULL);
 }
