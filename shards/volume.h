@@ -97,7 +97,9 @@ void shard_sums_stop(struct shard *shard);
  * not moves up, beside requests; its other space is given back. Afterwards it is empty, and the
  * owner says so in the records: freeze, shard_layer_set() of the upper one with what the merged one
  * lay on, shard_volume_set_layer(), thaw, then OP_LAYER_DROP of the empty one. A crash in between
- * leaves a merge to be done again. Meanwhile the volume must stay open. -EINVAL; -ENOSPC; -EIO. */
+ * leaves a merge to be done again. Meanwhile the volume must stay open. -EINVAL; -ENOSPC; -EIO;
+ * -ECANCELED: the volume got another top layer meanwhile; what was done is done, the rest is to be
+ * asked for anew through the volume whose top layer it is now. */
 /* OP_LAYER_SUM: reads all blocks of layer op->offset that have no checksum yet and keeps one for
  * each, beside requests; from then on reads verify them. The layer is sealed and stays so. When a
  * merge adds to it later, it is to be asked again. Its owner tells the other shards to forget their

@@ -21,7 +21,8 @@
 struct merge {
   struct shard *shard;
   struct shard_op promote, forget;
-  uint64_t leaf; /* all before it are done */
+  struct layer *to; /* the upper one */
+  uint64_t leaf;    /* all before it are done */
   uint32_t garbage_count;
   uint32_t forgotten; /* shards that have */
   bool busy;          /* an op of ours is on its way */
@@ -174,6 +175,7 @@ static int begin(struct shard *s, const struct shard_op *op) {
   struct merge *g = calloc(1, sizeof *g);
   if (!g) return -ENOMEM;
   g->shard = s;
+  g->to = v->top;
   s->volumes->merge = g;
   return 0;
 }
@@ -193,6 +195,7 @@ int merge_some(struct shard *s, struct shard_op *op) {
   struct merge *g = s->volumes->merge;
   struct layer *from = map_layer(manifest_map(s->manifest), op->offset);
   if (g->busy) return -EAGAIN;
+  if (v->top != g->to) g->error = -ECANCELED; /* a snapshot was taken: another one lies on it now */
   if (g->garbage_count > GARBAGE_MAX - LEAF_CLUSTERS) {
     give_back(g);
     return -EAGAIN;
@@ -203,12 +206,12 @@ int merge_some(struct shard *s, struct shard_op *op) {
     give_back(g);
     return -EAGAIN;
   }
-  uint32_t mixed = find_mixed(layer_leaf(from, g->leaf), layer_leaf(v->top, g->leaf));
+  uint32_t mixed = find_mixed(layer_leaf(from, g->leaf), layer_leaf(g->to, g->leaf));
   if (mixed < LEAF_CLUSTERS) {
     promote(s, g, v, mixed);
     return -EAGAIN;
   }
-  int r = hand_over(s, g, from, v->top);
+  int r = hand_over(s, g, from, g->to);
   if (r && r != -EAGAIN) g->error = r;
   return r == -EAGAIN ? -EAGAIN : -EINPROGRESS;
 }
