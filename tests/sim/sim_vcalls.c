@@ -208,11 +208,14 @@ static void call_resize(struct vclient *c) {
   uint64_t old = v->size_bytes, size = choose_size(c);
   bool force = random_percent(&c->random, 70);
   v->size_bytes = size;
-  vversion_set_content(v, content_copy(c->model, v->content, min_u64(old, size) >> BLOCK_SHIFT));
+  uint64_t end = min_u64(old, size) >> BLOCK_SHIFT;
+  uint64_t begun = content_trim(c->model, v->content, end);
   int r = sr_volume_resize(c->port, v->name, size, force);
   bool full = r == -ENOTEMPTY && !force && size < old;
   bool done = !full && settled(c, "resize", v->name, r);
-  if (!c->tolerance->dead) vmodel_changed(c->model, n, done);
+  if (c->tolerance->dead) return;
+  content_trimmed(c->model, v->content, end, begun, done);
+  vmodel_changed(c->model, n, done);
 }
 
 static void call_flatten(struct vclient *c) {

@@ -274,6 +274,34 @@ struct content *content_copy(struct vmodel *m, const struct content *from, uint6
   return c;
 }
 
+uint64_t content_trim(struct vmodel *m, struct content *c, uint64_t blocks) {
+  struct cell_state zeros = {.born = ++m->clock, .died = NEVER};
+  m->changes++;
+  for (uint32_t i = 0; i < m->cell_count; i++)
+    if (vmodel_cell_block(m, i) >= blocks && !cell_lives_as(&c->cells[i], &zeros))
+      cell_add(&c->cells[i], &zeros);
+  return m->clock;
+}
+
+void content_trimmed(struct vmodel *m, struct content *c, uint64_t blocks, uint64_t begun,
+                     bool done) {
+  struct cell_state zeros = {0};
+  m->clock++;
+  m->changes++;
+  for (uint32_t i = 0; i < m->cell_count; i++) {
+    struct cell *x = &c->cells[i];
+    uint32_t kept = 0;
+    if (vmodel_cell_block(m, i) < blocks) continue;
+    for (uint32_t k = 0; k < x->count; k++) {
+      struct cell_state s = x->states[k];
+      if (!done && s.born == begun) continue;
+      if (done && s.died == NEVER && !same_state(&s, &zeros)) s.died = m->clock;
+      x->states[kept++] = s;
+    }
+    x->count = kept;
+  }
+}
+
 void vversion_set_content(struct vversion *v, struct content *c) {
   content_unref(v->content);
   v->content = c;

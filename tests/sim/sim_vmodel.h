@@ -133,6 +133,11 @@ struct vversion *vmodel_change(struct vmodel *m, struct vnode *n);
 void vmodel_changed(struct vmodel *m, struct vnode *n, bool done);
 /* A copy of what c may be now; cells from `blocks` of the disk on become zeros. NULL: all zeros. */
 struct content *content_copy(struct vmodel *m, const struct content *c, uint64_t blocks);
+/* A call begins that makes the cells from `blocks` on zeros; and it is over. Until it is durable
+ * they may come back. */
+uint64_t content_trim(struct vmodel *m, struct content *c, uint64_t blocks);
+void content_trimmed(struct vmodel *m, struct content *c, uint64_t blocks, uint64_t begun,
+                     bool done);
 struct content *content_ref(struct content *c);
 void content_unref(struct content *c);
 void vversion_set_content(struct vversion *v, struct content *c); /* takes over the reference */
