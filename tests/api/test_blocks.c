@@ -88,7 +88,9 @@ static void what_is_no_file_is_refused(void **state) {
   int pipes[2];
   assert_int_equal(pipe(pipes), 0);
   snprintf(path, sizeof path, "fd:%d", pipes[0]);
-  assert_int_equal(sr_block_open(p, path, NULL, &b), -EINVAL);
+  o.read_only = true;
+  assert_int_equal(sr_block_open(p, path, &o, &b), -EINVAL);
+  o.read_only = false;
   close(pipes[0]);
   close(pipes[1]);
   path_of(f, "disk", path);
