@@ -105,6 +105,26 @@ static struct vnode *node_of(struct vmodel *m, const struct sr_volume_info *info
   return NULL;
 }
 
+static void trace_cell(const struct vmodel *m, const struct vnode *n, uint32_t cell) {
+  for (uint32_t k = 0; k < n->version_count; k++) {
+    const struct vversion *v = &n->versions[k];
+    sim_trace("version %u: %s %s of %llu bytes, %llu to %lld, covered %llu\n", k,
+              v->there ? "there" : "absent", v->name, (unsigned long long)v->size_bytes,
+              (unsigned long long)v->born, (long long)v->died,
+              (unsigned long long)max_u64(n->covered, m->covered));
+    if (!v->content) continue;
+    const struct cell *x = &v->content->cells[cell];
+    sim_trace("  pending %x, covered %llu\n", x->pending, (unsigned long long)v->content->covered);
+    for (uint32_t i = 0; i < x->count; i++) {
+      const struct cell_state *s = &x->states[i];
+      sim_trace("  %u %u %u %u %u %u %u %u, %llu to %lld, in flight %x%s\n", s->stamp[0],
+                s->stamp[1], s->stamp[2], s->stamp[3], s->stamp[4], s->stamp[5], s->stamp[6],
+                s->stamp[7], (unsigned long long)s->born, (long long)s->died, s->applied,
+                s->gone ? ", gone" : "");
+    }
+  }
+}
+
 static void match(struct vmodel *m, const struct sr_volume_info *info, struct found *f) {
   uint32_t wrong = UINT32_MAX;
   f->node = node_of(m, info);
@@ -123,6 +143,7 @@ static void match(struct vmodel *m, const struct sr_volume_info *info, struct fo
   if (wrong == UINT32_MAX)
     sim_violation("volume %s (id %llu) of %llu bytes: its name or size is not of its time",
                   info->name, (unsigned long long)info->id, (unsigned long long)info->size_bytes);
+  trace_cell(m, f->node, wrong);
   sim_violation("volume %s (id %llu, shard %u): block %llu (writes %u %u %u %u %u %u %u %u) is no "
                 "version that may be there",
                 info->name, (unsigned long long)info->id, info->shard,

@@ -79,16 +79,17 @@ static bool same_state(const struct cell_state *a, const struct cell_state *b) {
   return a->applied == b->applied && memcmp(a->stamp, b->stamp, sizeof a->stamp) == 0;
 }
 
-static uint64_t cell_covered(const struct vmodel *m, const struct content *c,
-                             const struct cell *x) {
-  return max_u64(max_u64(x->covered, c->covered), m->covered);
+static uint64_t covered_of(const struct vmodel *m, const struct content *c) {
+  return max_u64(c->covered, m->covered);
 }
 
 static void cell_prune(const struct vmodel *m, const struct content *c, struct cell *x) {
-  uint64_t covered = min_u64(cell_covered(m, c, x), m->oldest_read);
+  uint64_t covered = covered_of(m, c);
   uint32_t kept = 0;
-  for (uint32_t i = 0; i < x->count; i++)
-    if (x->states[i].died > covered) x->states[kept++] = x->states[i];
+  for (uint32_t i = 0; i < x->count; i++) {
+    struct cell_state s = x->states[i];
+    if (s.died > m->oldest_read || (s.died > covered && !s.gone)) x->states[kept++] = s;
+  }
   x->count = kept;
 }
 
@@ -191,12 +192,14 @@ void vmodel_end(struct vmodel *m, uint32_t bit, bool done, bool durable) {
   for (uint32_t i = 0; i < m->cell_count; i++) {
     struct cell *x = &op->content->cells[i];
     if (!(x->pending >> bit & 1)) continue;
-    for (uint32_t k = 0; k < x->count && done; k++)
-      if (x->states[k].died == NEVER && !(x->states[k].applied >> bit & 1))
-        x->states[k].died = m->clock;
+    for (uint32_t k = 0; k < x->count && done; k++) {
+      struct cell_state *state = &x->states[k];
+      if (state->applied >> bit & 1) continue;
+      if (state->died == NEVER) state->died = m->clock;
+      state->gone |= durable;
+    }
     cell_forget_bit(x, bit);
     if (!done) cell_close(m, x, i); /* those that came later need not wait for it any more */
-    if (done && durable) x->covered = m->clock;
   }
 }
 
@@ -267,6 +270,7 @@ struct content *content_copy(struct vmodel *m, const struct content *from, uint6
       struct cell_state s = from->cells[i].states[k];
       if (s.died != NEVER) continue;
       s.applied = 0;
+      s.gone = false;
       s.born = m->clock;
       if (!cell_lives_as(&c->cells[i], &s)) cell_add(&c->cells[i], &s);
     }
@@ -388,13 +392,21 @@ void vmodel_sweep(struct vmodel *m) {
 /* ---- After a power cut -------------------------------------------------------------------------
  */
 
-bool vmodel_may_find(const struct vmodel *m, const struct content *c, uint32_t cell,
+static bool may_find(const struct vmodel *m, const struct content *c, uint32_t cell, uint8_t mask,
                      const uint32_t stamps[CELL_SECTORS]) {
   const struct cell *x = &c->cells[cell];
-  uint64_t covered = cell_covered(m, c, x);
-  if (!m->torn_blocks) return vmodel_may_read(m, c, cell, 0xff, stamps, covered);
+  for (uint32_t i = 0; i < x->count; i++)
+    if (x->states[i].died > covered_of(m, c) && !x->states[i].gone &&
+        fits(&x->states[i], mask, stamps))
+      return true;
+  return false;
+}
+
+bool vmodel_may_find(const struct vmodel *m, const struct content *c, uint32_t cell,
+                     const uint32_t stamps[CELL_SECTORS]) {
+  if (!m->torn_blocks) return may_find(m, c, cell, 0xff, stamps);
   for (uint32_t i = 0; i < CELL_SECTORS; i++)
-    if (!vmodel_may_read(m, c, cell, (uint8_t)(1u << i), stamps, covered)) return false;
+    if (!may_find(m, c, cell, (uint8_t)(1u << i), stamps)) return false;
   return true;
 }
 

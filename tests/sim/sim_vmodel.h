@@ -35,17 +35,17 @@
 struct cell_state {
   uint32_t stamp[CELL_SECTORS];
   uint32_t applied; /* writes in flight that are in it; a bit each */
+  bool gone;        /* not found after a power cut: what it lacks is durable */
   uint64_t born, died;
 };
 struct cell {
   struct cell_state *states;
   uint32_t count, room;
   uint32_t pending; /* writes in flight; a bit each */
-  uint64_t covered; /* what died up to then is not found after a power cut */
 };
 struct content {
   uint32_t refs;
-  uint64_t covered;
+  uint64_t covered; /* what died up to then is not found after a power cut */
   struct cell cells[CELLS_MAX];
 };
 struct vversion {
