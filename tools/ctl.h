@@ -3,7 +3,7 @@
  *   ctl_main.c    the command line
  *   ctl_store.c   format, info, stats, flush, vacuum, grow
  *   ctl_blob.c    ls, put, get, rm, stat
- *   ctl_check.c   check
+ *   ctl_check.c   check; ctl_check_volumes.c: volumes
  *   ctl_damage.c  what the library says is damaged
  *   ctl_salvage.c salvage
  *   ctl_volume.c  volume ...: the options, and what looks at volumes

@@ -8,12 +8,10 @@
  * A finding is one line: on stdout "where: what", or an entry of "findings" in JSON; with --scrub
  * also what can be done about it. What recovery reports while the store is opened is a finding,
  * too. Notes (what is no harm) are not counted. */
-#include "tools/ctl.h"
-#include "tools/progress.h"
+#include "tools/ctl_check.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,19 +21,7 @@
 #define CHUNK_BYTES  1048576u
 #define LIST_ENTRIES 256
 
-struct check {
-  const struct ctl_options *o;
-  struct js *findings, *js_notes; /* NULL: to stdout */
-  uint64_t found, notes, blobs, bytes, unverified;
-  pthread_mutex_t mutex; /* the library may log from any of its threads */
-  _Atomic bool opened;
-  char detail[512]; /* what it said last since then: where the read failed */
-  struct progress progress;
-};
-
-static void find(struct check *c, const char *where, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void find(struct check *c, const char *where, const char *format, ...) {
+void check_find(struct check *c, const char *where, const char *format, ...) {
   char text[1024];
   va_list args;
   va_start(args, format);
@@ -75,7 +61,7 @@ static void log_finding(void *arg, enum sr_log_level level, const char *line) {
     snprintf(c->detail, sizeof(c->detail), "%s", line);
     pthread_mutex_unlock(&c->mutex);
   } else if (level == SR_LOG_ERROR && !c->opened) {
-    find(c, "open", "%s", line);
+    check_find(c, "open", "%s", line);
   } else if (level == SR_LOG_ERROR) {
     pthread_mutex_lock(&c->mutex);
     snprintf(c->detail, sizeof(c->detail), "%s", line);
@@ -85,7 +71,7 @@ static void log_finding(void *arg, enum sr_log_level level, const char *line) {
   }
 }
 
-static void take_detail(struct check *c, char text[512], int error) {
+void check_take_detail(struct check *c, char text[512], int error) {
   pthread_mutex_lock(&c->mutex);
   snprintf(text, 512, "%s", c->detail[0] ? c->detail : strerror(error));
   c->detail[0] = 0;
@@ -102,10 +88,10 @@ static void check_blob(struct check *c, struct sr_port *port, const struct sr_en
     uint64_t left = e->size_bytes - at, want = left < CHUNK_BYTES ? left : CHUNK_BYTES;
     int64_t n = sr_get(port, e->id, buf, at, want);
     if (n < 0) {
-      take_detail(c, detail, (int)-n);
-      find(c, id, "bytes %" PRIu64 " to %" PRIu64 ": %s", at, at + want, detail);
+      check_take_detail(c, detail, (int)-n);
+      check_find(c, id, "bytes %" PRIu64 " to %" PRIu64 ": %s", at, at + want, detail);
     } else if ((uint64_t)n != want) {
-      find(c, id, "%" PRIi64 " bytes of %" PRIu64 " at %" PRIu64, n, want, at);
+      check_find(c, id, "%" PRIi64 " bytes of %" PRIu64 " at %" PRIu64, n, want, at);
     }
     at += want;
   } while (at < e->size_bytes);
@@ -132,15 +118,16 @@ static int check_blobs(struct check *c, struct sr_port *port, uint64_t total) {
 static void check_sums(struct check *c, struct sr_port *port, const struct sr_space *s) {
   int64_t count = sr_count(port);
   if (count < 0)
-    find(c, "count", "%s", strerror((int)-count));
+    check_find(c, "count", "%s", strerror((int)-count));
   else if ((uint64_t)count != c->blobs)
-    find(c, "count", "the store counts %" PRIi64 " blobs, the list has %" PRIu64, count, c->blobs);
+    check_find(c, "count", "the store counts %" PRIi64 " blobs, the list has %" PRIu64, count,
+               c->blobs);
   if (s->live_bytes != c->bytes)
-    find(c, "space", "the store counts %" PRIu64 " bytes in blobs, the list has %" PRIu64,
-         s->live_bytes, c->bytes);
+    check_find(c, "space", "the store counts %" PRIu64 " bytes in blobs, the list has %" PRIu64,
+               s->live_bytes, c->bytes);
   if (s->free_bytes + s->pending_bytes > s->total_bytes)
-    find(c, "space", "%" PRIu64 " bytes are free of %" PRIu64, s->free_bytes + s->pending_bytes,
-         s->total_bytes);
+    check_find(c, "space", "%" PRIu64 " bytes are free of %" PRIu64,
+               s->free_bytes + s->pending_bytes, s->total_bytes);
 }
 
 /* Everything once, as fast as it goes; findings come by damage_finding(). */
@@ -166,34 +153,43 @@ static void check_store(struct check *c, struct sr_store *store) {
   struct sr_space space;
   int r = sr_port_open(store, NULL, &port);
   if (r < 0) {
-    find(c, "port", "%s", strerror(-r));
-    return;
-  }
-  if (c->o->scrub) {
-    r = scrub_all(c, port);
-    if (r < 0) find(c, "scrub", "%s", strerror(-r));
-    sr_port_close(port);
+    check_find(c, "port", "%s", strerror(-r));
     return;
   }
   r = sr_space(port, &space);
-  if (r < 0) find(c, "space", "%s", strerror(-r));
+  if (r < 0) check_find(c, "space", "%s", strerror(-r));
+  if (r == 0) check_volumes(c, port, &space);
+  if (c->o->scrub) {
+    r = scrub_all(c, port);
+    if (r < 0) check_find(c, "scrub", "%s", strerror(-r));
+    sr_port_close(port);
+    return;
+  }
   int listed = check_blobs(c, port, r < 0 ? 0 : space.live_bytes);
-  if (listed < 0) find(c, "list", "%s", strerror(-listed));
+  if (listed < 0) check_find(c, "list", "%s", strerror(-listed));
   if (r == 0 && listed == 0) check_sums(c, port, &space);
   sr_port_close(port);
 }
 
 static int report(struct check *c, struct js *root) {
-  char size[32];
+  char size[32], used[32];
   if (root) {
     js_count(root, "blobs", c->blobs);
     js_count(root, "bytes", c->bytes);
+    js_count(root, "volumes", c->volumes);
+    js_count(root, "snapshots", c->snapshots);
+    js_count(root, "volume_bytes", c->volume_bytes);
+    if (!c->o->scrub) js_count(root, "volume_read_bytes", c->volume_read_bytes);
     if (c->o->scrub) js_count(root, "unverified_blobs", c->unverified);
     js_count(root, "count", c->found);
     js_bool(root, "ok", c->found == 0);
     int status = ctl_print_json(root);
     if (status != CTL_OK) return status;
   } else {
+    if (c->volumes)
+      printf("%" PRIu64 " volumes, %" PRIu64 " of them snapshots, %s in all, %s read\n", c->volumes,
+             c->snapshots, ctl_human_bytes(c->volume_bytes, used),
+             ctl_human_bytes(c->volume_read_bytes, size));
     printf("%" PRIu64 " blobs, %s read, %" PRIu64 " finding%s\n", c->blobs,
            ctl_human_bytes(c->bytes, size), c->found, c->found == 1 ? "" : "s");
   }
@@ -228,8 +224,8 @@ int ctl_check(const struct ctl_options *o) {
     return ctl_fail(o->store, r);
   }
   if (r < 0)
-    find(&c, o->store, "cannot be opened: %s%s%s", strerror(-r), o->scrub ? ": " : "",
-         o->scrub ? c.detail : "");
+    check_find(&c, o->store, "cannot be opened: %s%s%s", strerror(-r), o->scrub ? ": " : "",
+               o->scrub ? c.detail : "");
   else
     check_store(&c, store);
   sr_store_close(store);

@@ -90,6 +90,14 @@ json 'ranges#2' ranges/0/offset_bytes=0 ranges/0/zeros=false 'data_bytes>499999'
 expect 0 volume diff monday large
 [ ! -s "$work/out" ] || complain "a larger clone differs: $(cat "$work/out")"
 
+# What lies below many is read once.
+expect 0 "$ctl" check "$here"
+printed '7 volumes, 1 of them snapshots' '0 findings'
+expect 0 "$ctl" check "$here" --json
+json volumes=7 snapshots=1 'volume_bytes>500000' 'volume_read_bytes>500000' ok=true
+[ "$(sed -n 's/.*"volume_read_bytes": \([0-9]*\).*/\1/p' "$work/out")" -lt 1000000 ] ||
+  complain "check reads a snapshot more than once"
+
 # Sizes.
 expect 0 volume resize copy 12M --json
 json size_bytes=12582912
