@@ -6,6 +6,10 @@
  *   bench_load.c     the load itself: on the owning cores, or in client threads
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
+ *   bench_verify.c   --workload=verify; with bench_verify_io.c
+ *   bench_manage.c   --workload=clone-create, clone-open, map-open
+ *   bench_shares.c   --workload=limits, neighbour
+ *   bench_figures.c  the report of a workload
  *   bench_env.c      what machine, device and engine it was
  *   bench_report.c   the table and the JSON
  */
@@ -54,7 +58,7 @@ struct bench_options {
   double runtime_s;
   /* --engine=volume */
   int workload; /* enum bench_work */
-  bool first_writes, reserve, rw_given, clones_given, volume_size_given;
+  bool first_writes, reserve, rw_given, clones_given, volume_size_given, numjobs_given;
   uint64_t volume_bytes, volumes, clones, chain, stripe_bytes, mix_read, ops;
   char where_text[4096]; /* the store, completed */
   char core_list[256];   /* --cores, when it is a list */
@@ -126,6 +130,8 @@ int bench_volumes_open(struct bench *b);
 void bench_volumes_close(struct bench *b);
 /* Other, new clones under the same targets: of --first-writes. */
 int bench_volumes_renew(struct bench *b);
+
+int bench_volume_fill(struct bench *b, struct sr_block *block, uint64_t number, bool reserve);
 
 /* ---- The load (bench_load.c) ---------------------------------------------------------------- */
 
@@ -249,5 +255,32 @@ void bench_environment_fill(struct bench_environment *e, struct bench *b);
 
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);
+
+/* ---- Workloads of volumes: figures of their own -------------------------------------------- */
+
+#define BENCH_FIGURES_MAX 128
+struct bench_figure {
+  char name[64], note[96];
+  const char *unit; /* "": a number of things */
+  double value;
+};
+struct bench_figures {
+  uint32_t count;
+  struct bench_figure figures[BENCH_FIGURES_MAX];
+};
+/* note: NULL or a word on it. */
+void bench_figure(struct bench_figures *f, const char *name, double value, const char *unit,
+                  const char *note);
+int bench_report_figures(const struct bench *b, const struct bench_figures *f, int error,
+                         const struct bench_environment *e);
+
+/* With the store open, but for the last two, which open it themselves. 0, or an error after a
+ * message. */
+int bench_work_verify(struct bench *b, struct bench_figures *figures);
+int bench_work_limits(struct bench *b, struct bench_figures *figures);
+int bench_work_neighbour(struct bench *b, struct bench_figures *figures);
+int bench_work_clone_create(struct bench *b, struct bench_figures *figures);
+int bench_work_clone_open(struct bench *b, struct bench_figures *figures);
+int bench_work_map_open(struct bench *b, struct bench_figures *figures);
 
 #endif

@@ -54,12 +54,36 @@ static int say_error(const struct bench_result *result) {
   return result->error < 0 ? bench_fail("request", result->error) : 0;
 }
 
+/* Workloads of volumes with figures of their own. */
+static int work(struct bench *b) {
+  static struct bench_figures figures;
+  struct bench_environment environment;
+  int (*const works[])(struct bench *, struct bench_figures *) = {
+      [WORK_VERIFY] = bench_work_verify,         [WORK_LIMITS] = bench_work_limits,
+      [WORK_NEIGHBOUR] = bench_work_neighbour,   [WORK_CLONE_CREATE] = bench_work_clone_create,
+      [WORK_CLONE_OPEN] = bench_work_clone_open, [WORK_MAP_OPEN] = bench_work_map_open,
+  };
+  bool opens_itself = b->o.workload == WORK_CLONE_OPEN || b->o.workload == WORK_MAP_OPEN;
+  int r = b->o.create ? bench_create(&b->o) : 0;
+  if (r == 0 && !opens_itself) r = bench_open(b);
+  if (r == 0) r = works[b->o.workload](b, &figures);
+  bench_environment_fill(&environment, b);
+  int reported = figures.count ? bench_report_figures(b, &figures, r, &environment) : 0;
+  if (r == 0) r = reported;
+  int closed = b->store ? bench_close(b) : 0;
+  return r < 0 ? r : closed;
+}
+
 int main(int argc, char **argv) {
   static struct bench b;
   static struct bench_result result;
   struct bench_environment environment;
   int r = bench_options_parse(&b.o, argc, argv);
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
+  if (b.o.workload != WORK_LOAD) {
+    r = work(&b);
+    return r == -EINVAL ? ARGS_USAGE : r < 0;
+  }
   r = prepare(&b);
   bool ran = r == 0;
   if (ran) r = run(&b, &result);

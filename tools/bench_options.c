@@ -167,6 +167,8 @@ static int check_workload(struct bench_options *o) {
   if (o->workload == WORK_NEIGHBOUR && o->where_given && o->where == WHERE_CLIENT)
     return refuse("--workload=neighbour runs on the core (--where=core): threads of its own would "
                   "measure the system's scheduler");
+  if (o->workload == WORK_VERIFY && !o->numjobs_given) o->numjobs = 2;
+  o->where = o->workload == WORK_NEIGHBOUR ? WHERE_CORE : WHERE_CLIENT;
   o->verify = false;
   return 0;
 }
@@ -236,7 +238,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "requests in flight for each core or job; default 128"},
       {"batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
        .help = "submitted together; default 32", .given = &o->batch_given},
-      {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client"},
+      {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client",
+       .given = &o->numjobs_given},
       {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
       {"where", ARG_CHOICE, &o->where, .choices = "core|client",
        .help = "the load runs on the owning cores (default), or in threads with ports",

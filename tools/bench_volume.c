@@ -56,9 +56,9 @@ static int choose_size(struct bench *b) {
 
 static void fill_step(void *arg, const struct load *l) { progress_step(arg, l->ops, l->count); }
 
-static int fill(struct bench *b, struct sr_block *block, uint64_t number) {
+int bench_volume_fill(struct bench *b, struct sr_block *block, uint64_t number, bool reserve) {
   const struct bench_target target = {.block = block, .number = number};
-  struct bench_volumes one = {.bytes = b->o.volume_bytes};
+  struct bench_volumes one = {.bytes = sr_block_size_bytes(block)};
   struct bench_volumes *before = b->volumes;
   struct load_config c = {.rw = RW_WRITE,
                           .depth = 16,
@@ -66,7 +66,7 @@ static int fill(struct bench *b, struct sr_block *block, uint64_t number) {
                           .request_bytes = FILL_BYTES,
                           .targets = &target,
                           .target_count = 1,
-                          .reserve = b->o.reserve};
+                          .reserve = reserve};
   struct progress p;
   struct load l;
   sem_t finished;
@@ -78,7 +78,7 @@ static int fill(struct bench *b, struct sr_block *block, uint64_t number) {
   int r = load_init(&l, b, &c);
   b->volumes = before;
   if (r < 0) return bench_fail("buffers", r);
-  progress_begin(&p, b->o.reserve ? "reserve volume" : "fill volume");
+  progress_begin(&p, reserve ? "reserve volume" : "fill volume");
   load_run_here(&l, b->port, 0, fill_step, &p);
   progress_end(&p);
   r = l.first_error;
@@ -151,7 +151,7 @@ static int prepare_base(struct bench *b, uint64_t base) {
   if (!there) info.depth = 0;
   r = sr_volume_open(b->port, name, NULL, &block);
   if (r < 0) return bench_fail(name, r);
-  if (!there) r = fill(b, block, base);
+  if (!there) r = bench_volume_fill(b, block, base, b->o.reserve);
   if (r == 0) r = snap(b, base, &info, block);
   int closed = sr_block_close(b->port, block);
   if (!there) b->populated++;
