@@ -364,11 +364,29 @@ static enum issue issue_write(struct vio *x) {
 /* ---- Driving
  * --------------------------------------------------------------------------------------- */
 
+#define NO_TURN 2u
+
+static void hold(struct vio *x) {
+  struct shard *s = x->volume->shard;
+  x->generation = space_read_begin(s->space);
+  x->turn = lower_read_begin(s->volumes);
+}
+
+/* Who waits for room must not keep what was freed from coming back: he may wait for just that. No
+ * piece is in flight then, and where things are is looked up anew. */
+static void let_go(struct vio *x) {
+  struct shard *s = x->volume->shard;
+  uint8_t turn = x->turn;
+  if (turn == NO_TURN) return;
+  x->turn = NO_TURN;
+  space_read_end(s->space, x->generation);
+  lower_read_end(s, turn);
+}
+
 static void vio_free(struct vio *x) {
   struct shard *s = x->volume->shard;
   struct volumes *vs = s->volumes;
-  space_read_end(s->space, x->generation);
-  lower_read_end(s, x->turn);
+  let_go(x);
   x->next = vs->free_vios;
   vs->free_vios = x;
   struct shard_op *op = op_list_pop(&vs->vio_waiting);
@@ -407,11 +425,13 @@ static int next_chunk(struct vio *x) {
 
 enum start vio_drive(struct vio *x) {
   bool read = x->op->kind == OP_READ;
+  if (x->turn == NO_TURN) hold(x);
   while (!x->error) {
     if (!read && x->at == x->chunk_end) {
       if (x->in_flight) return STARTED;
       int r = next_chunk(x);
       x->parked = r == -EAGAIN || r == -EINPROGRESS;
+      if (r == -EAGAIN) let_go(x);
       if (x->parked) return r == -EAGAIN ? WAIT_ROOM : STARTED;
       if (r) x->error = r;
     }
@@ -443,8 +463,7 @@ enum start vio_start(struct shard *s, struct shard_op *op) {
   x->volume = volume_args(op)->volume;
   x->at = x->chunk_at = x->chunk_end = op->offset;
   x->end = op->offset + op->bytes;
-  x->generation = space_read_begin(s->space);
-  x->turn = lower_read_begin(vs);
+  hold(x);
   op->work = x;
   if (op->kind != OP_READ) volume_lock(s, op);
   return vio_drive(x);
