@@ -138,6 +138,17 @@ static void set_tokens(uint32_t *tokens, uint64_t first, uint64_t count, uint32_
   for (uint64_t i = first; i < first + count; i++) tokens[i] = token;
 }
 
+/* Sets what a finished or submitted request makes of its range. A discard leaves blocks alone of
+ * which it has only a part. */
+static void set_range(const struct vwork *w, uint32_t *tokens, uint32_t token) {
+  uint64_t first = w->first, end = w->first + w->count;
+  if (w->request.op == SR_OP_DISCARD) {
+    first = (first + BLOCK - 1) / BLOCK * BLOCK;
+    end = end / BLOCK * BLOCK;
+  }
+  if (first < end) set_tokens(tokens, first, end - first, token);
+}
+
 static uint32_t choose_op(struct vthread *t, int *race) {
   uint64_t dice = verify_random(&t->random, 100);
   *race = RACE_NONE;
@@ -246,7 +257,7 @@ static bool prepare(struct vthread *t) {
     mark(d, w->first, w->count, true);
     d->in_flight++;
     set_request(t, w, op);
-    if (w->token) set_tokens(d->sent, w->first, w->count, w->token);
+    if (w->token) set_range(w, d->sent, w->token);
     if (w->race) prepare_race(t, w);
   }
   pthread_mutex_unlock(&d->lock);
@@ -293,7 +304,7 @@ static uint32_t check_race(struct verify *v, const struct vwork *w) {
 static void release(struct vthread *t, struct vwork *w, uint32_t token) {
   struct vdisk *d = w->disk;
   pthread_mutex_lock(&d->lock);
-  if (token) set_tokens(d->done, w->first, w->count, token);
+  if (token) set_range(w, d->done, token);
   mark(d, w->first, w->count, false);
   d->in_flight--;
   pthread_mutex_unlock(&d->lock);
