@@ -399,6 +399,15 @@ int sr_stream_abort(struct sr_port *port, struct sr_stream *stream);
 #define SR_VOLUME_BYTES_MAX      (UINT64_C(64) << 40)
 #define SR_VOLUME_NAME_BYTES_MAX 255u
 
+/* Checksums of a volume's data. Data that can be overwritten in place has none. What is sealed by a
+ * snapshot gets them in the background; from then on reads of it, through the snapshot and through
+ * every volume that lies on it, are verified: -EBADMSG instead of data that is not what was
+ * written, and the log says where. 4 bytes of RAM for 4 KiB. */
+enum sr_integrity {
+  SR_INTEGRITY_SEALED = 0, /* the default */
+  SR_INTEGRITY_OFF = 1,    /* none for the snapshots of this volume, either */
+};
+
 struct sr_volume_options {
   size_t size;
   uint64_t size_bytes;   /* of the disk: whole logical blocks; clones default to the snapshot's */
@@ -407,6 +416,7 @@ struct sr_volume_options {
   uint32_t stripe_bytes; /* if striped: a power of two, 64 KiB to 1 GiB; default 1 MiB */
   bool on_shard;         /* place it on `shard`; else by load and free space */
   uint32_t shard;
+  uint32_t integrity; /* enum sr_integrity; snapshots: the volume's */
 };
 #define SR_VOLUME_OPTIONS_INIT SR_OPTIONS_INIT_(sr_volume_options)
 int sr_volume_create(struct sr_port *port, const char *name,
@@ -423,7 +433,7 @@ int sr_volume_resize(struct sr_port *port, const char *name, uint64_t size_bytes
  * volumes: one point in time for all shards. */
 int sr_volume_snapshot(struct sr_port *port, const char *name, const char *snapshot);
 /* A writable volume that begins as a snapshot. options: NULL, or size_bytes (not below the
- * snapshot's) and on_shard. */
+ * snapshot's), on_shard and integrity. */
 int sr_volume_clone(struct sr_port *port, const char *snapshot, const char *name,
                     const struct sr_volume_options *options);
 /* The volume, which must not be open, becomes what one of the snapshots below it was (-EXDEV: it

@@ -365,6 +365,7 @@ int catalog_close(struct catalog *c, struct port *port, bool give_up) {
       if (d->open || d->pins) return -EBUSY;
   for (uint32_t i = 0; i < BLOCK_FILES_MAX; i++)
     if (c->files[i]) return -EBUSY;
+  sums_stop(c, port);
   while (store_call(port, 0, jobs_left, NULL) > 0)
     if (!c->store->config.stepped) sched_yield();
   return 0;

@@ -114,6 +114,7 @@ static int create(struct port *port, const char *name, const struct volume_spec 
   if (!r && !d) r = -ENOMEM;
   if (r) return r;
   d->parent = parent;
+  d->no_sums = spec->no_sums;
   r = parent ? shape_of_snapshot(spec, parent, d) : shape_of_spec(spec, d);
   if (!r) r = place(port, d, spec);
   if (!r) r = make_disk(port, d);
@@ -180,6 +181,7 @@ static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
   s->stripe_shift = d->stripe_shift;
   s->parent = d->parent;
   s->sealed = true;
+  s->no_sums = d->no_sums;
   change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
   uint64_t layer = c->next_id++;
   snapshot_records(&ch, d, s, layer);
@@ -195,6 +197,7 @@ static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
   d->parent = s;
   d->layer = layer;
   catalog_add(c, s);
+  sums_begin(port, s);
   return 0;
 }
 

@@ -68,6 +68,7 @@ static int load_volume(struct loading *l, const struct record *record, uint32_t 
   d->block_shift = r.block_shift;
   d->stripe_shift = r.stripe_shift;
   d->sealed = r.sealed;
+  d->no_sums = r.no_sums;
   d->foreign_epoch = r.parent;
   l->id_max = max_u64(l->id_max, max_u64(d->id, d->layer));
   int result = set_limits(c, d, &r);
@@ -296,6 +297,7 @@ int catalog_load(struct catalog *c, struct port *port) {
   if (!r && !c->store->config.read_only) {
     drop_forgotten(c, port);
     drop_orphans(c, port);
+    sums_resume(c, port);
   }
   free(l.found);
   return r;

@@ -75,6 +75,7 @@ static int merge(struct catalog *c, struct port *port, struct disk *x) {
              n->id, strerror(-r));
   else
     leave_out(port, x, n);
+  if (!r) sums_begin(port, x); /* what was copied has none */
   return r;
 }
 

@@ -206,7 +206,8 @@ void disk_record(const struct disk *d, struct volume_record *r) {
                               .shard = d->shard,
                               .block_shift = d->block_shift,
                               .stripe_shift = d->stripe_shift,
-                              .sealed = d->sealed};
+                              .sealed = d->sealed,
+                              .no_sums = d->no_sums};
   if (d->limit) limit_params_get(d->limit, &r->limits);
   if (d->name) memcpy(r->name, d->name, strlen(d->name));
   if (d->group) memcpy(r->group, d->group->name, sizeof r->group);

@@ -21,6 +21,7 @@
  *   volume_life.c     create, clone, snapshot, remove, rename, roll back
  *   volume_size.c     resize, flatten
  *   volume_limits.c   limits
+ *   volume_sums.c     checksums of what is sealed
  *   volume_open.c     handles of volumes and files
  *   volume_look.c     stat, list
  *   volume_merge.c    removed snapshots give back what nobody needs
@@ -53,6 +54,8 @@ struct disk {
   uint32_t shard, children, pins;
   uint8_t block_shift, stripe_shift;
   bool sealed;
+  bool no_sums;  /* its layers get no checksums when they are sealed */
+  bool unsummed; /* while loading: its sealed layer misses some */
   bool changing; /* a long change is under way: no other one */
   bool merging;  /* its layer with the one above or below: others wait for that */
   struct disk_open *open;
@@ -88,6 +91,7 @@ struct catalog {
   struct block_file *files[BLOCK_FILES_MAX];
   /* On core 0: */
   struct peer peer; /* owns the jobs */
+  struct peer sums; /* owns those of volume_sums.c */
   uint32_t jobs;
 };
 
@@ -108,6 +112,7 @@ struct volume_spec {
   uint32_t block_bytes, stripe_bytes; /* stripe 0: on one shard */
   bool on_shard;
   uint32_t shard;
+  bool no_sums;
 };
 int catalog_create(struct port *port, const char *name, const struct volume_spec *spec);
 int catalog_clone(struct port *port, const char *snapshot, const char *name,

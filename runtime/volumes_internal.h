@@ -144,6 +144,16 @@ int walk_init(struct walk *w, struct port *port, const struct disk *d, uint32_t 
 void walk_finish(struct walk *w);
 int walk_resolve(struct walk *w, uint64_t leaf);
 
+/* ---- volume_sums.c
+ * ------------------------------------------------------------------------------- */
+
+/* The layer of a snapshot gets its checksums in the background, unless it is to have none. */
+void sums_begin(struct port *port, const struct disk *d);
+/* At open: those that were not done. */
+void sums_resume(struct catalog *c, struct port *port);
+/* Before the end: what is under way ends soon. */
+void sums_stop(struct catalog *c, struct port *port);
+
 /* ---- volume_life.c
  * ------------------------------------------------------------------------------- */
 

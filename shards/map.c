@@ -428,6 +428,8 @@ static void resolve_leaf(const struct cluster *clusters, const struct block_sums
       uint32_t block = slot * CLUSTER_BLOCKS + i;
       if (sums && valid && block_sums_has(sums, block))
         leaf_sums_set(&r->sums, block, block_sums_at(sums, block));
+      else
+        r->unsummed |= valid;
       r->undecided--;
     }
   }

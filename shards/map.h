@@ -143,6 +143,7 @@ struct resolved {
   uint32_t place[LEAF_BLOCKS]; /* region block of a shard, or one of the above */
   uint16_t shard[LEAF_BLOCKS];
   uint32_t undecided; /* blocks that are RESOLVED_NOT */
+  bool unsummed;      /* some with data have no checksum */
   struct leaf_sums sums;
 };
 void resolved_init(struct resolved *r);

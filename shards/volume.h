@@ -103,14 +103,15 @@ void shard_sums_stop(struct shard *shard);
 /* OP_LAYER_SUM: reads all blocks of layer op->offset that have no checksum yet and keeps one for
  * each, beside requests; from then on reads verify them. The layer is sealed and stays so. When a
  * merge adds to it later, it is to be asked again. Its owner tells the other shards to forget their
- * views (OP_VIEWS_DROP), or they go on without. result: 0, or what could not be read or kept; 0 as
+ * views (OP_VIEWS_DROP, offset 1), or they go on without. result: 0, or what could not be read or kept; 0 as
  * well where the layer is not there. */
 /* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
  * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
  */
 /* OP_RESOLVE: buf: struct resolve_request, which stays the caller's. */
 /* OP_VIEWS_DROP: forgets what this shard remembers of places below its top layers; completes when
- * no read that used it is in flight. */
+ * no read that used it is in flight. offset 1: only so that checksums are found that were made
+ * since; completes at once. */
 /* OP_RECORD: buf: the record's bytes, op->bytes of them (0: remove), op->id: its key. Waits for
  * room in the log. flags OP_DURABLE as for puts. offset 1: with manifest_note_batch(). */
 struct resolve_request {

@@ -44,6 +44,7 @@ struct lower {
   uint32_t refs;
   uint32_t version; /* counts OP_VIEWS_DROP: an answer to an older question is thrown away */
   bool sums;        /* the view has some */
+  bool unsummed;    /* the view has blocks without */
 };
 
 /* A leaf on its way into a view. */
@@ -245,8 +246,8 @@ int lower_learn(struct shard *s, struct lower *lower, uint64_t leaf, struct shar
 uint8_t lower_read_begin(struct volumes *vs);
 void lower_read_end(struct shard *s, uint8_t turn);
 void views_drop(struct shard *s, struct shard_op *op);
-/* The views are made anew. What they said stays true. */
-void lowers_forget(struct shard *s);
+/* Views that have blocks without checksums are made anew. What they said stays true. */
+void lowers_forget_unsummed(struct shard *s);
 
 /* volume_job.c */
 void job_submit(struct shard *s, struct shard_op *op);

@@ -58,8 +58,10 @@ static void fail_all(struct shard *s, struct op_list list, int error) {
 
 static int add_leaf(struct lower *l, uint64_t leaf, const struct resolved *resolved) {
   int r = view_add_leaf(l->view, leaf, resolved);
-  if (!r) l->sums |= view_sums(l->view, leaf) != NULL;
-  return r;
+  if (r) return r;
+  l->sums |= view_sums(l->view, leaf) != NULL;
+  l->unsummed |= resolved->unsummed;
+  return 0;
 }
 
 static void ask(struct fetch *f) {
@@ -170,16 +172,28 @@ void lower_read_end(struct shard *s, uint8_t turn) {
   if (--s->volumes->readers[turn] == 0 && s->volumes->view_drops.first) drop_next(s);
 }
 
-void lowers_forget(struct shard *s) {
+static void forget(struct lower *l) {
+  view_drop_all(l->view);
+  l->sums = l->unsummed = false;
+}
+
+void lowers_forget_unsummed(struct shard *s) {
   for (struct lower *l = s->volumes->lowers; l; l = l->next) {
-    view_drop_all(l->view);
-    l->sums = false;
-    l->version++;
+    if (l->unsummed) forget(l);
+    l->version++; /* answers that are on their way may be without */
   }
 }
 
 void views_drop(struct shard *s, struct shard_op *op) {
-  lowers_forget(s);
+  if (op->offset) {
+    lowers_forget_unsummed(s);
+    op_complete(s, op, 0);
+    return;
+  }
+  for (struct lower *l = s->volumes->lowers; l; l = l->next) {
+    forget(l);
+    l->version++;
+  }
   op_list_push(&s->volumes->view_drops, op);
   drop_next(s);
 }

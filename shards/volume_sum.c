@@ -12,7 +12,8 @@
 #include <string.h>
 
 #define SUM_READS      2u
-#define SUM_READ_BYTES (256u << 10)
+#define SUM_READ_BYTES (128u << 10)
+#define SUM_BESIDE     16u /* blocks of a read beside requests */
 #define SKIPS_PER_TICK 64u /* leaves that have all their sums */
 
 struct sum_read {
@@ -102,11 +103,11 @@ static uint32_t place_of(const struct cluster *clusters, uint32_t block) {
 }
 
 /* The next blocks that lie in a row; 0: there are none. */
-static uint32_t next_run(struct summing *g, const struct cluster *clusters) {
+static uint32_t next_run(struct summing *g, const struct cluster *clusters, uint32_t max) {
   while (g->next < LEAF_BLOCKS && !is_missing(g, g->next)) g->next++;
   uint32_t n = 0, first = g->next;
   if (first == LEAF_BLOCKS) return 0;
-  while (n < SUM_READ_BYTES >> BLOCK_SHIFT && first + n < LEAF_BLOCKS && is_missing(g, first + n) &&
+  while (n < max && first + n < LEAF_BLOCKS && is_missing(g, first + n) &&
          place_of(clusters, first + n) == place_of(clusters, first) + n)
     n++;
   return n;
@@ -114,11 +115,13 @@ static uint32_t next_run(struct summing *g, const struct cluster *clusters) {
 
 static void read_more(struct shard *s, struct summing *g) {
   const struct cluster *clusters = layer_leaf(g->layer, g->leaf);
-  uint32_t max = s->ops > 1 ? 1 : SUM_READS; /* beside requests it takes less */
-  for (uint32_t i = 0; i < SUM_READS && g->in_flight < max && clusters; i++) {
+  bool alone = s->ops <= 1; /* beside requests it takes less */
+  uint32_t reads = alone ? SUM_READS : 1;
+  uint32_t blocks = alone ? SUM_READ_BYTES >> BLOCK_SHIFT : SUM_BESIDE;
+  for (uint32_t i = 0; i < SUM_READS && g->in_flight < reads && clusters; i++) {
     struct sum_read *x = &g->reads[i];
     if (x->busy) continue;
-    uint32_t n = next_run(g, clusters);
+    uint32_t n = next_run(g, clusters, blocks);
     if (!n) return;
     x->block = g->next;
     x->io = (struct io){.done = sum_read_done, .buf = x->io.buf, .op = IO_READ};
@@ -183,7 +186,7 @@ static bool makes_way(struct volumes *vs) {
 
 /* Those that were resolved before the sums were there. */
 static int end(struct shard *s, int result) {
-  lowers_forget(s);
+  lowers_forget_unsummed(s);
   sums_finish(s);
   return result;
 }

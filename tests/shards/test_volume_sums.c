@@ -330,7 +330,7 @@ static void made_once(void **state) {
   assert_int_equal(sum_layer(&r, 99), 0);
   damage_and_look(&r, &s, &d);
   take_some_away(&r, 1);
-  run(&r, &s, OP_VIEWS_DROP, 0, 0, NULL);
+  assert_int_equal(run(&r, &s, OP_VIEWS_DROP, 0, 0, NULL), 0);
   expect_disk(&r, &s);
   expect_disk(&r, &d);
   assert_int_equal(sum_layer(&r, 1), 0);
