@@ -382,6 +382,7 @@ int ctl_volume_main(int argc, char **argv) {
       {"onto", ARG_FLAG, &v->onto, .help = "import: a stream made with --since, into a volume"},
       {"base", ARG_TEXT, &v->base,
        .help = "import --onto: the snapshot below it that is what the stream begins at"},
+      {"damaged", ARG_FLAG, &o.damaged, .help = "ls, stat, diff, export: open with what is intact"},
       {"help", ARG_FLAG, &o.help, .help = ""},
       {NULL, 0, NULL, .help = NULL},
   };

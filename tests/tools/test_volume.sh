@@ -268,4 +268,19 @@ printed 'volume COMMAND'
 expect 0 "$ctl" volume ls --store="$here"
 printed kept
 expect 1 "$ctl" volume ls "$work/nowhere"
+
+# A shard's log is lost: what lies in others can be had.
+broken=$work/broken
+expect 0 "$ctl" format "$broken" --size=64M --shards=2
+expect 0 "$ctl" volume import "$broken" lost "$work/one" --shard=0
+expect 0 "$ctl" volume import "$broken" whole "$work/one" --shard=1
+dd if=/dev/zero of="$broken/shard-0000" bs=4096 seek=16 count=256 conv=notrunc status=none
+expect 1 "$ctl" volume ls "$broken"
+said 'damaged'
+expect 0 "$ctl" volume ls "$broken" --damaged
+printed whole
+expect 0 "$ctl" volume export "$broken" whole "$work/export" --damaged
+same "$work/one" "$work/export"
+expect 1 "$ctl" volume export "$broken" lost "$work/export" --damaged
+said 'lost: there is no such volume'
 finish

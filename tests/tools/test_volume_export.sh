@@ -284,4 +284,33 @@ holds "$there" big1 "$work/big"
 holds "$there" target "$work/3"
 expect 0 "$ctl" check "$there"
 printed '0 findings'
+
+# Whoever reads it goes away; whoever writes it goes away, and we with him.
+expect 1 bash -c 'set -o pipefail; "$1" volume export "$2" big1 - 2> "$3" | head -c 100 > "$3.part"' \
+  bash "$ctl" "$there" "$work/pipe.err"
+grep -q 'stdout: Broken pipe' "$work/pipe.err" || complain "no word of a broken pipe"
+mkfifo "$work/fifo"
+# killed FILE WORDS...: `volume import WORDS` of a fifo, killed when half of the file has gone in.
+killed() {
+  local file=$1
+  shift
+  "$ctl" volume import "$there" "$@" "$work/fifo" 2> "$work/err" &
+  local pid=$!
+  exec 9> "$work/fifo"
+  head -c $(($(stat -c %s "$file") / 2)) "$file" >&9
+  kill -9 $pid
+  exec 9>&-
+  checks=$((checks + 1))
+  wait $pid 2> "$work/err"
+  [ $? -eq 137 ] || complain "an import that was to be killed had ended"
+}
+expect 0 "$ctl" volume rm "$there" big1
+expect 0 "$ctl" volume rollback "$there" target other-name
+killed "$work/stream.0" new
+expect 1 "$ctl" volume stat "$there" new
+killed "$work/last" target --onto --base=other-name
+expect 0 "$ctl" volume rollback "$there" target other-name
+holds "$there" target "$work/2"
+expect 0 "$ctl" check "$there"
+printed '0 findings'
 finish
