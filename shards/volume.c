@@ -251,10 +251,13 @@ static void count(struct volume *v, const struct shard_op *op) {
 static enum start begin(struct shard *s, struct volume *v, struct shard_op *op) {
   if (op->kind == OP_READ) return volume_read_start(s, op);
   if (op->kind == OP_SYNC) return volume_sync_start(s, op);
-  if (op->state == VOLUME_NEW && must_wait(s->volumes, v, op)) {
-    v->stats.waits++;
-    op_list_push(&v->blocked, op);
-    return STARTED;
+  if (op->state == VOLUME_NEW) {
+    if (must_wait(s->volumes, v, op)) {
+      v->stats.waits++;
+      op_list_push(&v->blocked, op);
+      return STARTED;
+    }
+    volume_lock(s, op); /* before it waits for anything: none that came later goes first */
   }
   return volume_write_start(s, op);
 }

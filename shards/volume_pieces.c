@@ -465,6 +465,5 @@ enum start vio_start(struct shard *s, struct shard_op *op) {
   x->end = op->offset + op->bytes;
   hold(x);
   op->work = x;
-  if (op->kind != OP_READ) volume_lock(s, op);
   return vio_drive(x);
 }

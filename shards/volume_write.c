@@ -88,7 +88,6 @@ static void launch(struct shard *s, struct volume *v, struct shard_op *op, const
   uint32_t blocks = (uint32_t)(op->bytes >> BLOCK_SHIFT);
   op->io.offset = op->offset;
   check(volume_map_io(s, v, p, blocks, &op->io) == blocks);
-  volume_lock(s, op);
   op->io.done = done;
   op->io.buf = op->buf;
   op->io.bytes = (uint32_t)op->bytes;
