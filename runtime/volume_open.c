@@ -86,12 +86,17 @@ int disk_hold(struct port *port, struct disk *d) {
   return r;
 }
 
-int disk_release(struct port *port, struct disk *d) {
-  int r = d->open->openers == 1 ? close_parts(port, d) : 0;
-  if (r || --d->open->openers) return r;
+/* The parts are closed if it is the last one. */
+static void forget_opener(struct disk *d) {
+  if (--d->open->openers) return;
   free(d->open);
   d->open = NULL;
-  return 0;
+}
+
+int disk_release(struct port *port, struct disk *d) {
+  int r = d->open->openers == 1 ? close_parts(port, d) : 0;
+  if (!r) forget_opener(d);
+  return r;
 }
 
 /* ---- All parts at a time ------------------------------------------------------------------------
@@ -232,7 +237,8 @@ static int close_volume(struct port *port, struct block *b) {
   *at = b->next;
   d->open->writers -= !b->read_only;
   free(b);
-  return disk_release(port, d); /* closed parts close again with no effect */
+  forget_opener(d);
+  return 0;
 }
 
 /* ---- Files

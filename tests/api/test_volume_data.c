@@ -541,22 +541,24 @@ static void durable_writes_take_changes_along(struct world *w, const struct kind
   expect_in(w, "s", 0, PIECE, 1);
 }
 
-static void unflushed_removal_is_undone(struct world *w, const struct kind *k) {
-  if (w->memory) return;
+/* A commit of one shard alone, after removals that concern several. */
+static void removed_and_committed(struct world *w, const struct kind *k, uint32_t shard) {
+  struct sr_volume_options o = SR_VOLUME_OPTIONS_INIT, other = SR_VOLUME_OPTIONS_INIT;
   create(w, k, "v", DISK);
-  create(w, k, "other", DISK);
+  other.size_bytes = MIB;
+  other.on_shard = true;
+  other.shard = (stat_of(w, "v").shard + shard) % k->shards;
+  assert_int_equal(sr_volume_create(w->p, "other", &other), 0);
   write_in(w, "v", 0, DISK / 2, 1);
   assert_int_equal(sr_volume_snapshot(w->p, "v", "s"), 0);
-  struct sr_volume_options o = SR_VOLUME_OPTIONS_INIT;
   o.on_shard = !k->striped;
-  o.shard = k->shards - 1;
+  o.shard = (stat_of(w, "v").shard + 1) % k->shards;
   assert_int_equal(sr_volume_clone(w->p, "s", "c", &o), 0);
   write_in(w, "c", 0, PIECE, 2);
   assert_int_equal(sr_flush(w->p), 0);
   assert_int_equal(sr_volume_remove(w->p, "v"), 0);
   assert_int_equal(sr_volume_remove(w->p, "c"), 0);
   assert_int_equal(sr_volume_remove(w->p, "s"), 0);
-  /* Commits one shard, if it may. */
   char buf[4096];
   pattern(buf, sizeof buf, 9, 0);
   struct sr_block *b = open_block(w, "other", false);
@@ -572,6 +574,18 @@ static void unflushed_removal_is_undone(struct world *w, const struct kind *k) {
   if (sr_volume_stat(w->p, "c", &info) == 0) {
     expect_in(w, "c", 0, PIECE, 2);
     expect_in(w, "c", PIECE, DISK / 2 - PIECE, 1);
+  }
+}
+
+static void unflushed_removal_is_undone(struct world *w, const struct kind *k) {
+  if (w->memory) return;
+  for (uint32_t shard = 0; shard < k->shards; shard++) {
+    static const char *const names[] = {"v", "c", "s", "other"};
+    removed_and_committed(w, k, shard);
+    for (int i = 0; i < 4; i++) {
+      int r = sr_volume_remove(w->p, names[i]);
+      if (r != -ENOENT) assert_int_equal(r, 0);
+    }
   }
 }
 
