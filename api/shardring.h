@@ -243,8 +243,10 @@ enum sr_op {
   SR_OP_READ = 32,
   SR_OP_WRITE = 33,
   SR_OP_WRITE_ZEROES = 34, /* writes no data, where it is a volume */
-  SR_OP_DISCARD = 35,      /* reads as zeros afterwards; the space comes back with the next flush */
-  SR_OP_SYNC = 36,         /* all writes to `block` that completed before survive any crash */
+  SR_OP_DISCARD = 35, /* of a volume (files: -EOPNOTSUPP): whole blocks of 4 KiB in the range read
+                         as zeros afterwards, others stay as they are. Space comes back by empty
+                         clusters of 64 KiB, after the next SR_OP_FLUSH */
+  SR_OP_SYNC = 36,    /* what completed before, by any handle, survives any crash */
 };
 
 enum sr_flags {
@@ -421,26 +423,31 @@ struct sr_volume_options {
 #define SR_VOLUME_OPTIONS_INIT SR_OPTIONS_INIT_(sr_volume_options)
 int sr_volume_create(struct sr_port *port, const char *name,
                      const struct sr_volume_options *options);
-/* Its space comes back, but for what snapshots and clones share, with the next flush; of large ones
- * in the background. A snapshot with clones can be removed: they keep what they need. */
+/* Its space comes back, but for what snapshots and clones share, with the next sr_flush(); of large
+ * ones in the background. A snapshot with clones can be removed: they keep what they need. If a
+ * single volume of its shard is left upon it the two are merged before the call returns, beside
+ * requests, so that what nobody sees any more comes back as well. */
 int sr_volume_remove(struct sr_port *port, const char *name);
 int sr_volume_rename(struct sr_port *port, const char *name, const char *new_name);
 /* Also while it is open. Smaller: -ENOTEMPTY if there is data beyond the new end, unless force. */
 int sr_volume_resize(struct sr_port *port, const char *name, uint64_t size_bytes, bool force);
 
 /* The volume as it is now, under a new name: all writes that completed before the call are in, of
- * writes in flight each one is or is not. Also while it is open and written to, and for striped
- * volumes: one point in time for all shards. */
+ * writes in flight each one is or is not (of one that crosses stripes: each stripe). Also while it
+ * is open and written to, and for striped volumes: one point in time for all shards. Waits for
+ * requests in flight; those that come meanwhile wait for it. */
 int sr_volume_snapshot(struct sr_port *port, const char *name, const char *snapshot);
-/* A writable volume that begins as a snapshot. options: NULL, or size_bytes (not below the
- * snapshot's), on_shard and integrity. */
+/* A writable volume that begins as a snapshot (-EINVAL: it is none). options: NULL, or size_bytes
+ * (not below the snapshot's), on_shard and integrity. */
 int sr_volume_clone(struct sr_port *port, const char *snapshot, const char *name,
                     const struct sr_volume_options *options);
-/* The volume, which must not be open, becomes what one of the snapshots below it was (-EXDEV: it
- * is none of them). */
+/* The volume, which must not be open, becomes what one of the snapshots below it is, in size as
+ * well
+ * (-EXDEV: it is none of them). Newer snapshots stay, but do not lie below it any more. */
 int sr_volume_rollback(struct sr_port *port, const char *name, const char *snapshot);
 /* Copies what lies in snapshots below into the volume, so that it depends on none. May be open and
- * in use; takes as long as that. */
+ * in use; takes as long as that. Meanwhile it cannot be removed, resized, rolled back or made a
+ * snapshot of (-EBUSY). */
 int sr_volume_flatten(struct sr_port *port, const char *name);
 
 struct sr_volume_range {
@@ -449,15 +456,16 @@ struct sr_volume_range {
 };
 /* Calls fn for each range, in order, that may differ between snapshot `from` and volume `to`; from
  * NULL: that is not zeros by nature. Whole blocks of 4 KiB. fn's first non-zero return ends it and
- * is returned. fn may use the library, through the port as well. Of a volume that is being written
- * to the ranges are as good as the moment. */
+ * is returned. fn may use the library, through the port as well, but neither of the two can be
+ * removed, resized or rolled back meanwhile (-EBUSY). Of a volume that is being written to the
+ * ranges are as good as the moment. -EINVAL: from is no snapshot, or they are striped otherwise. */
 int sr_volume_diff(struct sr_port *port, const char *from, const char *to,
                    int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
 
 struct sr_volume_info {
   uint64_t id, parent_id;             /* parent: the snapshot that it lies on; 0: none */
   uint64_t size_bytes, used_bytes;    /* used: clusters of its own, not of what it shares */
-  uint64_t shared_bytes;              /* in all layers below, as far as they have data */
+  uint64_t shared_bytes;              /* clusters in all layers below */
   uint32_t block_bytes, stripe_bytes; /* 0: on one shard */
   uint32_t shard;                     /* the first */
   uint32_t depth;                     /* layers below */
@@ -476,8 +484,12 @@ int sr_volume_list(struct sr_port *port, const char *after, struct sr_volume_inf
 /* ---- Limits ----------------------------------------------------------------------------- */
 
 /* A token bucket: holds `size` tokens, which come back in refill_ms; one_time_burst more are there
- * at the beginning, and never again. A request that is larger than the bucket waits until it is
- * full. 1,000 operations a second: {1000, 0, 1000}. */
+ * when it is set and when the store is opened, and do not come back. A request that is larger than
+ * the bucket waits until it is full. 1,000 operations a second: {1000, 0, 1000}.
+ *
+ * Reads and writes of volumes take their bytes and an operation; flushes, discards and zeroes an
+ * operation. A request to a striped volume is one for each stripe (a flush: for each shard) that it
+ * concerns. Blobs and files take nothing. */
 struct sr_bucket {
   uint64_t size; /* tokens; 0: not limited */
   uint64_t one_time_burst;
@@ -490,12 +502,15 @@ struct sr_limits {
       *group; /* of volumes: also limited by that group's limits; at most 63 bytes; NULL: of none */
 };
 #define SR_LIMITS_INIT SR_OPTIONS_INIT_(sr_limits)
-/* Each counts at once, also for open volumes, and stays until it is changed, over restarts. A
- * bucket with size 0 but a burst or a refill time, or a refill time of 0 with a size, is -EINVAL.
- */
+/* Each counts at once, also for open volumes, and stays until it is changed, over restarts; a
+ * volume is limited by its own, its group's and the store's. All zeros: no limit; what is not given
+ * is not kept. A bucket with size 0 but a burst or a refill time, or a refill time of 0 with a
+ * size, is -EINVAL. */
 int sr_volume_limit(struct sr_port *port, const char *name, const struct sr_limits *limits);
 int sr_group_limit(struct sr_port *port, const char *group, const struct sr_limits *limits);
 int sr_store_limit(struct sr_port *port, const struct sr_limits *limits);
+/* What sr_volume_limit() was told. limits: begun with SR_LIMITS_INIT; its group points to `group`
+ * (NULL: not asked for) or is NULL. */
 int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *limits,
                      char group[64]);
 
@@ -503,7 +518,11 @@ int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *l
 
 /* One interface to volumes and to files and devices outside the store; all go through the same
  * cores and rings. A struct sr_block may be used by any thread through its own port, without locks.
- */
+ *
+ *   Order    Writes in flight that touch the same 4 KiB block take effect one after the other, in
+ * any order. A read beside them gets each block as before or as after. Partly   A request that is
+ * refused (-EINVAL, -EROFS) has changed nothing. One of many blocks that fails later (-ENOSPC,
+ * -EIO) may have written some of them. */
 
 struct sr_block_options {
   size_t size;
@@ -518,7 +537,8 @@ int sr_volume_open(struct sr_port *port, const char *name, const struct sr_block
                    struct sr_block **block);
 /* A plain file or block device: a path, or "fd:N" for an open descriptor, which is duplicated. Its
  * size is that at the time, rounded down to 4 KiB; it never grows. Direct I/O where possible. At
- * most 64 at a time (-EMFILE). */
+ * most 64 at a time (-EMFILE). -EBADF: the descriptor is not open for that. -EOPNOTSUPP: a store in
+ * memory. After a failed flush every change and flush is -EIO until it is closed and opened. */
 int sr_block_open(struct sr_port *port, const char *file, const struct sr_block_options *options,
                   struct sr_block **block);
 /* Either kind. -EBUSY: requests are in flight. Does not flush. */
