@@ -442,8 +442,7 @@ int sr_volume_snapshot(struct sr_port *port, const char *name, const char *snaps
 int sr_volume_clone(struct sr_port *port, const char *snapshot, const char *name,
                     const struct sr_volume_options *options);
 /* The volume, which must not be open, becomes what one of the snapshots below it is, in size as
- * well
- * (-EXDEV: it is none of them). Newer snapshots stay, but do not lie below it any more. */
+ * well (-EXDEV: it is none of them). Newer snapshots stay, but do not lie below it any more. */
 int sr_volume_rollback(struct sr_port *port, const char *name, const char *snapshot);
 /* Copies what lies in snapshots below into the volume, so that it depends on none. May be open and
  * in use; takes as long as that. Meanwhile it cannot be removed, resized, rolled back or made a
@@ -519,10 +518,10 @@ int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *l
 /* One interface to volumes and to files and devices outside the store; all go through the same
  * cores and rings. A struct sr_block may be used by any thread through its own port, without locks.
  *
- *   Order    Writes in flight that touch the same 4 KiB block take effect one after the other, in
- * any order. A read beside them gets each block as before or as after. Partly   A request that is
- * refused (-EINVAL, -EROFS) has changed nothing. One of many blocks that fails later (-ENOSPC,
- * -EIO) may have written some of them. */
+ * Writes in flight that touch the same 4 KiB block take effect one after the other, in any order. A
+ * read beside them gets each block as before or as after. A request that is refused (-EINVAL,
+ * -EROFS) has changed nothing; one of many blocks that fails later (-ENOSPC, -EIO) may have written
+ * some of them. */
 
 struct sr_block_options {
   size_t size;
