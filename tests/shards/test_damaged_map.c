@@ -210,6 +210,46 @@ static void test_the_later_one_keeps_the_place(void **state) {
   }
 }
 
+/* A checkpoint that was taken behind the gap knows better than the log before it, and than an older
+ * checkpoint of more partitions. */
+static void test_a_later_checkpoint_counts(void **state) {
+  (void)state;
+  struct vrig v;
+  struct manifest *m;
+  struct found f;
+  vrig_open(&v, 8192, 1024, 62);
+  uint64_t id = 5; /* this and the record are in the lower half of the partitions */
+  uint32_t n = 0;
+  while (map_partition_of(map_leaf_hash(manifest_map(v.m.m), id, 1)) >= 128) id++;
+  while (index_partition_of(hash_id(vrig_key(n), v.m.config.hash_key)) >= 128) n++;
+  vrig_set_one(&v, id, 70, 1);
+  assert_int_equal(vrig_put_record(&v, n, 10), 0);
+  mrig_flush(&v.m);
+  vrig_checkpoint_all(&v);
+  assert_int_equal(v.m.m->of_partition[0]->count, INDEX_PARTITIONS);
+  vrig_set_one(&v, id, 70, 3);
+  assert_int_equal(vrig_put_record(&v, n, 20), 0);
+  mrig_flush(&v.m);
+  uint64_t gap = v.m.m->position;
+  vrig_set_one(&v, id, 70, 7);
+  assert_int_equal(vrig_put_record(&v, n, 30), 0);
+  mrig_flush(&v.m);
+  v.m.m->config.checkpoint_group_bytes = 1;
+  manifest_checkpoint_all(v.m.m);
+  while (v.m.m->next_partition < 128) mrig_step(&v.m);
+  mrig_flush(&v.m);
+  assert_true(v.m.m->root.log_head < gap && v.m.m->of_partition[200]->count == INDEX_PARTITIONS);
+  mrig_block(&v.m, gap)[200] ^= 1;
+  recover_damaged_as(&v, DAMAGED_SKIP, &f, &m);
+  assert_true(f.of_kind[DAMAGE_LOG] > 0);
+  assert_int_equal(vrig_get(m, id, 70).valid, 7);
+  assert_int_equal(records_find(manifest_records(m), vrig_key(n))->bytes, 30);
+  assert_int_equal(f.records, 0); /* nor is it called old */
+  check_owners(m);
+  manifest_destroy(m);
+  mrig_close(&v.m);
+}
+
 /* Salvage: entries of a checkpoint with one wrong bit are taken where they are plausible. */
 static void test_gleaned(void **state) {
   (void)state;
@@ -248,6 +288,7 @@ int main(void) {
       cmocka_unit_test(test_it_comes_up),
       cmocka_unit_test(test_it_comes_up_after_a_search),
       cmocka_unit_test(test_the_later_one_keeps_the_place),
+      cmocka_unit_test(test_a_later_checkpoint_counts),
       cmocka_unit_test(test_gleaned),
   };
   return cmocka_run_group_tests_name("damaged_map", tests, NULL, NULL);

@@ -40,7 +40,7 @@ static void test_data_during_a_flush(void **state) {
   (void)state;
   for (int seal = 0; seal < 2; seal++) {
     struct vrig v;
-    struct mwaiter first = {.done = true}, second;
+    struct mwaiter first = {.done = true}, second, third;
     struct mseal s;
     vrig_open(&v, 4096, MRIG_LOG, 42);
     uint64_t flushes = v.m.disk.flushes;
@@ -58,6 +58,9 @@ static void test_data_during_a_flush(void **state) {
       mrig_step(&v.m);
     }
     assert_false(second.done);
+    assert_true(manifest_dirty(v.m.m));
+    mrig_commit_start(&v.m, &third); /* for the same data: not yet */
+    assert_false(third.done);
     if (seal) {
       assert_true(s.seal.dirty && !s.seal.flushed);
       mrig_adopt_root(&v.m, &s);
@@ -66,7 +69,7 @@ static void test_data_during_a_flush(void **state) {
       assert_true(manifest_dirty(v.m.m));
     }
     mrig_drain(&v.m);
-    assert_true(second.done && second.result == 0);
+    assert_true(second.done && second.result == 0 && third.done && third.result == 0);
     assert_int_equal(v.m.disk.flushes - flushes, 2);
     memcpy(v.durable, v.latest, sizeof v.durable);
     vrig_crash(&v);

@@ -2,6 +2,7 @@
  * and power cuts, against a model. Changes of blobs go on beside. */
 #include "tests/shards/vrig.h"
 
+#include "shards/base/crc32c.h"
 #include "shards/manifest_internal.h"
 
 #define RECORDS 12u
@@ -235,6 +236,57 @@ static void test_two_claim_a_place(void **state) {
   }
 }
 
+/* Changes the one entry of a checkpoint on disk, and all checksums up to the root with it. */
+static void forge_checkpoint(struct vrig *v, uint32_t p, uint32_t at, uint8_t xor) {
+  const struct checkpoint *c = v->m.m->of_partition[p];
+  struct root_shard *root = &v->m.root.shards[2];
+  char *bytes = mrig_block(&v->m, c->extents[0].block), *dir = mrig_block(&v->m, root->dir_block);
+  bytes[at] ^= (char)xor;
+  uint32_t crc = crc32c(0, bytes, c->bytes), first = UINT32_MAX, extents = 0;
+  for (char *e = dir + 24; first != p; e += 40 + 16 * (size_t)extents) {
+    memcpy(&first, e, sizeof first);
+    memcpy(&extents, e + 36, sizeof extents);
+    if (first == p) memcpy(e + 32, &crc, sizeof crc);
+  }
+  root->dir_checksum = crc32c(0, dir, root->dir_bytes);
+}
+
+/* A checkpoint holds states, of its own partitions. */
+static void test_strange_checkpoints(void **state) {
+  (void)state;
+  static const struct {
+    uint32_t at;
+    uint8_t xor ;
+    const char *why;
+  } forged[] = {{36, 1, "a leaf of another partition"},
+                {40, 4, "a leaf of another partition"},
+                {33, 1, "a change, not a state"},
+                {32, 1, "entry is cut off"}}; /* a move */
+  struct vrig v;
+  vrig_open(&v, 8192, 1024, 37);
+  v.m.m->config.checkpoint_group_bytes = 1;
+  vrig_set_one(&v, 5, 70, 1);
+  uint32_t p = map_partition_of(map_leaf_hash(manifest_map(v.m.m), 5, 1));
+  uint32_t n = 0, q, other = map_partition_of(map_leaf_hash(manifest_map(v.m.m), 99, 7));
+  do q = index_partition_of(hash_id(vrig_key(++n), v.m.config.hash_key));
+  while (q == p || q == other);
+  assert_int_not_equal(p, other);
+  assert_int_equal(vrig_put_record(&v, n, 10), 0);
+  mrig_flush(&v.m);
+  vrig_checkpoint_all(&v);
+  assert_int_equal(v.m.m->of_partition[p]->bytes, 32 + 32); /* one entry */
+  vrig_assert_recovers(&v);
+  for (size_t i = 0; i < array_size(forged); i++) {
+    forge_checkpoint(&v, p, forged[i].at, forged[i].xor);
+    refuses(&v, forged[i].why);
+    forge_checkpoint(&v, p, forged[i].at, forged[i].xor);
+    vrig_assert_recovers(&v);
+  }
+  forge_checkpoint(&v, q, 45, 1);
+  refuses(&v, "a record of another partition");
+  mrig_close(&v.m);
+}
+
 /* In a run of places, it is the one that is named. */
 static void test_the_right_one_is_named(void **state) {
   (void)state;
@@ -301,11 +353,11 @@ static void test_reservations_hold(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_places_come_back),   cmocka_unit_test(test_under_way_is_not_on_disk),
-      cmocka_unit_test(test_what_survives),      cmocka_unit_test(test_moves_across_checkpoints),
-      cmocka_unit_test(test_two_claim_a_place),  cmocka_unit_test(test_the_right_one_is_named),
-      cmocka_unit_test(test_reservations_hold),  cmocka_unit_test(test_power_cuts),
-      cmocka_unit_test(test_the_log_goes_round),
+      cmocka_unit_test(test_places_come_back),    cmocka_unit_test(test_under_way_is_not_on_disk),
+      cmocka_unit_test(test_what_survives),       cmocka_unit_test(test_moves_across_checkpoints),
+      cmocka_unit_test(test_two_claim_a_place),   cmocka_unit_test(test_the_right_one_is_named),
+      cmocka_unit_test(test_strange_checkpoints), cmocka_unit_test(test_reservations_hold),
+      cmocka_unit_test(test_power_cuts),          cmocka_unit_test(test_the_log_goes_round),
   };
   return cmocka_run_group_tests_name("manifest_map", tests, NULL, NULL);
 }
