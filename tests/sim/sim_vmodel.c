@@ -76,7 +76,8 @@ uint32_t vmodel_decode(const struct vmodel *m, uint64_t offset, const void *sect
  */
 
 static bool same_state(const struct cell_state *a, const struct cell_state *b) {
-  return a->applied == b->applied && memcmp(a->stamp, b->stamp, sizeof a->stamp) == 0;
+  return a->applied == b->applied && a->last == b->last &&
+         memcmp(a->stamp, b->stamp, sizeof a->stamp) == 0;
 }
 
 static uint64_t covered_of(const struct vmodel *m, const struct content *c) {
@@ -108,20 +109,18 @@ static bool cell_lives_as(const struct cell *x, const struct cell_state *s) {
   return false;
 }
 
-/* Of writes in flight to a volume on one shard, the ones that came before are in it. */
-static bool may_apply(const struct vmodel *m, const struct cell *x, const struct cell_state *s,
-                      uint32_t bit) {
-  for (uint32_t k = 0; k < VOPS_MAX; k++)
-    if (x->pending >> k & 1 && !(s->applied >> k & 1) && m->ops[k].number < m->ops[bit].number &&
-        !m->ops[k].node->striped)
-      return false;
-  return !(s->applied >> bit & 1);
+/* Writes to a volume on one shard take effect in the order in which they were submitted, if they do
+ * not fail. */
+static bool may_apply(const struct vmodel *m, const struct cell_state *s, uint32_t bit) {
+  const struct vop *op = &m->ops[bit];
+  return !(s->applied >> bit & 1) && (op->node->striped || op->number > s->last);
 }
 
 static void apply(const struct vmodel *m, uint32_t cell, uint32_t bit, struct cell_state *s) {
   const struct vop *op = &m->ops[bit];
   uint8_t mask = vmodel_sectors(m, cell, op->offset, op->bytes);
   s->applied |= 1u << bit;
+  s->last = max_u64(s->last, op->number);
   if (op->kind == V_DISCARD && mask != 0xff) return; /* a block in part: it stays */
   for (uint32_t i = 0; i < CELL_SECTORS; i++)
     if (mask >> i & 1) s->stamp[i] = op->kind == V_WRITE ? op->stamp : 0;
@@ -132,7 +131,7 @@ static void cell_close(struct vmodel *m, struct cell *x, uint32_t cell) {
   for (uint32_t i = 0; i < x->count; i++) {
     if (x->states[i].died != NEVER) continue;
     for (uint32_t k = 0; k < VOPS_MAX; k++) {
-      if (!(x->pending >> k & 1) || !may_apply(m, x, &x->states[i], k)) continue;
+      if (!(x->pending >> k & 1) || !may_apply(m, &x->states[i], k)) continue;
       struct cell_state s = x->states[i];
       apply(m, cell, k, &s);
       s.born = m->clock;
@@ -145,7 +144,10 @@ static void cell_close(struct vmodel *m, struct cell *x, uint32_t cell) {
 static void cell_forget_bit(struct cell *x, uint32_t bit) {
   uint32_t kept = 0;
   x->pending &= ~(1u << bit);
-  for (uint32_t i = 0; i < x->count; i++) x->states[i].applied &= ~(1u << bit);
+  for (uint32_t i = 0; i < x->count; i++) {
+    x->states[i].applied &= ~(1u << bit);
+    if (!x->pending) x->states[i].last = 0;
+  }
   for (uint32_t i = 0; i < x->count; i++) {
     bool again = false;
     for (uint32_t k = 0; k < kept && !again; k++)
@@ -199,7 +201,6 @@ void vmodel_end(struct vmodel *m, uint32_t bit, bool done, bool durable) {
       state->gone |= durable;
     }
     cell_forget_bit(x, bit);
-    if (!done) cell_close(m, x, i); /* those that came later need not wait for it any more */
   }
 }
 
@@ -270,6 +271,7 @@ struct content *content_copy(struct vmodel *m, const struct content *from, uint6
       struct cell_state s = from->cells[i].states[k];
       if (s.died != NEVER) continue;
       s.applied = 0;
+      s.last = 0;
       s.gone = false;
       s.born = m->clock;
       if (!cell_lives_as(&c->cells[i], &s)) cell_add(&c->cells[i], &s);

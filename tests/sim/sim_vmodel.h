@@ -36,6 +36,7 @@ struct cell_state {
   uint32_t stamp[CELL_SECTORS];
   uint32_t applied; /* writes in flight that are in it; a bit each */
   bool gone;        /* not found after a power cut: what it lacks is durable */
+  uint64_t last;    /* the newest of them; 0: none is in flight */
   uint64_t born, died;
 };
 struct cell {
