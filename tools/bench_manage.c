@@ -111,7 +111,7 @@ struct answer {
   int error;
   double open_s, handles_s, list_s;
   uint64_t resident_before, resident_open, resident_handles;
-  uint64_t index_bytes, used_bytes;
+  uint64_t map_bytes, used_bytes;
 };
 typedef int child_fn(struct bench *b, struct answer *a);
 
@@ -214,7 +214,7 @@ static int map_child(struct bench *b, struct answer *a) {
   struct sr_space space;
   int r = timed_open(b, a);
   if (r == 0) r = make_base(b, TIB, false);
-  if (r == 0 && sr_space(b->port, &space) == 0) a->index_bytes = space.index_ram_bytes;
+  if (r == 0 && sr_space(b->port, &space) == 0) a->map_bytes = space.volume_ram_bytes;
   return r;
 }
 
@@ -225,7 +225,7 @@ static int map_open_child(struct bench *b, struct answer *a) {
   if (r == 0 && (r = sr_volume_stat(b->port, BASE, &info)) < 0) bench_fail(BASE, r);
   if (r == 0 && (r = sr_space(b->port, &space)) < 0) bench_fail("space", r);
   if (r < 0) return r;
-  a->index_bytes = space.index_ram_bytes;
+  a->map_bytes = space.volume_ram_bytes;
   a->used_bytes = info.used_bytes;
   if (info.used_bytes == info.size_bytes) return 0;
   fprintf(stderr, "shard-bench: of %llu bytes that were mapped %llu are there\n",
@@ -242,7 +242,7 @@ int bench_work_map_open(struct bench *b, struct bench_figures *f) {
   bench_figure(f, "mapped", (double)again.used_bytes / (double)GIB, "gib", "not written");
   bench_figure(f, "open after kill", again.open_s, "s", NULL);
   bench_figure(f, "open of the empty store", empty.open_s, "s", NULL);
-  bench_figure(f, "ram of the map", (double)again.index_bytes / 1048576, "mib",
+  bench_figure(f, "ram of the map", (double)again.map_bytes / 1048576, "mib",
                "as sr_space() counts it");
   bench_figure(f, "resident", ((double)again.resident_open - (double)empty.resident_open) / 1048576,
                "mib", "more than with the empty store");

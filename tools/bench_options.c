@@ -157,6 +157,7 @@ static int refuse_rw(const struct bench_options *o, const char *legal) {
 
 static int check_workload(struct bench_options *o) {
   bool on_disk = o->workload == WORK_CLONE_OPEN || o->workload == WORK_MAP_OPEN;
+  if (on_disk) o->reserve = true; /* nothing of them is ever written */
   if (o->control || o->first_writes || o->rw_given)
     return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
   if (on_disk && (o->device == DEVICE_MEM || (o->store && strncmp(o->store, "mem:", 4) == 0)))

@@ -95,7 +95,7 @@ int bench_open(struct bench *b) {
   open.must_engine = o->device_given && o->device == DEVICE_URING;
   if (o->device == DEVICE_MEM) open.engine = NULL; /* mem: brings its own */
   /* Nothing may be written in the background where reads shall stay off the device. */
-  open.no_background = o->prealloc == PREALLOC_UNWRITTEN;
+  open.no_background = o->prealloc == PREALLOC_UNWRITTEN || o->reserve;
   uint64_t depth = o->where == WHERE_CORE ? o->iodepth : o->iodepth * o->numjobs;
   open.queue_depth = (uint32_t)(depth < 256 ? 256 : depth > 4096 ? 4096 : depth);
   open.arena_bytes = arena_bytes(o, open.core_count ? open.core_count : 4);
