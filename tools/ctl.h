@@ -19,7 +19,8 @@
 
 struct ctl_volume_options {
   bool size_given, striped, shard_given, raw, stream, onto, everything, unlimited, no_group;
-  int block; /* place in "512|4096" */
+  int block;     /* place in "512|4096" */
+  int integrity; /* enum sr_integrity */
   uint64_t size_bytes, stripe_bytes, shard;
   uint64_t iops, iops_burst, bps, bps_burst, refill_ms; /* 0: not given */
   const char *since, *base, *group;

@@ -187,9 +187,9 @@ static int report(struct check *c, struct js *root) {
     if (status != CTL_OK) return status;
   } else {
     if (c->volumes)
-      printf("%" PRIu64 " volumes, %" PRIu64 " of them snapshots, %s in all, %s read\n", c->volumes,
-             c->snapshots, ctl_human_bytes(c->volume_bytes, used),
-             ctl_human_bytes(c->volume_read_bytes, size));
+      printf("%" PRIu64 " volume%s, %" PRIu64 " of them snapshots, %s in all, %s read\n",
+             c->volumes, c->volumes == 1 ? "" : "s", c->snapshots,
+             ctl_human_bytes(c->volume_bytes, used), ctl_human_bytes(c->volume_read_bytes, size));
     printf("%" PRIu64 " blobs, %s read, %" PRIu64 " finding%s\n", c->blobs,
            ctl_human_bytes(c->bytes, size), c->found, c->found == 1 ? "" : "s");
   }

@@ -361,6 +361,8 @@ int ctl_volume_main(int argc, char **argv) {
        .help = "the same, in stripes of this size, a power of two; default 1M"},
       {"shard", ARG_NUMBER, &v->shard, 0, SR_SHARDS_MAX - 1,
        .help = "create, clone, import: lie on this one", .given = &v->shard_given},
+      {"integrity", ARG_CHOICE, &v->integrity, .choices = "sealed|off",
+       .help = "create, clone, import: checksums of what snapshots have; default sealed"},
       {"force", ARG_FLAG, &o.force, .help = "resize: throw away what is behind the new end"},
       {"iops", ARG_NUMBER, &v->iops, 1, UINT64_C(1) << 40, .help = "limit: requests a second"},
       {"iops-burst", ARG_NUMBER, &v->iops_burst, 1, bursts,

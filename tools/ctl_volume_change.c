@@ -42,6 +42,7 @@ void ctl_volume_spec(const struct ctl_options *o, struct sr_volume_options *spec
   spec->stripe_bytes = (uint32_t)v->stripe_bytes;
   spec->on_shard = v->shard_given;
   spec->shard = (uint32_t)v->shard;
+  spec->integrity = (uint32_t)v->integrity;
 }
 
 static int do_create(const struct ctl_options *o, struct sr_port *port) {
@@ -87,6 +88,7 @@ static int do_clone(const struct ctl_options *o, struct sr_port *port) {
   spec.size_bytes = o->volume.size_bytes;
   spec.on_shard = o->volume.shard_given;
   spec.shard = (uint32_t)o->volume.shard;
+  spec.integrity = (uint32_t)o->volume.integrity;
   return sr_volume_clone(port, o->words[0], o->words[1], &spec);
 }
 int ctl_volume_clone(const struct ctl_options *o) { return change(o, do_clone, 1); }

@@ -114,8 +114,10 @@ static int copy_stream(struct import *im) {
     if (!buf) break;
     r = stream_read_next(&im->reader, &range, buf);
     if (r != 1) break;
-    e = range.zeros ? copy_zeros(&im->copy, range.offset, range.bytes)
-                    : copy_write(&im->copy, buf, range.offset, (uint32_t)range.bytes);
+    if (!range.zeros)
+      e = copy_write(&im->copy, buf, range.offset, (uint32_t)range.bytes);
+    else if (im->reader.info.incremental) /* a new volume is zeros already */
+      e = copy_zeros(&im->copy, range.offset, range.bytes);
     progress_step(&im->progress, range.offset, im->reader.info.size_bytes);
   }
   if (r < 0) return stream_fail(im, r);
@@ -373,8 +375,9 @@ static int import_onto(struct import *im) {
 static int check_options(const struct ctl_options *o, const struct input *in) {
   const struct ctl_volume_options *v = &o->volume;
   if (v->onto && !in->stream) return usage("--onto takes a stream made with export --since=SNAP");
-  if (v->onto && (v->size_given || v->striped || v->stripe_bytes || v->shard_given || v->block))
-    return usage("--size, --block, --striped, --stripe, --shard are for new volumes");
+  if (v->onto && (v->size_given || v->striped || v->stripe_bytes || v->shard_given || v->block ||
+                  v->integrity))
+    return usage("--size, --block, --striped, --stripe, --shard, --integrity are for new volumes");
   if (v->base && !v->onto) return usage("--base goes with --onto");
   if (!in->stream && !in->seekable && !v->size_given)
     return usage("bytes from a pipe need --size=SIZE: else nobody knows whether all have come");

@@ -43,7 +43,7 @@ expect 0 volume create wide --size=20M --block=4096 --striped --json
 json striped=true stripe_bytes=1048576 block_bytes=4096 shard=0
 expect 0 volume create narrow --size=1T --stripe=64k --json
 json striped=true stripe_bytes=65536 size_bytes=1099511627776
-expect 0 volume create second --size=4k --shard=1 --json
+expect 0 volume create second --size=4k --shard=1 --integrity=off --json
 json shard=1
 lists disk narrow second wide
 expect 0 volume stat disk
@@ -175,6 +175,8 @@ expect 2 volume create new --size=1000
 said legal:
 expect 2 volume create new --size=1M --block=1024
 said '512|4096'
+expect 2 volume create new --size=1M --integrity=maybe
+said 'sealed|off'
 expect 1 volume create new --size=1M --block=4096 --shard=7
 said 'impossible'
 expect 1 volume create new --size=4608 --block=4096
