@@ -85,10 +85,10 @@ void change_remove(struct change *ch, uint64_t id) {
   p->bytes = 0;
 }
 
-void change_layer(struct change *ch, const struct disk *of, uint64_t layer,
-                  const struct disk *below) {
+void change_layer(struct change *ch, const struct vdisk *of, uint64_t layer,
+                  const struct vdisk *below) {
   ch->layer = layer;
-  ch->striped = disk_striped(of);
+  ch->striped = vdisk_striped(of);
   ch->below = below ? (struct layer_below){below->layer, below->shard} : (struct layer_below){0};
 }
 
@@ -361,7 +361,7 @@ static int jobs_left(struct core *core, void *arg) {
 int catalog_close(struct catalog *c, struct port *port, bool give_up) {
   if (give_up) catalog_abandon_blocks(c, port);
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next)
+    for (struct vdisk *d = c->table[i]; d; d = d->next)
       if (d->open || d->pins) return -EBUSY;
   for (uint32_t i = 0; i < BLOCK_FILES_MAX; i++)
     if (c->files[i]) return -EBUSY;

@@ -43,11 +43,11 @@ static int choose_shard(struct port *port, uint32_t *shard) {
   return 0;
 }
 
-static int place(struct port *port, struct disk *d, const struct volume_spec *spec) {
+static int place(struct port *port, struct vdisk *d, const struct volume_spec *spec) {
   d->shard = spec->on_shard ? spec->shard : 0;
-  if (spec->on_shard && (spec->shard >= port->store->shard_count || disk_striped(d)))
+  if (spec->on_shard && (spec->shard >= port->store->shard_count || vdisk_striped(d)))
     return -EINVAL;
-  return spec->on_shard || disk_striped(d) ? 0 : choose_shard(port, &d->shard);
+  return spec->on_shard || vdisk_striped(d) ? 0 : choose_shard(port, &d->shard);
 }
 
 /* ---- Create and clone ---------------------------------------------------------------------------
@@ -58,7 +58,7 @@ static bool size_valid(uint64_t size_bytes, uint8_t block_shift) {
          is_aligned(size_bytes, UINT64_C(1) << block_shift);
 }
 
-static int shape_of_spec(const struct volume_spec *spec, struct disk *d) {
+static int shape_of_spec(const struct volume_spec *spec, struct vdisk *d) {
   uint32_t block = spec->block_bytes ? spec->block_bytes : BLOCK_BYTES_MIN;
   uint32_t stripe = spec->stripe_bytes;
   if (block != BLOCK_BYTES_MIN && block != BLOCK_BYTES) return -EINVAL;
@@ -71,7 +71,8 @@ static int shape_of_spec(const struct volume_spec *spec, struct disk *d) {
   return size_valid(d->size_bytes, d->block_shift) ? 0 : -EINVAL;
 }
 
-static int shape_of_snapshot(const struct volume_spec *spec, const struct disk *s, struct disk *d) {
+static int shape_of_snapshot(const struct volume_spec *spec, const struct vdisk *s,
+                             struct vdisk *d) {
   if (spec->block_bytes && spec->block_bytes != 1u << s->block_shift) return -EINVAL;
   d->block_shift = s->block_shift;
   d->stripe_shift = s->stripe_shift;
@@ -82,20 +83,20 @@ static int shape_of_snapshot(const struct volume_spec *spec, const struct disk *
 
 /* A snapshot in another shard that a crash may still take: then the clone goes with it. A striped
  * volume has its record in one shard and data in all. */
-static uint32_t needed_with(const struct store *s, const struct disk *d) {
-  if (disk_striped(d)) return ALL_SHARDS;
-  const struct disk *p = d->parent;
+static uint32_t needed_with(const struct store *s, const struct vdisk *d) {
+  if (vdisk_striped(d)) return ALL_SHARDS;
+  const struct vdisk *p = d->parent;
   return !p || p->shard == d->shard || epoch_durable(s, p->epoch) ? NO_SHARD : p->shard;
 }
 
-static int make_disk(struct port *port, struct disk *d) {
+static int make_disk(struct port *port, struct vdisk *d) {
   struct catalog *c = &port->store->catalog;
   struct change ch;
   struct volume_record record;
   d->id = d->layer = c->next_id++;
   change_init(&ch, port, d->shard, needed_with(c->store, d));
   change_layer(&ch, d, d->layer, d->parent);
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   change_put(&ch, &record);
   int r = change_run(&ch);
   if (r) return r;
@@ -106,11 +107,11 @@ static int make_disk(struct port *port, struct disk *d) {
 }
 
 static int create(struct port *port, const char *name, const struct volume_spec *spec,
-                  struct disk *parent) {
+                  struct vdisk *parent) {
   struct catalog *c = &port->store->catalog;
   int r = catalog_check_name(c, name);
   if (!r) r = catalog_reserve(c, 1);
-  struct disk *d = r ? NULL : disk_create(name);
+  struct vdisk *d = r ? NULL : vdisk_create(name);
   if (!r && !d) r = -ENOMEM;
   if (r) return r;
   d->parent = parent;
@@ -118,7 +119,7 @@ static int create(struct port *port, const char *name, const struct volume_spec 
   r = parent ? shape_of_snapshot(spec, parent, d) : shape_of_spec(spec, d);
   if (!r) r = place(port, d, spec);
   if (!r) r = make_disk(port, d);
-  if (r) disk_destroy(d);
+  if (r) vdisk_destroy(d);
   return r;
 }
 
@@ -130,7 +131,7 @@ int catalog_create(struct port *port, const char *name, const struct volume_spec
 
 static int clone_volume(struct port *port, const char *snapshot, const char *name,
                         const struct volume_spec *spec) {
-  struct disk *s;
+  struct vdisk *s;
   int r = catalog_find(&port->store->catalog, snapshot, &s);
   if (!r && !s->sealed) r = -EINVAL;
   return r ? r : create(port, name, spec, s);
@@ -147,11 +148,11 @@ int catalog_clone(struct port *port, const char *snapshot, const char *name,
  * ------------------------------------------------------------------------------------ */
 
 /* The snapshot takes what d is now; d goes on with an empty layer upon it. */
-static void snapshot_records(struct change *ch, const struct disk *d, const struct disk *s,
+static void snapshot_records(struct change *ch, const struct vdisk *d, const struct vdisk *s,
                              uint64_t layer) {
   struct volume_record of_d, of_s;
-  disk_record(s, &of_s);
-  disk_record(d, &of_d);
+  vdisk_record(s, &of_s);
+  vdisk_record(d, &of_d);
   of_d.layer = layer;
   of_d.parent = s->id;
   change_layer(ch, d, layer, s);
@@ -161,16 +162,16 @@ static void snapshot_records(struct change *ch, const struct disk *d, const stru
 
 /* No request is in flight while it happens. A flush may be waited for before, not in between: what
  * is frozen may be what the flush needs to be done. */
-static int seal(struct port *port, struct disk *d, struct change *ch) {
-  int r = disk_freeze(port, d);
-  if (!r) r = disk_set_layer(port, d, ch->layer);
+static int seal(struct port *port, struct vdisk *d, struct change *ch) {
+  int r = vdisk_freeze(port, d);
+  if (!r) r = vdisk_set_layer(port, d, ch->layer);
   if (!r) change_apply(ch);
-  if (!r) disk_note_changes(port, d);
-  disk_thaw(port, d);
+  if (!r) vdisk_note_changes(port, d);
+  vdisk_thaw(port, d);
   return r;
 }
 
-static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
+static int take_snapshot(struct port *port, struct vdisk *d, struct vdisk *s) {
   struct catalog *c = &port->store->catalog;
   struct change ch;
   s->id = c->next_id++;
@@ -182,7 +183,7 @@ static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
   s->parent = d->parent;
   s->sealed = true;
   s->no_sums = d->no_sums;
-  change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
+  change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
   uint64_t layer = c->next_id++;
   snapshot_records(&ch, d, s, layer);
   int r = change_reserve(&ch);
@@ -203,15 +204,15 @@ static int take_snapshot(struct port *port, struct disk *d, struct disk *s) {
 
 static int snapshot(struct port *port, const char *name, const char *snapshot) {
   struct catalog *c = &port->store->catalog;
-  struct disk *d, *s = NULL;
+  struct vdisk *d, *s = NULL;
   int r = catalog_find_settled(c, name, &d);
   if (!r && d->sealed) r = -EROFS;
   if (!r && d->changing) r = -EBUSY;
   if (!r) r = catalog_check_name(c, snapshot);
   if (!r) r = catalog_reserve(c, 1);
-  if (!r && !(s = disk_create(snapshot))) r = -ENOMEM;
+  if (!r && !(s = vdisk_create(snapshot))) r = -ENOMEM;
   if (!r) r = take_snapshot(port, d, s);
-  if (r) disk_destroy(s);
+  if (r) vdisk_destroy(s);
   return r;
 }
 
@@ -232,35 +233,35 @@ static int count_leaves(struct core *core, uint32_t shard, void *arg) {
   return 0;
 }
 
-static void drop_layer(struct port *port, const struct disk *d, uint64_t layer) {
-  uint32_t first = disk_first(d), end = disk_end(d, port->store->shard_count);
+static void drop_layer(struct port *port, const struct vdisk *d, uint64_t layer) {
+  uint32_t first = vdisk_first(d), end = vdisk_end(d, port->store->shard_count);
   uint64_t sum[2] = {layer, 0};
   call_shards(port, first, end, count_leaves, sum);
   job_drop(port, layer, first, end, d->sealed, sum[1] <= LEAVES_AT_ONCE);
 }
 
-static void forget(struct catalog *c, struct disk *d) {
+static void forget(struct catalog *c, struct vdisk *d) {
   catalog_take(c, d);
   if (d->group) d->group->members--;
   if (c->placed && c->placed[d->shard]) c->placed[d->shard]--;
-  disk_destroy(d);
+  vdisk_destroy(d);
 }
 
-static void leave_parent(struct store *s, const struct disk *d) {
-  struct disk *p = d->parent;
+static void leave_parent(struct store *s, const struct vdisk *d) {
+  struct vdisk *p = d->parent;
   if (!p) return;
   p->children--;
   s->catalog.merge_wanted |= !p->name && p->children == 1;
-  if (!disk_striped(d) && p->shard != d->shard) p->foreign_epoch = epoch_now(s);
+  if (!vdisk_striped(d) && p->shard != d->shard) p->foreign_epoch = epoch_now(s);
 }
 
 /* Nothing lies on it. First the record, then the layer: what a crash leaves in between is an orphan
  * that the next open drops. Striped, or if what lay on it in another shard went just now: the
  * record must not go before that. */
-static int drop_disk(struct port *port, struct disk *d, struct disk **parent) {
+static int drop_disk(struct port *port, struct vdisk *d, struct vdisk **parent) {
   struct store *s = port->store;
   struct change ch;
-  bool alone = !disk_striped(d) && epoch_durable(s, d->foreign_epoch);
+  bool alone = !vdisk_striped(d) && epoch_durable(s, d->foreign_epoch);
   change_init(&ch, port, d->shard, alone ? NO_SHARD : ALL_SHARDS);
   change_remove(&ch, d->id);
   int r = change_run(&ch);
@@ -272,7 +273,7 @@ static int drop_disk(struct port *port, struct disk *d, struct disk **parent) {
   return 0;
 }
 
-void drop_nameless(struct port *port, struct disk *d) {
+void drop_nameless(struct port *port, struct vdisk *d) {
   while (d && !d->name && !d->children && !d->pins && !d->merging) {
     int r = drop_disk(port, d, &d);
     if (!r) continue;
@@ -282,17 +283,17 @@ void drop_nameless(struct port *port, struct disk *d) {
   }
 }
 
-void release_parent(struct port *port, struct disk *d) {
-  struct disk *parent = d->parent;
+void release_parent(struct port *port, struct vdisk *d) {
+  struct vdisk *parent = d->parent;
   leave_parent(port->store, d);
   drop_nameless(port, parent);
 }
 
 /* It stays for those that lie on it. */
-static int make_nameless(struct port *port, struct disk *d) {
+static int make_nameless(struct port *port, struct vdisk *d) {
   struct change ch;
   struct volume_record record;
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   memset(record.name, 0, sizeof record.name);
   change_init(&ch, port, d->shard, NO_SHARD);
   change_put(&ch, &record);
@@ -304,7 +305,7 @@ static int make_nameless(struct port *port, struct disk *d) {
 }
 
 static int remove_volume(struct port *port, const char *name) {
-  struct disk *d, *parent = NULL;
+  struct vdisk *d, *parent = NULL;
   int r = catalog_find_settled(&port->store->catalog, name, &d);
   if (r) return r;
   if (d->open || d->pins || d->changing) return -EBUSY;
@@ -330,13 +331,13 @@ static int rename_volume(struct port *port, const char *name, const char *new_na
   struct catalog *c = &port->store->catalog;
   struct change ch;
   struct volume_record record;
-  struct disk *d;
+  struct vdisk *d;
   int r = catalog_find(c, name, &d);
   if (!r) r = catalog_check_name(c, new_name);
   if (r) return r;
   char *copy = strdup(new_name);
   if (!copy) return -ENOMEM;
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   memset(record.name, 0, sizeof record.name);
   memcpy(record.name, copy, strlen(copy));
   change_init(&ch, port, d->shard, NO_SHARD);
@@ -346,7 +347,7 @@ static int rename_volume(struct port *port, const char *name, const char *new_na
     free(copy);
   else
     catalog_set_name(c, d, copy);
-  if (!r) disk_note_changes(port, d);
+  if (!r) vdisk_note_changes(port, d);
   return r;
 }
 
@@ -359,26 +360,26 @@ int catalog_rename(struct port *port, const char *name, const char *new_name) {
 /* ---- Roll back
  * ------------------------------------------------------------------------------------ */
 
-static bool lies_on(const struct disk *d, const struct disk *snapshot) {
+static bool lies_on(const struct vdisk *d, const struct vdisk *snapshot) {
   for (d = d->parent; d; d = d->parent)
     if (d == snapshot) return true;
   return false;
 }
 
-static int roll_back(struct port *port, struct disk *d, struct disk *s) {
+static int roll_back(struct port *port, struct vdisk *d, struct vdisk *s) {
   struct change ch;
   struct volume_record record;
   uint64_t layer = port->store->catalog.next_id++;
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   record.layer = layer;
   record.parent = s->id;
   record.size_bytes = s->size_bytes;
-  change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
+  change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
   change_layer(&ch, d, layer, s);
   change_put(&ch, &record);
   int r = change_run(&ch);
   if (r) return r;
-  struct disk was = *d;
+  struct vdisk was = *d;
   d->layer = layer;
   d->size_bytes = s->size_bytes;
   d->parent = s;
@@ -390,7 +391,7 @@ static int roll_back(struct port *port, struct disk *d, struct disk *s) {
 
 int catalog_rollback(struct port *port, const char *name, const char *snapshot_name) {
   struct catalog *c;
-  struct disk *d, *s;
+  struct vdisk *d, *s;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
   r = catalog_find_settled(c, name, &d);

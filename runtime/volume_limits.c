@@ -17,21 +17,21 @@ static int tell_changed(struct core *core, uint32_t shard, void *arg) {
 }
 
 struct telling {
-  const struct disk *disk;
+  const struct vdisk *disk;
   struct limit *limit;
 };
 
 static int tell_part(struct core *core, uint32_t shard, void *arg) {
   const struct telling *t = arg;
-  struct volume *part = t->disk->open->parts[shard - disk_first(t->disk)];
+  struct volume *part = t->disk->open->parts[shard - vdisk_first(t->disk)];
   shard_volume_set_limit(core->shards[shard].shard, part, t->limit);
   return 0;
 }
 
-static void tell_parts(struct port *port, const struct disk *d, struct limit *limit) {
+static void tell_parts(struct port *port, const struct vdisk *d, struct limit *limit) {
   struct telling t = {d, limit};
-  uint32_t end = disk_end(d, port->store->shard_count);
-  if (d->open) call_shards(port, disk_first(d), end, tell_part, &t);
+  uint32_t end = vdisk_end(d, port->store->shard_count);
+  if (d->open) call_shards(port, vdisk_first(d), end, tell_part, &t);
 }
 
 /* ---- Volumes ------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ static void tell_parts(struct port *port, const struct disk *d, struct limit *li
 
 /* The node that is right for the group: the one it has, or a new one (*made), since a node's parent
  * does not change while it is in use. */
-static int node_for(struct catalog *c, const struct disk *d, struct disk_group *g,
+static int node_for(struct catalog *c, const struct vdisk *d, struct vdisk_group *g,
                     const struct limit_params *params, struct limit **node, bool *made) {
   bool any = volume_limits_any(params);
   *made = d->group != g || !d->limit;
@@ -51,14 +51,14 @@ static int node_for(struct catalog *c, const struct disk *d, struct disk_group *
   return 0;
 }
 
-static void move_to_group(struct disk *d, struct disk_group *g) {
+static void move_to_group(struct vdisk *d, struct vdisk_group *g) {
   if (d->group) d->group->members--;
   if (g) g->members++;
   d->group = g;
 }
 
-static int limit_volume(struct port *port, struct disk *d, const struct limit_params *params,
-                        struct disk_group *g) {
+static int limit_volume(struct port *port, struct vdisk *d, const struct limit_params *params,
+                        struct vdisk_group *g) {
   struct catalog *c = &port->store->catalog;
   struct change ch;
   struct volume_record record;
@@ -66,7 +66,7 @@ static int limit_volume(struct port *port, struct disk *d, const struct limit_pa
   bool made;
   int r = node_for(c, d, g, params, &node, &made);
   if (r) return r;
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   record.limits = *params;
   memset(record.group, 0, sizeof record.group);
   if (g) memcpy(record.group, g->name, sizeof record.group);
@@ -77,7 +77,7 @@ static int limit_volume(struct port *port, struct disk *d, const struct limit_pa
     if (made) free(node);
     return r;
   }
-  disk_note_changes(port, d);
+  vdisk_note_changes(port, d);
   move_to_group(d, g);
   if (made) {
     tell_parts(port, d, node);
@@ -85,7 +85,7 @@ static int limit_volume(struct port *port, struct disk *d, const struct limit_pa
     d->limit = node;
   } else {
     set_params(c->store, node, params);
-    call_shards(port, disk_first(d), disk_end(d, c->store->shard_count), tell_changed, NULL);
+    call_shards(port, vdisk_first(d), vdisk_end(d, c->store->shard_count), tell_changed, NULL);
   }
   return 0;
 }
@@ -93,8 +93,8 @@ static int limit_volume(struct port *port, struct disk *d, const struct limit_pa
 int catalog_volume_limit(struct port *port, const char *name, const struct limit_params *params,
                          const char *group) {
   struct catalog *c;
-  struct disk *d;
-  struct disk_group *g = NULL;
+  struct vdisk *d;
+  struct vdisk_group *g = NULL;
   bool grouped = group && *group;
   int r = grouped ? volume_name_check(group, VOLUME_GROUP_MAX) : 0;
   if (!r) r = catalog_enter(port, true, &c);
@@ -107,7 +107,7 @@ int catalog_volume_limit(struct port *port, const char *name, const struct limit
 int catalog_volume_limits(struct port *port, const char *name, struct limit_params *params,
                           char group[VOLUME_GROUP_MAX + 1]) {
   struct catalog *c;
-  struct disk *d;
+  struct vdisk *d;
   int r = catalog_enter(port, false, &c);
   if (r) return r;
   r = catalog_find(c, name, &d);
@@ -123,7 +123,7 @@ int catalog_volume_limits(struct port *port, const char *name, struct limit_para
  * ------------------------------------------------------------------------ */
 
 /* g NULL: of the store. */
-static int limit_all(struct port *port, struct disk_group *g, const struct limit_params *params) {
+static int limit_all(struct port *port, struct vdisk_group *g, const struct limit_params *params) {
   struct store *s = port->store;
   struct limits_record record = {.limits = *params};
   struct change ch;
@@ -144,7 +144,7 @@ static int limit_all(struct port *port, struct disk_group *g, const struct limit
 
 int catalog_group_limit(struct port *port, const char *group, const struct limit_params *params) {
   struct catalog *c;
-  struct disk_group *g;
+  struct vdisk_group *g;
   int r = volume_name_check(group, VOLUME_GROUP_MAX);
   if (!r) r = catalog_enter(port, true, &c);
   if (r) return r;

@@ -6,8 +6,8 @@
 
 struct loading {
   struct catalog *catalog;
-  uint64_t id_max;     /* of volumes and layers */
-  struct disk **found; /* with the parent's id in .foreign_epoch, until they are linked */
+  uint64_t id_max;      /* of volumes and layers */
+  struct vdisk **found; /* with the parent's id in .foreign_epoch, until they are linked */
   uint32_t count, room;
 };
 
@@ -29,10 +29,10 @@ static int bad_record(struct catalog *c, uint32_t shard, uint64_t id, const char
   return 0;
 }
 
-static int found_add(struct loading *l, struct disk *d) {
+static int found_add(struct loading *l, struct vdisk *d) {
   if (l->count == l->room) {
     uint32_t room = l->room ? l->room * 2 : 64;
-    struct disk **found = realloc(l->found, room * sizeof(struct disk *));
+    struct vdisk **found = realloc(l->found, room * sizeof(struct vdisk *));
     if (!found) return -ENOMEM;
     l->found = found;
     l->room = room;
@@ -41,7 +41,7 @@ static int found_add(struct loading *l, struct disk *d) {
   return 0;
 }
 
-static int set_limits(struct catalog *c, struct disk *d, const struct volume_record *r) {
+static int set_limits(struct catalog *c, struct vdisk *d, const struct volume_record *r) {
   if (r->group[0] && !(d->group = catalog_group(c, r->group, true))) return -ENOMEM;
   if (!d->group && !volume_limits_any(&r->limits)) return 0;
   d->limit = calloc(1, sizeof *d->limit);
@@ -59,7 +59,7 @@ static int load_volume(struct loading *l, const struct record *record, uint32_t 
   if (volume_record_decode(record->data, record->bytes, record->key.lo, shard,
                            c->store->shard_count, &r, &why))
     return bad_record(c, shard, record->key.lo, why);
-  struct disk *d = disk_create(r.name[0] ? r.name : NULL);
+  struct vdisk *d = vdisk_create(r.name[0] ? r.name : NULL);
   if (!d) return -ENOMEM;
   d->id = r.id;
   d->layer = r.layer;
@@ -73,7 +73,7 @@ static int load_volume(struct loading *l, const struct record *record, uint32_t 
   l->id_max = max_u64(l->id_max, max_u64(d->id, d->layer));
   int result = set_limits(c, d, &r);
   if (!result) result = found_add(l, d);
-  if (result) disk_destroy(d);
+  if (result) vdisk_destroy(d);
   return result;
 }
 
@@ -86,7 +86,7 @@ static int load_limits(struct loading *l, const struct record *record, uint32_t 
     log_line(&c->store->logger, 0, "shard %u: a record of limits: wrong %s", shard, why);
     return c->store->config.damaged == DAMAGED_REFUSE ? -EBADMSG : 0;
   }
-  struct disk_group *g = of_group ? catalog_group(c, r.group, true) : NULL;
+  struct vdisk_group *g = of_group ? catalog_group(c, r.group, true) : NULL;
   if (of_group && !g) return -ENOMEM;
   if (g) g->id = record->key.lo;
   l->id_max = max_u64(l->id_max, record->key.lo);
@@ -120,13 +120,14 @@ static int load_shard(struct core *core, uint32_t shard, void *arg) {
  */
 
 static int by_layer(const void *a, const void *b) {
-  const struct disk *x = *(struct disk *const *)a, *y = *(struct disk *const *)b;
+  const struct vdisk *x = *(struct vdisk *const *)a, *y = *(struct vdisk *const *)b;
   return x->layer != y->layer ? (x->layer < y->layer ? -1 : 1) : (x->id > y->id) - (x->id < y->id);
 }
 
 /* Ids, layers and names: each once. */
-static const char *clash(const struct loading *l, const struct disk *d, const struct disk *before) {
-  struct disk *same;
+static const char *clash(const struct loading *l, const struct vdisk *d,
+                         const struct vdisk *before) {
+  struct vdisk *same;
   if (catalog_find_id(l->catalog, d->id)) return "id: another record has it";
   if (before && before->layer == d->layer) return "layer: another record has it";
   if (d->name && catalog_find(l->catalog, d->name, &same) == 0)
@@ -136,13 +137,13 @@ static const char *clash(const struct loading *l, const struct disk *d, const st
 
 static int add_all(struct loading *l) {
   int r = catalog_reserve(l->catalog, l->count);
-  for (uint32_t i = 0; i < l->count && r; i++) disk_destroy(l->found[i]);
+  for (uint32_t i = 0; i < l->count && r; i++) vdisk_destroy(l->found[i]);
   if (r || !l->count) return r;
-  qsort(l->found, l->count, sizeof(struct disk *), by_layer);
-  struct disk *before = NULL;
+  qsort(l->found, l->count, sizeof(struct vdisk *), by_layer);
+  struct vdisk *before = NULL;
   uint32_t kept = 0;
   for (uint32_t i = 0; i < l->count; i++) {
-    struct disk *d = l->found[i];
+    struct vdisk *d = l->found[i];
     const char *why = clash(l, d, before);
     if (!why) {
       catalog_add(l->catalog, d);
@@ -150,23 +151,23 @@ static int add_all(struct loading *l) {
       continue;
     }
     if (!r) r = bad_record(l->catalog, d->shard, d->id, why);
-    disk_destroy(d);
+    vdisk_destroy(d);
   }
   l->count = kept;
   return r;
 }
 
-static const char *wrong_parent(const struct disk *d, const struct disk *parent) {
+static const char *wrong_parent(const struct vdisk *d, const struct vdisk *parent) {
   if (!parent) return "parent: there is none";
   if (!parent->sealed) return "parent: it is no snapshot";
   return parent->stripe_shift != d->stripe_shift ? "parent: striped otherwise" : NULL;
 }
 
 static void leave_out(struct loading *l, uint32_t i) {
-  struct disk *d = l->found[i];
+  struct vdisk *d = l->found[i];
   catalog_take(l->catalog, d);
   if (d->group) d->group->members--;
-  disk_destroy(d);
+  vdisk_destroy(d);
   l->found[i] = NULL;
 }
 
@@ -176,9 +177,9 @@ static int link_parents(struct loading *l) {
   for (bool changed = true; changed;) {
     changed = false;
     for (uint32_t i = 0; i < l->count; i++) {
-      struct disk *d = l->found[i];
+      struct vdisk *d = l->found[i];
       if (!d || !d->foreign_epoch || d->parent) continue;
-      struct disk *parent = catalog_find_id(l->catalog, d->foreign_epoch);
+      struct vdisk *parent = catalog_find_id(l->catalog, d->foreign_epoch);
       const char *why = wrong_parent(d, parent);
       if (why) {
         int r = bad_record(l->catalog, d->shard, d->id, why);
@@ -200,7 +201,7 @@ static int link_parents(struct loading *l) {
 static int check_cycles(struct loading *l) {
   for (uint32_t i = 0; i < l->count; i++) {
     uint32_t steps = 0;
-    struct disk *d = l->found[i];
+    struct vdisk *d = l->found[i];
     for (; d && !d->epoch && steps <= l->count; d = d->parent) steps++;
     if (steps > l->count) {
       (void)bad_record(l->catalog, l->found[i]->shard, l->found[i]->id,
@@ -227,11 +228,11 @@ static int tell_shard(struct core *core, uint32_t shard, void *arg) {
   struct shard *s = core->shards[shard].shard;
   int r = 0;
   for (uint32_t i = 0; i < l->count && !r; i++) {
-    const struct disk *d = l->found[i];
-    if (!disk_striped(d) && d->shard != shard) continue;
+    const struct vdisk *d = l->found[i];
+    if (!vdisk_striped(d) && d->shard != shard) continue;
     struct layer_below below = {0};
     if (d->parent)
-      below = (struct layer_below){d->parent->layer, disk_striped(d) ? shard : d->parent->shard};
+      below = (struct layer_below){d->parent->layer, vdisk_striped(d) ? shard : d->parent->shard};
     r = shard_layer_set(s, d->layer, below);
   }
   return r;
@@ -254,18 +255,18 @@ static void drop_orphans(struct catalog *c, struct port *port) {
   }
 }
 
-static struct disk *find_forgotten(const struct catalog *c) {
+static struct vdisk *find_forgotten(const struct catalog *c) {
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next)
+    for (struct vdisk *d = c->table[i]; d; d = d->next)
       if (!d->name && !d->children) return d;
   return NULL;
 }
 
 /* Snapshots that were removed, whose last child went just before a crash. */
 static void drop_forgotten(struct catalog *c, struct port *port) {
-  struct disk *d;
+  struct vdisk *d;
   for (uint32_t left = c->count; left-- > 0 && (d = find_forgotten(c));) {
-    struct disk child = {.parent = d, .shard = d->shard, .stripe_shift = d->stripe_shift};
+    struct vdisk child = {.parent = d, .shard = d->shard, .stripe_shift = d->stripe_shift};
     d->children++;
     release_parent(port, &child);
   }
@@ -278,7 +279,7 @@ static int put_together(struct loading *l, struct port *port) {
   if (!r) r = check_cycles(l);
   if (r) return r;
   for (uint32_t i = 0; i < l->count; i++) {
-    struct disk *d = l->found[i];
+    struct vdisk *d = l->found[i];
     d->epoch = d->foreign_epoch = 0;
     if (d->parent) d->parent->children++;
     l->catalog->merge_wanted |= !d->name; /* perhaps: of an earlier life */
@@ -293,7 +294,7 @@ int catalog_load(struct catalog *c, struct port *port) {
   if (!r)
     r = put_together(&l, port);
   else
-    for (uint32_t i = 0; i < l.count; i++) disk_destroy(l.found[i]);
+    for (uint32_t i = 0; i < l.count; i++) vdisk_destroy(l.found[i]);
   if (!r && !c->store->config.read_only) {
     drop_forgotten(c, port);
     drop_orphans(c, port);

@@ -9,19 +9,19 @@
  */
 
 struct usage {
-  const struct disk **disks;
+  const struct vdisk **disks;
   uint64_t (*blocks)[2]; /* clusters of its own, valid blocks below */
   uint32_t count;
 };
 
-static bool in_shard(const struct disk *d, uint32_t shard) {
-  return disk_striped(d) || d->shard == shard;
+static bool in_shard(const struct vdisk *d, uint32_t shard) {
+  return vdisk_striped(d) || d->shard == shard;
 }
 
 static int add_usage(struct core *core, uint32_t shard, void *arg) {
   const struct usage *u = arg;
   for (uint32_t i = 0; i < u->count; i++)
-    for (const struct disk *d = u->disks[i]; d; d = d->parent) {
+    for (const struct vdisk *d = u->disks[i]; d; d = d->parent) {
       struct layer_stats stats;
       if (!in_shard(d, shard)) continue;
       shard_layer_stats(core->shards[shard].shard, d->layer, &stats);
@@ -30,7 +30,7 @@ static int add_usage(struct core *core, uint32_t shard, void *arg) {
   return 0;
 }
 
-static void fill_info(const struct disk *d, const uint64_t clusters[2], struct volume_info *info) {
+static void fill_info(const struct vdisk *d, const uint64_t clusters[2], struct volume_info *info) {
   *info = (struct volume_info){.id = d->id,
                                .parent_id = d->parent ? d->parent->id : 0,
                                .size_bytes = d->size_bytes,
@@ -41,14 +41,14 @@ static void fill_info(const struct disk *d, const uint64_t clusters[2], struct v
                                .shard = d->shard,
                                .children = d->children,
                                .sealed = d->sealed};
-  for (const struct disk *p = d->parent; p; p = p->parent) info->depth++;
+  for (const struct vdisk *p = d->parent; p; p = p->parent) info->depth++;
   for (const struct block *b = d->open ? d->open->handles : NULL; b; b = b->next) info->openers++;
   info->open_for_writing = d->open && d->open->writers;
   memcpy(info->name, d->name, strlen(d->name));
   if (d->group) memcpy(info->group, d->group->name, sizeof info->group);
 }
 
-static int read_usage(struct port *port, const struct disk **disks, uint32_t count,
+static int read_usage(struct port *port, const struct vdisk **disks, uint32_t count,
                       uint64_t (*clusters)[2]) {
   struct usage u = {disks, clusters, count};
   memset(clusters, 0, count * sizeof clusters[0]);
@@ -57,12 +57,12 @@ static int read_usage(struct port *port, const struct disk **disks, uint32_t cou
 
 int catalog_stat(struct port *port, const char *name, struct volume_info *info) {
   struct catalog *c;
-  struct disk *d;
+  struct vdisk *d;
   uint64_t clusters[1][2];
   int r = catalog_enter(port, false, &c);
   if (r) return r;
   r = catalog_find(c, name, &d);
-  if (!r) r = read_usage(port, (const struct disk **)&d, 1, clusters);
+  if (!r) r = read_usage(port, (const struct vdisk **)&d, 1, clusters);
   if (!r) fill_info(d, clusters[0], info);
   return catalog_leave(c, r);
 }
@@ -70,12 +70,12 @@ int catalog_stat(struct port *port, const char *name, struct volume_info *info) 
 int catalog_list(struct port *port, const char *after, uint32_t max,
                  void (*fn)(void *arg, uint32_t i, const struct volume_info *info), void *arg) {
   struct catalog *c;
-  const struct disk *disks[LIST_AT_ONCE];
+  const struct vdisk *disks[LIST_AT_ONCE];
   uint64_t clusters[LIST_AT_ONCE][2];
   uint32_t done = 0, n;
   int r = catalog_enter(port, false, &c);
   if (r) return r;
-  const struct disk *d = catalog_after(c, after);
+  const struct vdisk *d = catalog_after(c, after);
   do {
     for (n = 0; d && n < LIST_AT_ONCE && done + n < max; d = catalog_after(c, d->name))
       disks[n++] = d;

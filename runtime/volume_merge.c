@@ -11,45 +11,45 @@
 
 #include "runtime/volumes_internal.h"
 
-static bool mergeable(const struct catalog *c, const struct disk *x) {
-  const struct disk *n = x->parent;
+static bool mergeable(const struct catalog *c, const struct vdisk *x) {
+  const struct vdisk *n = x->parent;
   return n && !n->name && n->children == 1 && n->stripe_shift == x->stripe_shift &&
          n->shard == x->shard && !x->changing && !x->merging && !n->merging && !c->walks;
 }
 
 /* The one with the smallest id above `after`. */
-static struct disk *next_mergeable(const struct catalog *c, uint64_t after) {
-  struct disk *found = NULL;
+static struct vdisk *next_mergeable(const struct catalog *c, uint64_t after) {
+  struct vdisk *found = NULL;
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next)
+    for (struct vdisk *d = c->table[i]; d; d = d->next)
       if (d->id > after && (!found || d->id < found->id) && mergeable(c, d)) found = d;
   return found;
 }
 
-static int merge_layers(struct port *port, struct disk *x, uint64_t below) {
-  uint32_t count = disk_part_count(x, port->store->shard_count);
+static int merge_layers(struct port *port, struct vdisk *x, uint64_t below) {
+  uint32_t count = vdisk_part_count(x, port->store->shard_count);
   for (uint32_t i = 0; i < count; i++) {
     struct shard_op op = {.kind = OP_LAYER_MERGE, .offset = below};
     volume_args(&op)->volume = x->open->parts[i];
-    int64_t r = run_in_shard(port, disk_first(x) + i, &op);
+    int64_t r = run_in_shard(port, vdisk_first(x) + i, &op);
     if (r < 0) return (int)r;
   }
   return 0;
 }
 
 /* N is out of the catalog; its layer is empty. */
-static void leave_out(struct port *port, struct disk *x, struct disk *n) {
+static void leave_out(struct port *port, struct vdisk *x, struct vdisk *n) {
   struct catalog *c = &port->store->catalog;
   x->parent = n->parent; /* which has as many children as before */
-  job_drop(port, n->layer, disk_first(n), disk_end(n, port->store->shard_count), true, true);
+  job_drop(port, n->layer, vdisk_first(n), vdisk_end(n, port->store->shard_count), true, true);
   catalog_take(c, n);
   if (n->group) n->group->members--;
-  disk_destroy(n);
+  vdisk_destroy(n);
 }
 
 /* What lay on N in another shard and went must not come back after a crash: it would find N empty.
  */
-static int make_sure(struct port *port, const struct disk *n) {
+static int make_sure(struct port *port, const struct vdisk *n) {
   struct shard_op flush = {.kind = OP_FLUSH};
   if (epoch_durable(port->store, n->foreign_epoch)) return 0;
   int r = port_run(port, 0, &flush);
@@ -57,19 +57,19 @@ static int make_sure(struct port *port, const struct disk *n) {
   return r ? r : epoch_durable(port->store, n->foreign_epoch) ? 0 : -EAGAIN;
 }
 
-static int merge(struct catalog *c, struct port *port, struct disk *x) {
-  struct disk *n = x->parent;
+static int merge(struct catalog *c, struct port *port, struct vdisk *x) {
+  struct vdisk *n = x->parent;
   int r = make_sure(port, n);
-  if (!r) r = disk_hold(port, x);
+  if (!r) r = vdisk_hold(port, x);
   if (r) return r;
   x->merging = n->merging = true;
   catalog_leave(c, 0);
   r = merge_layers(port, x, n->layer);
   catalog_enter(port, false, &c);
-  if (!r) r = disk_move(port, x, n->parent, n);
+  if (!r) r = vdisk_move(port, x, n->parent, n);
   x->merging = n->merging = false;
   pthread_cond_broadcast(&c->merged);
-  (void)disk_release(port, x);
+  (void)vdisk_release(port, x);
   if (r)
     log_line(&port->store->logger, 2, "volume %" PRIu64 ", removed before, keeps its space: %s",
              n->id, strerror(-r));
@@ -80,7 +80,7 @@ static int merge(struct catalog *c, struct port *port, struct disk *x) {
 }
 
 void catalog_merge(struct catalog *c, struct port *port) {
-  struct disk *x;
+  struct vdisk *x;
   if (!c->merge_wanted) return;
   c->merge_wanted = false;
   for (uint64_t id = 0; (x = next_mergeable(c, id)) != NULL;) {
@@ -92,7 +92,7 @@ void catalog_merge(struct catalog *c, struct port *port) {
   }
 }
 
-int catalog_find_settled(struct catalog *c, const char *name, struct disk **disk) {
+int catalog_find_settled(struct catalog *c, const char *name, struct vdisk **disk) {
   int r;
   while ((r = catalog_find(c, name, disk)) == 0 && (*disk)->merging)
     pthread_cond_wait(&c->merged, &c->lock);

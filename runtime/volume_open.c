@@ -8,29 +8,29 @@
  */
 
 struct opening {
-  const struct disk *disk;
+  const struct vdisk *disk;
   struct volume **parts;
   uint32_t count;
   bool read_only;
   struct limit *limit;
 };
 
-static uint32_t part_of(const struct disk *d, uint32_t shard) { return shard - disk_first(d); }
+static uint32_t part_of(const struct vdisk *d, uint32_t shard) { return shard - vdisk_first(d); }
 
-uint64_t disk_part_bytes(const struct disk *d, uint32_t count, uint32_t part, uint64_t size) {
+uint64_t vdisk_part_bytes(const struct vdisk *d, uint32_t count, uint32_t part, uint64_t size) {
   const struct block shape = {.stripe_shift = d->stripe_shift, .part_count = count};
   return block_part_bytes(&shape, size, part);
 }
 
 static int open_part(struct core *core, uint32_t shard, void *arg) {
   const struct opening *o = arg;
-  const struct disk *d = o->disk;
+  const struct vdisk *d = o->disk;
   struct volume **part = &o->parts[part_of(d, shard)];
-  struct volume_config config = {.layer = d->layer,
-                                 .read_only = d->sealed || o->read_only,
-                                 .size_bytes =
-                                     disk_part_bytes(d, o->count, part_of(d, shard), d->size_bytes),
-                                 .block_bytes = 1u << d->block_shift};
+  struct volume_config config = {
+      .layer = d->layer,
+      .read_only = d->sealed || o->read_only,
+      .size_bytes = vdisk_part_bytes(d, o->count, part_of(d, shard), d->size_bytes),
+      .block_bytes = 1u << d->block_shift};
   if (*part) return 0;
   int r = shard_volume_open(core->shards[shard].shard, &config, part);
   if (!r) shard_volume_set_limit(core->shards[shard].shard, *part, o->limit);
@@ -45,16 +45,16 @@ static int close_part(struct core *core, uint32_t shard, void *arg) {
   return r;
 }
 
-static struct opening opening_of(const struct port *port, const struct disk *d,
+static struct opening opening_of(const struct port *port, const struct vdisk *d,
                                  struct volume **parts) {
   struct store *s = port->store;
-  return (struct opening){d, parts, disk_part_count(d, s->shard_count), s->config.read_only,
+  return (struct opening){d, parts, vdisk_part_count(d, s->shard_count), s->config.read_only,
                           d->limit ? d->limit : &s->catalog.limit};
 }
 
-static int open_parts(struct port *port, struct disk *d, struct disk_open **out) {
-  uint32_t first = disk_first(d), end = disk_end(d, port->store->shard_count);
-  struct disk_open *open = calloc(1, sizeof *open + (end - first) * sizeof open->parts[0]);
+static int open_parts(struct port *port, struct vdisk *d, struct vdisk_open **out) {
+  uint32_t first = vdisk_first(d), end = vdisk_end(d, port->store->shard_count);
+  struct vdisk_open *open = calloc(1, sizeof *open + (end - first) * sizeof open->parts[0]);
   if (!open) return -ENOMEM;
   struct opening o = opening_of(port, d, open->parts);
   int r = call_shards(port, first, end, open_part, &o);
@@ -69,8 +69,8 @@ static int open_parts(struct port *port, struct disk *d, struct disk_open **out)
 
 /* All, or none: those that were closed before one that is busy come back. Their handles are told.
  */
-static int close_parts(struct port *port, struct disk *d) {
-  uint32_t first = disk_first(d), end = disk_end(d, port->store->shard_count);
+static int close_parts(struct port *port, struct vdisk *d) {
+  uint32_t first = vdisk_first(d), end = vdisk_end(d, port->store->shard_count);
   struct opening o = opening_of(port, d, d->open->parts);
   int r = call_shards(port, first, end, close_part, &o);
   if (!r) return 0;
@@ -80,20 +80,20 @@ static int close_parts(struct port *port, struct disk *d) {
   return r;
 }
 
-int disk_hold(struct port *port, struct disk *d) {
+int vdisk_hold(struct port *port, struct vdisk *d) {
   int r = d->open ? 0 : open_parts(port, d, &d->open);
   if (!r) d->open->openers++;
   return r;
 }
 
 /* The parts are closed if it is the last one. */
-static void forget_opener(struct disk *d) {
+static void forget_opener(struct vdisk *d) {
   if (--d->open->openers) return;
   free(d->open);
   d->open = NULL;
 }
 
-int disk_release(struct port *port, struct disk *d) {
+int vdisk_release(struct port *port, struct vdisk *d) {
   int r = d->open->openers == 1 ? close_parts(port, d) : 0;
   if (!r) forget_opener(d);
   return r;
@@ -102,14 +102,14 @@ int disk_release(struct port *port, struct disk *d) {
 /* ---- All parts at a time ------------------------------------------------------------------------
  */
 
-static int64_t ask_part(struct port *port, struct disk *d, uint32_t part, uint8_t kind) {
+static int64_t ask_part(struct port *port, struct vdisk *d, uint32_t part, uint8_t kind) {
   struct shard_op op = {.kind = kind};
   volume_args(&op)->volume = d->open->parts[part];
-  return run_in_shard(port, disk_first(d) + part, &op);
+  return run_in_shard(port, vdisk_first(d) + part, &op);
 }
 
-int disk_freeze(struct port *port, struct disk *d) {
-  uint32_t count = d->open ? disk_part_count(d, port->store->shard_count) : 0;
+int vdisk_freeze(struct port *port, struct vdisk *d) {
+  uint32_t count = d->open ? vdisk_part_count(d, port->store->shard_count) : 0;
   for (uint32_t i = 0; i < count; i++) {
     int64_t r = ask_part(port, d, i, OP_FREEZE);
     if (r >= 0) continue;
@@ -119,13 +119,13 @@ int disk_freeze(struct port *port, struct disk *d) {
   return 0;
 }
 
-void disk_thaw(struct port *port, struct disk *d) {
-  uint32_t count = d->open ? disk_part_count(d, port->store->shard_count) : 0;
+void vdisk_thaw(struct port *port, struct vdisk *d) {
+  uint32_t count = d->open ? vdisk_part_count(d, port->store->shard_count) : 0;
   for (uint32_t i = 0; i < count; i++) ask_part(port, d, i, OP_THAW);
 }
 
 struct setting {
-  const struct disk *disk;
+  const struct vdisk *disk;
   uint64_t layer;
   bool read_only;
 };
@@ -136,8 +136,8 @@ static int set_part_layer(struct core *core, uint32_t shard, void *arg) {
   return shard_volume_set_layer(core->shards[shard].shard, part, s->layer, s->read_only);
 }
 
-int disk_set_layer(struct port *port, struct disk *d, uint64_t layer) {
-  uint32_t first = disk_first(d), end = disk_end(d, port->store->shard_count);
+int vdisk_set_layer(struct port *port, struct vdisk *d, uint64_t layer) {
+  uint32_t first = vdisk_first(d), end = vdisk_end(d, port->store->shard_count);
   struct setting s = {d, layer, d->sealed};
   int r = d->open ? call_shards(port, first, end, set_part_layer, &s) : 0;
   if (!r) return 0;
@@ -147,35 +147,35 @@ int disk_set_layer(struct port *port, struct disk *d, uint64_t layer) {
 }
 
 static int note_part(struct core *core, uint32_t shard, void *arg) {
-  const struct disk *d = arg;
+  const struct vdisk *d = arg;
   shard_volume_note_changes(core->shards[shard].shard, d->open->parts[part_of(d, shard)]);
   return 0;
 }
 
-void disk_note_changes(struct port *port, struct disk *d) {
+void vdisk_note_changes(struct port *port, struct vdisk *d) {
   if (d->open)
-    call_shards(port, disk_first(d), disk_end(d, port->store->shard_count), note_part, d);
+    call_shards(port, vdisk_first(d), vdisk_end(d, port->store->shard_count), note_part, d);
 }
 
 struct sizing {
-  const struct disk *disk;
+  const struct vdisk *disk;
   uint64_t size_bytes;
 };
 
 static int size_part(struct core *core, uint32_t shard, void *arg) {
   const struct sizing *s = arg;
-  const struct disk *d = s->disk;
-  uint32_t count = disk_part_count(d, core->shard_count), part = part_of(d, shard);
-  shard_volume_resize(d->open->parts[part], disk_part_bytes(d, count, part, s->size_bytes));
+  const struct vdisk *d = s->disk;
+  uint32_t count = vdisk_part_count(d, core->shard_count), part = part_of(d, shard);
+  shard_volume_resize(d->open->parts[part], vdisk_part_bytes(d, count, part, s->size_bytes));
   return 0;
 }
 
-void disk_set_size(struct port *port, struct disk *d, uint64_t size_bytes) {
+void vdisk_set_size(struct port *port, struct vdisk *d, uint64_t size_bytes) {
   struct sizing s = {d, size_bytes};
-  call_shards(port, disk_first(d), disk_end(d, port->store->shard_count), size_part, &s);
+  call_shards(port, vdisk_first(d), vdisk_end(d, port->store->shard_count), size_part, &s);
 }
 
-void disk_show_size(struct disk *d, uint64_t size_bytes) {
+void vdisk_show_size(struct vdisk *d, uint64_t size_bytes) {
   for (struct block *b = d->open->handles; b; b = b->next)
     atomic_store_explicit(&b->size_bytes, size_bytes, memory_order_release);
 }
@@ -194,10 +194,10 @@ static void fill_part(const struct store *s, struct block_part *p, uint32_t shar
   *p = (struct block_part){volume, hash_of_shard(shard, s->shard_count), s->core_of_shard[shard]};
 }
 
-static int make_handle(struct port *port, struct disk *d, bool read_only, struct block **out) {
-  uint32_t count = disk_part_count(d, port->store->shard_count);
+static int make_handle(struct port *port, struct vdisk *d, bool read_only, struct block **out) {
+  uint32_t count = vdisk_part_count(d, port->store->shard_count);
   struct block *b = make_block(count);
-  int r = b ? disk_hold(port, d) : -ENOMEM;
+  int r = b ? vdisk_hold(port, d) : -ENOMEM;
   if (r) {
     free(b);
     return r;
@@ -211,7 +211,7 @@ static int make_handle(struct port *port, struct disk *d, bool read_only, struct
   d->open->handles = b;
   d->open->writers += !read_only;
   for (uint32_t i = 0; i < count; i++)
-    fill_part(port->store, &b->parts[i], disk_first(d) + i, d->open->parts[i]);
+    fill_part(port->store, &b->parts[i], vdisk_first(d) + i, d->open->parts[i]);
   *out = b;
   return 0;
 }
@@ -219,7 +219,7 @@ static int make_handle(struct port *port, struct disk *d, bool read_only, struct
 int catalog_open_volume(struct port *port, const char *name, bool read_only, bool share,
                         struct block **block) {
   struct catalog *c;
-  struct disk *d;
+  struct vdisk *d;
   int r = catalog_enter(port, !read_only, &c);
   if (r) return r;
   r = catalog_find(c, name, &d);
@@ -229,7 +229,7 @@ int catalog_open_volume(struct port *port, const char *name, bool read_only, boo
 }
 
 static int close_volume(struct port *port, struct block *b) {
-  struct disk *d = b->owner;
+  struct vdisk *d = b->owner;
   struct block **at = &d->open->handles;
   int r = d->open->openers == 1 ? close_parts(port, d) : 0;
   if (r) return r;
@@ -355,7 +355,7 @@ void catalog_abandon_blocks(struct catalog *c, struct port *port) {
   for (uint32_t i = 0; i < BLOCK_FILES_MAX; i++)
     if (c->files[i]) (void)close_file(port, c->files[i]->handle, &c->files[i]);
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next)
+    for (struct vdisk *d = c->table[i]; d; d = d->next)
       while (d->open && d->open->handles && close_volume(port, d->open->handles) == 0) {
       }
 }

@@ -86,12 +86,12 @@ static int clear_edge(struct port *port, struct tail_op *t, uint32_t shard) {
                      NULL);
 }
 
-static int tail_of_part(struct port *port, struct disk *d, uint32_t part, uint64_t small,
+static int tail_of_part(struct port *port, struct vdisk *d, uint32_t part, uint64_t small,
                         uint64_t large, bool *found) {
-  uint32_t count = disk_part_count(d, port->store->shard_count), shard = disk_first(d) + part;
+  uint32_t count = vdisk_part_count(d, port->store->shard_count), shard = vdisk_first(d) + part;
   struct tail_op t = {.volume = d->open->parts[part],
-                      .small = disk_part_bytes(d, count, part, small),
-                      .large = disk_part_bytes(d, count, part, large)};
+                      .small = vdisk_part_bytes(d, count, part, small),
+                      .large = vdisk_part_bytes(d, count, part, large)};
   if (t.small == t.large) return 0;
   struct walk *w = malloc(sizeof *w);
   int r = w ? walk_init(w, port, d, part, false) : -ENOMEM;
@@ -104,8 +104,8 @@ static int tail_of_part(struct port *port, struct disk *d, uint32_t part, uint64
 }
 
 /* found: whether there is data; NULL: discards it. */
-static int tail(struct port *port, struct disk *d, uint64_t small, uint64_t large, bool *found) {
-  uint32_t count = disk_part_count(d, port->store->shard_count);
+static int tail(struct port *port, struct vdisk *d, uint64_t small, uint64_t large, bool *found) {
+  uint32_t count = vdisk_part_count(d, port->store->shard_count);
   int r = 0;
   for (uint32_t i = 0; i < count && !r && !(found && *found); i++)
     r = tail_of_part(port, d, i, small, large, found);
@@ -115,42 +115,42 @@ static int tail(struct port *port, struct disk *d, uint64_t small, uint64_t larg
 /* ---- Resize
  * -------------------------------------------------------------------------------------- */
 
-static int write_size(struct port *port, struct disk *d, uint64_t size_bytes) {
+static int write_size(struct port *port, struct vdisk *d, uint64_t size_bytes) {
   struct change ch;
   struct volume_record record;
-  disk_record(d, &record);
+  vdisk_record(d, &record);
   record.size_bytes = size_bytes;
-  change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
+  change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
   change_put(&ch, &record);
   return change_run(&ch);
 }
 
 /* What a shrink has left (a crash before its discards were durable) must not come back. */
-static int grow(struct port *port, struct disk *d, uint64_t size_bytes) {
+static int grow(struct port *port, struct vdisk *d, uint64_t size_bytes) {
   int r = tail(port, d, d->size_bytes, size_bytes, NULL);
   if (!r) r = write_size(port, d, size_bytes);
   if (r) return r;
   d->size_bytes = size_bytes;
-  disk_set_size(port, d, size_bytes);
-  disk_show_size(d, size_bytes);
+  vdisk_set_size(port, d, size_bytes);
+  vdisk_show_size(d, size_bytes);
   return 0;
 }
 
 /* The record first: a crash in between leaves data that a later growth clears. Before it, what was
  * in flight beyond the new end is over. */
-static int shrink(struct port *port, struct disk *d, uint64_t size_bytes, bool force) {
+static int shrink(struct port *port, struct vdisk *d, uint64_t size_bytes, bool force) {
   uint64_t old = d->size_bytes;
   bool found = false;
-  disk_show_size(d, size_bytes);
-  disk_set_size(port, d, size_bytes);
-  int r = disk_freeze(port, d);
-  if (!r) disk_thaw(port, d);
+  vdisk_show_size(d, size_bytes);
+  vdisk_set_size(port, d, size_bytes);
+  int r = vdisk_freeze(port, d);
+  if (!r) vdisk_thaw(port, d);
   if (!r && !force) r = tail(port, d, size_bytes, old, &found);
   if (!r && found) r = -ENOTEMPTY;
   if (!r) r = write_size(port, d, size_bytes);
   if (r) {
-    disk_set_size(port, d, old);
-    disk_show_size(d, old);
+    vdisk_set_size(port, d, old);
+    vdisk_show_size(d, old);
     return r;
   }
   d->size_bytes = size_bytes;
@@ -161,19 +161,19 @@ static int shrink(struct port *port, struct disk *d, uint64_t size_bytes, bool f
   return 0;
 }
 
-static int resize(struct port *port, struct disk *d, uint64_t size_bytes, bool force) {
+static int resize(struct port *port, struct vdisk *d, uint64_t size_bytes, bool force) {
   if (size_bytes == d->size_bytes) return 0;
-  int r = disk_hold(port, d);
+  int r = vdisk_hold(port, d);
   if (r) return r;
   r = size_bytes > d->size_bytes ? grow(port, d, size_bytes) : shrink(port, d, size_bytes, force);
-  disk_note_changes(port, d);
-  (void)disk_release(port, d);
+  vdisk_note_changes(port, d);
+  (void)vdisk_release(port, d);
   return r;
 }
 
 int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, bool force) {
   struct catalog *c;
-  struct disk *d;
+  struct vdisk *d;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
   r = catalog_find_settled(c, name, &d);
@@ -189,9 +189,9 @@ int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, boo
  * ------------------------------------------------------------------------------------- */
 
 /* Without the lock. */
-static int promote_part(struct port *port, const struct disk *d, uint32_t part, struct walk *w) {
-  uint32_t count = disk_part_count(d, port->store->shard_count);
-  uint64_t end = round_up(disk_part_bytes(d, count, part, d->size_bytes), BLOCK_BYTES);
+static int promote_part(struct port *port, const struct vdisk *d, uint32_t part, struct walk *w) {
+  uint32_t count = vdisk_part_count(d, port->store->shard_count);
+  uint64_t end = round_up(vdisk_part_bytes(d, count, part, d->size_bytes), BLOCK_BYTES);
   for (uint64_t leaf = 0; leaf << LEAF_SHIFT < end; leaf = w->next) {
     struct shard_op op = {.kind = OP_PROMOTE, .offset = leaf << LEAF_SHIFT};
     int r = walk_resolve(w, leaf);
@@ -199,71 +199,71 @@ static int promote_part(struct port *port, const struct disk *d, uint32_t part, 
     op.bytes = min_u64(end, (leaf + 1) << LEAF_SHIFT) - op.offset;
     volume_args(&op)->volume = d->open->parts[part];
     int64_t done =
-        has_data(&w->request.resolved, 0) ? run_in_shard(port, disk_first(d) + part, &op) : 0;
+        has_data(&w->request.resolved, 0) ? run_in_shard(port, vdisk_first(d) + part, &op) : 0;
     if (done < 0) return (int)done;
     if (w->next == UINT64_MAX) break;
   }
   return 0;
 }
 
-static int promote(struct port *port, const struct disk *d, struct walk *walks) {
-  uint32_t count = disk_part_count(d, port->store->shard_count);
+static int promote(struct port *port, const struct vdisk *d, struct walk *walks) {
+  uint32_t count = vdisk_part_count(d, port->store->shard_count);
   int r = 0;
   for (uint32_t i = 0; i < count && !r; i++) r = promote_part(port, d, i, &walks[i]);
   return r;
 }
 
 struct moving {
-  const struct disk *disk;
+  const struct vdisk *disk;
   struct layer_below below;
 };
 
 static int set_below(struct core *core, uint32_t shard, void *arg) {
   const struct moving *m = arg;
   struct layer_below below = m->below;
-  if (below.id && disk_striped(m->disk)) below.shard = shard;
+  if (below.id && vdisk_striped(m->disk)) below.shard = shard;
   return shard_layer_set(core->shards[shard].shard, m->disk->layer, below);
 }
 
-static void move_frozen(struct port *port, struct disk *d, const struct disk *below) {
+static void move_frozen(struct port *port, struct vdisk *d, const struct vdisk *below) {
   struct moving m = {.disk = d};
-  uint32_t end = disk_end(d, port->store->shard_count);
+  uint32_t end = vdisk_end(d, port->store->shard_count);
   if (below) m.below = (struct layer_below){below->layer, below->shard};
-  check(call_shards(port, disk_first(d), end, set_below, &m) == 0); /* they know the layer */
+  check(call_shards(port, vdisk_first(d), end, set_below, &m) == 0); /* they know the layer */
 }
 
-int disk_move(struct port *port, struct disk *d, const struct disk *below,
-              const struct disk *gone) {
+int vdisk_move(struct port *port, struct vdisk *d, const struct vdisk *below,
+               const struct vdisk *gone) {
   struct change ch;
   struct volume_record record;
-  const struct disk *was = d->parent;
-  disk_record(d, &record);
+  const struct vdisk *was = d->parent;
+  vdisk_record(d, &record);
   record.parent = below ? below->id : 0;
-  change_init(&ch, port, d->shard, disk_striped(d) ? ALL_SHARDS : NO_SHARD);
+  change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
   change_put(&ch, &record);
   if (gone) change_remove(&ch, gone->id);
   int r = change_reserve(&ch);
   if (r) return r;
-  r = disk_freeze(port, d);
+  r = vdisk_freeze(port, d);
   if (r) {
     change_cancel(&ch);
     return r;
   }
   move_frozen(port, d, below);
-  r = disk_set_layer(port, d, d->layer);
+  r = vdisk_set_layer(port, d, d->layer);
   if (r) {
     move_frozen(port, d, was);
     change_cancel(&ch);
   } else {
     change_apply(&ch);
-    disk_note_changes(port, d);
+    vdisk_note_changes(port, d);
   }
-  disk_thaw(port, d);
+  vdisk_thaw(port, d);
   return r;
 }
 
-static struct walk *make_walks(struct port *port, const struct disk *d) {
-  uint32_t count = disk_part_count(d, port->store->shard_count);
+static struct walk *make_walks(struct port *port, const struct vdisk *d) {
+  uint32_t count = vdisk_part_count(d, port->store->shard_count);
   struct walk *walks = calloc(count, sizeof *walks);
   int r = walks ? 0 : -ENOMEM;
   for (uint32_t i = 0; i < count && !r; i++) r = walk_init(&walks[i], port, d, i, true);
@@ -273,9 +273,9 @@ static struct walk *make_walks(struct port *port, const struct disk *d) {
   return NULL;
 }
 
-static int flatten(struct catalog *c, struct port *port, struct disk *d) {
+static int flatten(struct catalog *c, struct port *port, struct vdisk *d) {
   struct walk *walks = make_walks(port, d);
-  int r = walks ? disk_hold(port, d) : -ENOMEM;
+  int r = walks ? vdisk_hold(port, d) : -ENOMEM;
   if (r) {
     free(walks);
     return r;
@@ -287,20 +287,20 @@ static int flatten(struct catalog *c, struct port *port, struct disk *d) {
   catalog_enter(port, false, &c);
   c->walks--;
   d->changing = false;
-  for (uint32_t i = 0; i < disk_part_count(d, port->store->shard_count); i++)
+  for (uint32_t i = 0; i < vdisk_part_count(d, port->store->shard_count); i++)
     walk_finish(&walks[i]);
   free(walks);
   /* All that lay below is in its own layer. */
-  if (!r) r = disk_move(port, d, NULL, NULL);
+  if (!r) r = vdisk_move(port, d, NULL, NULL);
   if (!r) release_parent(port, d);
   if (!r) d->parent = NULL;
-  (void)disk_release(port, d);
+  (void)vdisk_release(port, d);
   return r;
 }
 
 int catalog_flatten(struct port *port, const char *name) {
   struct catalog *c;
-  struct disk *d;
+  struct vdisk *d;
   int r = catalog_enter(port, true, &c);
   if (r) return r;
   r = catalog_find_settled(c, name, &d);

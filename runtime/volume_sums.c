@@ -67,7 +67,7 @@ static void start(struct core *core, struct shard_op *op) {
   core_complete(core, op);
 }
 
-void sums_begin(struct port *port, const struct disk *d) {
+void sums_begin(struct port *port, const struct vdisk *d) {
   struct store *s = port->store;
   if (!d->sealed || d->no_sums) return;
   struct sum_job *j = calloc(1, sizeof *j + s->shard_count * sizeof j->ops[0]);
@@ -77,9 +77,9 @@ void sums_begin(struct port *port, const struct disk *d) {
   }
   *j = (struct sum_job){.catalog = &s->catalog,
                         .layer = d->layer,
-                        .first = disk_first(d),
-                        .end = disk_end(d, s->shard_count),
-                        .tell = !disk_striped(d) && s->shard_count > 1};
+                        .first = vdisk_first(d),
+                        .end = vdisk_end(d, s->shard_count),
+                        .tell = !vdisk_striped(d) && s->shard_count > 1};
   struct shard_op op = {.kind = OP_CALL, .buf = j};
   core_call_fn *fn = start;
   memcpy(&op.work, &fn, sizeof fn);
@@ -93,9 +93,9 @@ static int find_unsummed(struct core *core, uint32_t shard, void *arg) {
   const struct catalog *c = arg;
   const struct shard *s = core->shards[shard].shard;
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next)
-      if (d->sealed && !d->no_sums && shard >= disk_first(d) &&
-          shard < disk_end(d, c->store->shard_count))
+    for (struct vdisk *d = c->table[i]; d; d = d->next)
+      if (d->sealed && !d->no_sums && shard >= vdisk_first(d) &&
+          shard < vdisk_end(d, c->store->shard_count))
         d->unsummed |= shard_unsummed_blocks(s, d->layer) > 0;
   return 0;
 }
@@ -103,7 +103,7 @@ static int find_unsummed(struct core *core, uint32_t shard, void *arg) {
 void sums_resume(struct catalog *c, struct port *port) {
   call_shards(port, 0, c->store->shard_count, find_unsummed, c);
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i]; d; d = d->next) {
+    for (struct vdisk *d = c->table[i]; d; d = d->next) {
       if (d->unsummed) sums_begin(port, d);
       d->unsummed = false;
     }

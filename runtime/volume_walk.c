@@ -9,20 +9,20 @@
 /* ---- One part -----------------------------------------------------------------------------------
  */
 
-int walk_init(struct walk *w, struct port *port, const struct disk *d, uint32_t part, bool under) {
+int walk_init(struct walk *w, struct port *port, const struct vdisk *d, uint32_t part, bool under) {
   uint32_t depth = 0;
   w->port = port;
   w->count = 0;
   w->next = UINT64_MAX;
   w->below = NULL;
   if (d && under) d = d->parent;
-  for (const struct disk *p = d; p; p = p->parent) depth++;
+  for (const struct vdisk *p = d; p; p = p->parent) depth++;
   if (!depth) return 0;
   w->below = calloc(depth, sizeof *w->below);
   if (!w->below) return -ENOMEM;
   uint32_t before = NO_SHARD;
-  for (const struct disk *p = d; p; p = p->parent) {
-    uint32_t shard = disk_striped(p) ? part : p->shard;
+  for (const struct vdisk *p = d; p; p = p->parent) {
+    uint32_t shard = vdisk_striped(p) ? part : p->shard;
     if (shard != before) w->below[w->count++] = (struct layer_below){p->layer, shard};
     before = shard;
   }
@@ -152,8 +152,8 @@ static int diff_all(struct diff *x) {
   return r ? r : emit(x);
 }
 
-static int diff_init(struct diff *x, const struct disk *from, const struct disk *to) {
-  x->part_count = disk_part_count(to, x->port->store->shard_count);
+static int diff_init(struct diff *x, const struct vdisk *from, const struct vdisk *to) {
+  x->part_count = vdisk_part_count(to, x->port->store->shard_count);
   x->stripe_shift = to->stripe_shift;
   x->size_bytes = to->size_bytes;
   x->from = calloc(x->part_count, sizeof *x->from);
@@ -175,8 +175,8 @@ static void diff_finish(struct diff *x) {
   free(x->to);
 }
 
-static int find_both(struct catalog *c, const char *from, const char *to, struct disk **a,
-                     struct disk **b) {
+static int find_both(struct catalog *c, const char *from, const char *to, struct vdisk **a,
+                     struct vdisk **b) {
   int r = catalog_find(c, to, b);
   *a = NULL;
   if (!r && from) r = catalog_find(c, from, a);
@@ -188,7 +188,7 @@ int catalog_diff(struct port *port, const char *from, const char *to,
                  int (*fn)(void *arg, const struct volume_range *range), void *arg) {
   struct diff x = {.port = port, .fn = fn, .arg = arg};
   struct catalog *c;
-  struct disk *a, *b;
+  struct vdisk *a, *b;
   int r = catalog_enter(port, false, &c);
   if (r) return r;
   r = find_both(c, from, to, &a, &b);

@@ -22,7 +22,8 @@ static uint64_t mix(uint64_t id) {
 }
 
 /* Cuts a tree: what is before name, and the rest. */
-static void tree_split(struct disk *t, const char *name, struct disk **before, struct disk **rest) {
+static void tree_split(struct vdisk *t, const char *name, struct vdisk **before,
+                       struct vdisk **rest) {
   while (t) {
     if (strcmp(t->name, name) < 0) {
       *before = t;
@@ -37,8 +38,8 @@ static void tree_split(struct disk *t, const char *name, struct disk **before, s
   *before = *rest = NULL;
 }
 
-static struct disk *tree_join(struct disk *a, struct disk *b) {
-  struct disk *root = NULL, **at = &root;
+static struct vdisk *tree_join(struct vdisk *a, struct vdisk *b) {
+  struct vdisk *root = NULL, **at = &root;
   while (a && b) {
     if (mix(a->id) > mix(b->id)) {
       *at = a;
@@ -54,23 +55,23 @@ static struct disk *tree_join(struct disk *a, struct disk *b) {
   return root;
 }
 
-static void tree_add(struct catalog *c, struct disk *d) {
-  struct disk **at = &c->tree;
+static void tree_add(struct catalog *c, struct vdisk *d) {
+  struct vdisk **at = &c->tree;
   while (*at && mix((*at)->id) >= mix(d->id))
     at = strcmp((*at)->name, d->name) < 0 ? &(*at)->right : &(*at)->left;
   tree_split(*at, d->name, &d->left, &d->right);
   *at = d;
 }
 
-static void tree_take(struct catalog *c, struct disk *d) {
-  struct disk **at = &c->tree;
+static void tree_take(struct catalog *c, struct vdisk *d) {
+  struct vdisk **at = &c->tree;
   while (*at != d) at = strcmp((*at)->name, d->name) < 0 ? &(*at)->right : &(*at)->left;
   *at = tree_join(d->left, d->right);
   d->left = d->right = NULL;
 }
 
-static struct disk *tree_find(const struct catalog *c, const char *name) {
-  struct disk *d = c->tree;
+static struct vdisk *tree_find(const struct catalog *c, const char *name) {
+  struct vdisk *d = c->tree;
   while (d) {
     int order = strcmp(d->name, name);
     if (!order) return d;
@@ -79,8 +80,8 @@ static struct disk *tree_find(const struct catalog *c, const char *name) {
   return NULL;
 }
 
-struct disk *catalog_after(const struct catalog *c, const char *name) {
-  struct disk *found = NULL, *d = c->tree;
+struct vdisk *catalog_after(const struct catalog *c, const char *name) {
+  struct vdisk *found = NULL, *d = c->tree;
   while (d) {
     bool after = strcmp(d->name, name) > 0;
     if (after) found = d;
@@ -92,12 +93,12 @@ struct disk *catalog_after(const struct catalog *c, const char *name) {
 /* ---- The table by id ---------------------------------------------------------------------------
  */
 
-static struct disk **bucket(const struct catalog *c, uint64_t id) {
+static struct vdisk **bucket(const struct catalog *c, uint64_t id) {
   return &c->table[mix(id) & (c->table_size - 1)];
 }
 
-struct disk *catalog_find_id(const struct catalog *c, uint64_t id) {
-  struct disk *d = c->table_size ? *bucket(c, id) : NULL;
+struct vdisk *catalog_find_id(const struct catalog *c, uint64_t id) {
+  struct vdisk *d = c->table_size ? *bucket(c, id) : NULL;
   while (d && d->id != id) d = d->next;
   return d;
 }
@@ -106,12 +107,12 @@ int catalog_reserve(struct catalog *c, uint32_t more) {
   uint32_t size = c->table_size ? c->table_size : TABLE_MIN, old_size = c->table_size;
   while (size < c->count + more) size *= 2;
   if (size == old_size) return 0;
-  struct disk **old = c->table, **table = calloc(size, sizeof(struct disk *));
+  struct vdisk **old = c->table, **table = calloc(size, sizeof(struct vdisk *));
   if (!table) return -ENOMEM;
   c->table = table;
   c->table_size = size;
   for (uint32_t i = 0; i < old_size; i++)
-    for (struct disk *d = old[i], *next; d; d = next) {
+    for (struct vdisk *d = old[i], *next; d; d = next) {
       next = d->next;
       d->next = *bucket(c, d->id);
       *bucket(c, d->id) = d;
@@ -120,22 +121,22 @@ int catalog_reserve(struct catalog *c, uint32_t more) {
   return 0;
 }
 
-void catalog_add(struct catalog *c, struct disk *d) {
+void catalog_add(struct catalog *c, struct vdisk *d) {
   d->next = *bucket(c, d->id);
   *bucket(c, d->id) = d;
   c->count++;
   if (d->name) tree_add(c, d);
 }
 
-void catalog_take(struct catalog *c, struct disk *d) {
-  struct disk **at = bucket(c, d->id);
+void catalog_take(struct catalog *c, struct vdisk *d) {
+  struct vdisk **at = bucket(c, d->id);
   while (*at != d) at = &(*at)->next;
   *at = d->next;
   c->count--;
   if (d->name) tree_take(c, d);
 }
 
-void catalog_set_name(struct catalog *c, struct disk *d, char *name) {
+void catalog_set_name(struct catalog *c, struct vdisk *d, char *name) {
   if (d->name) tree_take(c, d);
   free(d->name);
   d->name = name;
@@ -156,11 +157,11 @@ static int parse_id(const char *text, uint64_t *id) {
   return 0;
 }
 
-int catalog_find(const struct catalog *c, const char *name, struct disk **disk) {
+int catalog_find(const struct catalog *c, const char *name, struct vdisk **disk) {
   uint64_t id = 0;
   int r = name[0] == '#' ? parse_id(name + 1, &id) : volume_name_check(name, VOLUME_NAME_MAX);
   if (r) return r;
-  struct disk *d = name[0] == '#' ? catalog_find_id(c, id) : tree_find(c, name);
+  struct vdisk *d = name[0] == '#' ? catalog_find_id(c, id) : tree_find(c, name);
   if (!d || !d->name) return -ENOENT;
   *disk = d;
   return 0;
@@ -171,8 +172,8 @@ int catalog_check_name(const struct catalog *c, const char *name) {
   return r ? r : tree_find(c, name) ? -EEXIST : 0;
 }
 
-struct disk *disk_create(const char *name) {
-  struct disk *d = calloc(1, sizeof *d);
+struct vdisk *vdisk_create(const char *name) {
+  struct vdisk *d = calloc(1, sizeof *d);
   if (d && name && !(d->name = strdup(name))) {
     free(d);
     d = NULL;
@@ -180,15 +181,15 @@ struct disk *disk_create(const char *name) {
   return d;
 }
 
-void disk_destroy(struct disk *d) {
+void vdisk_destroy(struct vdisk *d) {
   if (!d) return;
   free(d->limit);
   free(d->name);
   free(d);
 }
 
-struct disk_group *catalog_group(struct catalog *c, const char *name, bool make) {
-  struct disk_group *g = c->groups;
+struct vdisk_group *catalog_group(struct catalog *c, const char *name, bool make) {
+  struct vdisk_group *g = c->groups;
   while (g && strcmp(g->name, name) != 0) g = g->next;
   if (g || !make || !(g = calloc(1, sizeof *g))) return g;
   snprintf(g->name, sizeof g->name, "%s", name);
@@ -198,7 +199,7 @@ struct disk_group *catalog_group(struct catalog *c, const char *name, bool make)
   return g;
 }
 
-void disk_record(const struct disk *d, struct volume_record *r) {
+void vdisk_record(const struct vdisk *d, struct volume_record *r) {
   *r = (struct volume_record){.id = d->id,
                               .layer = d->layer,
                               .parent = d->parent ? d->parent->id : 0,
@@ -226,11 +227,11 @@ int catalog_enter(struct port *port, bool writing, struct catalog **out) {
 
 void catalog_finish(struct catalog *c) {
   for (uint32_t i = 0; i < c->table_size; i++)
-    for (struct disk *d = c->table[i], *next; d; d = next) {
+    for (struct vdisk *d = c->table[i], *next; d; d = next) {
       next = d->next;
-      disk_destroy(d);
+      vdisk_destroy(d);
     }
-  for (struct disk_group *g = c->groups, *next; g; g = next) {
+  for (struct vdisk_group *g = c->groups, *next; g; g = next) {
     next = g->next;
     free(g);
   }

@@ -33,21 +33,21 @@
 #include "runtime/core.h"
 #include "runtime/volume_record.h"
 
-struct disk_group { /* of limits; stays until the store closes */
-  struct disk_group *next;
+struct vdisk_group { /* of limits; stays until the store closes */
+  struct vdisk_group *next;
   uint64_t id; /* low half of its record's key; 0: it has none */
   uint32_t members;
   struct limit limit;
   char name[VOLUME_GROUP_MAX + 1];
 };
 
-struct disk_open; /* volume_open.c: the shards' parts and the handles */
+struct vdisk_open; /* volume_open.c: the shards' parts and the handles */
 
 /* A volume in the catalog. Nothing of it changes but under the lock. */
-struct disk {
-  struct disk *left, *right; /* the tree by name; nameless ones are not in it */
-  struct disk *next;         /* the table by id */
-  struct disk *parent;       /* the snapshot that it lies on */
+struct vdisk {
+  struct vdisk *left, *right; /* the tree by name; nameless ones are not in it */
+  struct vdisk *next;         /* the table by id */
+  struct vdisk *parent;       /* the snapshot that it lies on */
   uint64_t id, layer, size_bytes;
   uint64_t epoch;         /* when it was made or changed (epoch_now()); 0: long ago */
   uint64_t foreign_epoch; /* the same of a change of what lies on it in other shards */
@@ -58,16 +58,16 @@ struct disk {
   bool unsummed; /* while loading: its sealed layer misses some */
   bool changing; /* a long change is under way: no other one */
   bool merging;  /* its layer with the one above or below: others wait for that */
-  struct disk_open *open;
-  struct disk_group *group;
+  struct vdisk_open *open;
+  struct vdisk_group *group;
   struct limit *limit; /* NULL: none of its own, and no group */
   char *name;          /* NULL: nameless */
 };
-static inline bool disk_striped(const struct disk *d) { return d->stripe_shift != 0; }
-/* Its layers lie in shards [disk_first(), disk_end()). */
-static inline uint32_t disk_first(const struct disk *d) { return d->shard; }
-static inline uint32_t disk_end(const struct disk *d, uint32_t shard_count) {
-  return disk_striped(d) ? shard_count : d->shard + 1;
+static inline bool vdisk_striped(const struct vdisk *d) { return d->stripe_shift != 0; }
+/* Its layers lie in shards [vdisk_first(), vdisk_end()). */
+static inline uint32_t vdisk_first(const struct vdisk *d) { return d->shard; }
+static inline uint32_t vdisk_end(const struct vdisk *d, uint32_t shard_count) {
+  return vdisk_striped(d) ? shard_count : d->shard + 1;
 }
 
 #define BLOCK_FILES_MAX 64u
@@ -78,11 +78,11 @@ struct catalog {
   pthread_mutex_t lock;
   pthread_cond_t merged; /* a merge has come to its end */
   bool merge_wanted;     /* there may be removed snapshots on which a single volume lies */
-  struct disk *tree, **table;
+  struct vdisk *tree, **table;
   uint32_t table_size; /* a power of two; 0: none yet */
   uint32_t count;
   uint64_t next_id;
-  struct disk_group *groups;
+  struct vdisk_group *groups;
   struct limit limit; /* of the store */
   uint32_t *placed;   /* [shard_count], with the next: made with the first volume */
   uint64_t *free_blocks;

@@ -19,26 +19,26 @@ static inline int catalog_leave(struct catalog *c, int result) {
   return result;
 }
 /* By name or "#id"; -ENOENT, and what volume_name_check() says. */
-int catalog_find(const struct catalog *c, const char *name, struct disk **disk);
+int catalog_find(const struct catalog *c, const char *name, struct vdisk **disk);
 /* The same, once no merge concerns it. Waits without the lock. */
-int catalog_find_settled(struct catalog *c, const char *name, struct disk **disk);
-struct disk *catalog_find_id(const struct catalog *c, uint64_t id);
+int catalog_find_settled(struct catalog *c, const char *name, struct vdisk **disk);
+struct vdisk *catalog_find_id(const struct catalog *c, uint64_t id);
 /* A new name: well-formed and free. */
 int catalog_check_name(const struct catalog *c, const char *name);
 /* The first one after a name in alphabetical order. */
-struct disk *catalog_after(const struct catalog *c, const char *name);
+struct vdisk *catalog_after(const struct catalog *c, const char *name);
 /* Memory for a volume with this name (NULL: none) that is not in the catalog yet. */
-struct disk *disk_create(const char *name);
-void disk_destroy(struct disk *d);
+struct vdisk *vdisk_create(const char *name);
+void vdisk_destroy(struct vdisk *d);
 /* Into table and tree; -ENOMEM from the first call alone. */
 int catalog_reserve(struct catalog *c, uint32_t more);
-void catalog_add(struct catalog *c, struct disk *d);
-void catalog_take(struct catalog *c, struct disk *d);
+void catalog_add(struct catalog *c, struct vdisk *d);
+void catalog_take(struct catalog *c, struct vdisk *d);
 /* Under another name: name is a malloc'd string that is taken over, NULL: none from now on. */
-void catalog_set_name(struct catalog *c, struct disk *d, char *name);
-struct disk_group *catalog_group(struct catalog *c, const char *name, bool make);
+void catalog_set_name(struct catalog *c, struct vdisk *d, char *name);
+struct vdisk_group *catalog_group(struct catalog *c, const char *name, bool make);
 /* What its record says. */
-void disk_record(const struct disk *d, struct volume_record *r);
+void vdisk_record(const struct vdisk *d, struct volume_record *r);
 
 /* ---- volume_change.c: changes of records -------------------------------------------------------
  */
@@ -69,8 +69,8 @@ struct change {
 void change_init(struct change *ch, struct port *port, uint32_t home, uint32_t with);
 void change_put(struct change *ch, const struct volume_record *r);
 void change_remove(struct change *ch, uint64_t id);
-void change_layer(struct change *ch, const struct disk *of, uint64_t layer,
-                  const struct disk *below);
+void change_layer(struct change *ch, const struct vdisk *of, uint64_t layer,
+                  const struct vdisk *below);
 /* Room for it, and the layer; then exactly one of the other two. Waits for flushes if the logs are
  * full. -ENOSPC, -EIO, -ENOMEM. */
 int change_reserve(struct change *ch);
@@ -101,31 +101,32 @@ int call_shards(struct port *port, uint32_t first, uint32_t end, shard_call_fn *
 /* ---- volume_open.c
  * ------------------------------------------------------------------------------- */
 
-struct disk_open {
+struct vdisk_open {
   uint32_t openers, writers;
   struct block *handles;
   struct volume *parts[]; /* one, or [shard_count] */
 };
-static inline uint32_t disk_part_count(const struct disk *d, uint32_t shard_count) {
-  return disk_striped(d) ? shard_count : 1;
+static inline uint32_t vdisk_part_count(const struct vdisk *d, uint32_t shard_count) {
+  return vdisk_striped(d) ? shard_count : 1;
 }
 /* Opens the parts if they are not (counts as an opener that has no handle). */
-int disk_hold(struct port *port, struct disk *d);
-int disk_release(struct port *port, struct disk *d);
+int vdisk_hold(struct port *port, struct vdisk *d);
+int vdisk_release(struct port *port, struct vdisk *d);
 /* Closes all handles, as far as nothing is in flight. */
 void catalog_abandon_blocks(struct catalog *c, struct port *port);
 /* Of an open volume: OP_FREEZE on all parts or none; OP_THAW. Nothing if it is not open. */
-int disk_freeze(struct port *port, struct disk *d);
-void disk_thaw(struct port *port, struct disk *d);
+int vdisk_freeze(struct port *port, struct vdisk *d);
+void vdisk_thaw(struct port *port, struct vdisk *d);
 /* The next flush of the open volume covers what its record's shard has now. */
-void disk_note_changes(struct port *port, struct disk *d);
+void vdisk_note_changes(struct port *port, struct vdisk *d);
 /* Bytes of a part of d if it is so large. */
-uint64_t disk_part_bytes(const struct disk *d, uint32_t count, uint32_t part, uint64_t size_bytes);
+uint64_t vdisk_part_bytes(const struct vdisk *d, uint32_t count, uint32_t part,
+                          uint64_t size_bytes);
 /* Of an open volume: what its parts take; what its handles say. */
-void disk_set_size(struct port *port, struct disk *d, uint64_t size_bytes);
-void disk_show_size(struct disk *d, uint64_t size_bytes);
+void vdisk_set_size(struct port *port, struct vdisk *d, uint64_t size_bytes);
+void vdisk_show_size(struct vdisk *d, uint64_t size_bytes);
 /* Of a frozen volume: another top layer on all parts, or the old one on all. */
-int disk_set_layer(struct port *port, struct disk *d, uint64_t layer);
+int vdisk_set_layer(struct port *port, struct vdisk *d, uint64_t layer);
 
 /* ---- volume_walk.c
  * ------------------------------------------------------------------------------- */
@@ -140,7 +141,7 @@ struct walk {
   struct resolve_request request; /* its result */
 };
 /* From d's own layer on, or (under) from its parent's. Under the lock. -ENOMEM. */
-int walk_init(struct walk *w, struct port *port, const struct disk *d, uint32_t part, bool under);
+int walk_init(struct walk *w, struct port *port, const struct vdisk *d, uint32_t part, bool under);
 void walk_finish(struct walk *w);
 int walk_resolve(struct walk *w, uint64_t leaf);
 
@@ -148,7 +149,7 @@ int walk_resolve(struct walk *w, uint64_t leaf);
  * ------------------------------------------------------------------------------- */
 
 /* The layer of a snapshot gets its checksums in the background, unless it is to have none. */
-void sums_begin(struct port *port, const struct disk *d);
+void sums_begin(struct port *port, const struct vdisk *d);
 /* At open: those that were not done. */
 void sums_resume(struct catalog *c, struct port *port);
 /* Before the end: what is under way ends soon. */
@@ -160,13 +161,14 @@ void sums_stop(struct catalog *c, struct port *port);
 /* Merges what `merge_wanted` is about. Lets go of the lock meanwhile. */
 void catalog_merge(struct catalog *c, struct port *port);
 /* Removed snapshots that nothing lies on, from d on down. */
-void drop_nameless(struct port *port, struct disk *d);
+void drop_nameless(struct port *port, struct vdisk *d);
 /* Of a held volume: its own layer has all that lay between it and `below` (NULL: nothing is to lie
  * below), and says so from now on. `gone`: its record goes in the same moment; NULL: none. Only the
  * record, the shards and the parts change, not the catalog. */
-int disk_move(struct port *port, struct disk *d, const struct disk *below, const struct disk *gone);
+int vdisk_move(struct port *port, struct vdisk *d, const struct vdisk *below,
+               const struct vdisk *gone);
 /* d no longer lies on its parent: nameless ones that nothing lies on any more go, from there on
  * down. */
-void release_parent(struct port *port, struct disk *d);
+void release_parent(struct port *port, struct vdisk *d);
 
 #endif
