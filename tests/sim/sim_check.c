@@ -169,7 +169,7 @@ static uint64_t open_and_compare(struct checker *c, struct sim_io *io, const str
   if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
   sim_compare(store, m, false, found);
-  if (m->volumes) volumes = sim_compare_volumes(store, m->volumes, false);
+  if (m->volumes) volumes = sim_compare_volumes(store, m->volumes, FOUND_LOOK);
   if (random_up_to(&c->random, SCRUB_SHARE) == 0) {
     scrub(store);
     c->scrubs++;

@@ -25,7 +25,8 @@ struct world {
   struct sr_store *store;
   struct run_totals *totals;
   bool asleep[16];
-  bool remove_all;          /* volumes, at the end of the life */
+  bool abandoned;  /* the life before: what no flush has covered may be there and get lost yet */
+  bool remove_all; /* volumes, at the end of the life */
   struct open_how how;      /* cores: chosen at each open */
   uint32_t calm_requests;   /* one in so many waits: a checkpoint, a stream, ... */
   uint32_t volume_percent;  /* of requests: to volumes */
@@ -205,7 +206,8 @@ static bool open_store(struct world *w) {
   watch(w, false);
   sim_compare(w->store, &w->model, w->client.tolerance.damage, found);
   collapse(w, found);
-  if (w->volumes) sim_compare_volumes(w->store, w->volumes, true);
+  if (w->volumes)
+    sim_compare_volumes(w->store, w->volumes, w->abandoned ? FOUND_VISIBLE : FOUND_SURVIVING);
   watch(w, true);
   client_open(&w->client, w->store);
   if (w->volumes) vclient_open(&w->vclient, w->store);
@@ -216,6 +218,7 @@ static void power_on(struct world *w) {
   w->io.faults.gone = false;
   w->io.delay_ns_max = random_in(&w->random, 100, 50000);
   w->client.tolerance.dead = false;
+  w->abandoned = false;
   w->moments_left = 0;
   sim_power_on(&w->io, &w->totals->checker.image);
 }
@@ -255,7 +258,8 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     if (!w->io.faults.gone) sim_account(w->store);
     if (w->volumes) vclient_close(&w->vclient);
     client_close(&w->client);
-    if (w->client.tolerance.dead || random_percent(&w->random, 20))
+    w->abandoned = !w->client.tolerance.dead && random_percent(&w->random, 20);
+    if (w->client.tolerance.dead || w->abandoned)
       sr_store_abandon(w->store);
     else
       close_cleanly(w);

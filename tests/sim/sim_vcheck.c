@@ -193,11 +193,11 @@ static void settle(struct vmodel *m, struct vnode *n, const struct found *f) {
     sim_violation("volume %s (id %llu) is lost", vnode_last(n)->name, (unsigned long long)n->id);
 }
 
-static void collapse(struct vmodel *m, struct vnode *n, const struct found *f) {
-  vmodel_collapse(m, n, f ? f->version : NULL, f ? f->id : 0, f ? f->stamps : NULL);
+static void collapse(struct vmodel *m, struct vnode *n, const struct found *f, bool survives) {
+  vmodel_collapse(m, n, f ? f->version : NULL, f ? f->id : 0, f ? f->stamps : NULL, survives);
 }
 
-uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, bool keep) {
+uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, enum found_what what) {
   static struct sr_volume_info infos[LISTED_MAX];
   struct sr_port *port;
   uint64_t hash = 0;
@@ -216,8 +216,9 @@ uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, bool keep
   }
   for (uint32_t i = 0; i < NODES_MAX; i++)
     if (m->nodes[i].used) settle(m, &m->nodes[i], found_of(list, (uint32_t)n, &m->nodes[i]));
-  for (uint32_t i = 0; i < NODES_MAX && keep; i++)
-    if (m->nodes[i].used) collapse(m, &m->nodes[i], found_of(list, (uint32_t)n, &m->nodes[i]));
+  for (uint32_t i = 0; i < NODES_MAX && what != FOUND_LOOK; i++)
+    if (m->nodes[i].used)
+      collapse(m, &m->nodes[i], found_of(list, (uint32_t)n, &m->nodes[i]), what == FOUND_SURVIVING);
   free(list);
   if (sr_port_close(port)) sim_violation("a port cannot be closed");
   return hash;

@@ -66,8 +66,12 @@ void vclient_call(struct vclient *c);
 /* Removes all volumes and flushes; no shard has anything of a volume any more. */
 void vclient_remove_all(struct vclient *c);
 
-/* sim_vcheck.c: all volumes of an opened store against the model. collapse: it is from now on what
- * was found. Returns a hash of it all. */
-uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, bool collapse);
+/* sim_vcheck.c: all volumes of an opened store against the model. Returns a hash of it all. */
+enum found_what {
+  FOUND_LOOK,      /* just a look */
+  FOUND_VISIBLE,   /* the model is what was found, from now on */
+  FOUND_SURVIVING, /* ... and it survives a power cut */
+};
+uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, enum found_what what);
 
 #endif

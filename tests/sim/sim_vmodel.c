@@ -412,18 +412,31 @@ bool vmodel_may_find(const struct vmodel *m, const struct content *c, uint32_t c
   return true;
 }
 
+static void cell_found(struct vmodel *m, struct cell *x, const uint32_t stamps[CELL_SECTORS],
+                       bool survives) {
+  struct cell_state s = {.born = m->clock, .died = NEVER};
+  if (survives) x->count = 0;
+  for (uint32_t i = 0; i < x->count; i++) {
+    x->states[i].last = x->states[i].applied = 0;
+    x->states[i].died = min_u64(x->states[i].died, m->clock);
+  }
+  x->pending = 0;
+  memcpy(s.stamp, stamps, sizeof s.stamp);
+  cell_add(x, &s);
+}
+
 void vmodel_collapse(struct vmodel *m, struct vnode *n, const struct vversion *v, uint64_t id,
-                     const uint32_t (*stamps)[CELL_SECTORS]) {
+                     const uint32_t (*stamps)[CELL_SECTORS], bool survives) {
   if (!v) {
     node_free(m, n);
     return;
   }
   struct vversion keep = *v;
-  struct content *c = content_copy(m, NULL, 0);
-  for (uint32_t i = 0; i < m->cell_count; i++)
-    memcpy(c->cells[i].states[0].stamp, stamps[i], sizeof stamps[i]);
+  content_ref(keep.content);
   for (uint32_t i = 0; i < n->version_count; i++) content_unref(n->versions[i].content);
-  keep.content = c;
+  m->clock++;
+  for (uint32_t i = 0; i < m->cell_count; i++)
+    cell_found(m, &keep.content->cells[i], stamps[i], survives);
   keep.died = NEVER;
   n->versions[0] = keep;
   n->version_count = 1;

@@ -152,10 +152,10 @@ void vmodel_sweep(struct vmodel *m);
 bool vmodel_may_be(const struct vmodel *m, const struct vnode *n, const struct vversion *v);
 bool vmodel_may_find(const struct vmodel *m, const struct content *c, uint32_t cell,
                      const uint32_t stamps[CELL_SECTORS]);
-/* The node is v, with these stamps in its cells, and was never anything else. v NULL: it is not
- * there. */
+/* The node is v, with these stamps in its cells. v NULL: it is not there. survives: it was never
+ * anything else; else the power did not fail, and what lay in its place may yet come back. */
 void vmodel_collapse(struct vmodel *m, struct vnode *n, const struct vversion *v, uint64_t id,
-                     const uint32_t (*stamps)[CELL_SECTORS]);
+                     const uint32_t (*stamps)[CELL_SECTORS], bool survives);
 uint64_t vmodel_expectation(const struct vmodel *m);
 
 #endif
