@@ -121,6 +121,7 @@ enum sr_damage_kind {
   SR_DAMAGE_BLOB,       /* id is damaged or cannot be read at this place */
   SR_DAMAGE_OLD,        /* changes are lost, so blob id may be older than the last one that was put,
                            or have been deleted */
+  SR_DAMAGE_VOLUME,     /* a block of a volume's snapshot; `what` says which */
   SR_DAMAGE_NOTE,       /* no harm: carries nothing that counts and will be overwritten */
 };
 struct sr_damage {
@@ -518,8 +519,9 @@ int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *l
 /* One interface to volumes and to files and devices outside the store; all go through the same
  * cores and rings. A struct sr_block may be used by any thread through its own port, without locks.
  *
- * Writes in flight that touch the same 4 KiB block take effect one after the other, in any order. A
- * read beside them gets each block as before or as after. A request that is refused (-EINVAL,
+ * Writes in flight that touch the same 4 KiB block take effect one after the other: in the order of
+ * submission if they come through one port and none of them crosses stripes, else in any. A read
+ * beside them gets each block as before or as after. A request that is refused (-EINVAL,
  * -EROFS) has changed nothing; one of many blocks that fails later (-ENOSPC, -EIO) may have written
  * some of them. */
 
@@ -589,10 +591,11 @@ int sr_checkpoint(struct sr_port *port);
 /* ---- Scrubbing -------------------------------------------------------------------------- */
 
 /* Reads again everything that counts, beside requests, and verifies it: every blob to the end of
- * its last block, committed logs, checkpoints, both copies of identities and roots. What is damaged
- * is logged and told to sr_open_options.damage, once for each place; nothing is changed and the
- * store goes on. What is overwritten, moved or deleted meanwhile is no finding. Blobs without
- * checksums are only read. Of a mem: store the shards alone. */
+ * its last block, what volumes have with checksums (enum sr_integrity), committed logs,
+ * checkpoints, both copies of identities and roots. What is damaged is logged and told to
+ * sr_open_options.damage, once for each place; nothing is changed and the store goes on. What is
+ * overwritten, moved or deleted meanwhile is no finding. Blobs without checksums are only read. Of
+ * a mem: store the shards alone. */
 struct sr_scrub_options {
   size_t size;
   uint64_t bytes_per_second; /* of the whole store; default: as fast as it goes */
@@ -607,6 +610,8 @@ struct sr_scrub_status {
   uint64_t checked_blobs, damaged_blobs;
   uint64_t unverified_blobs; /* put without checksums */
   uint64_t damaged_metadata, unreadable;
+  uint64_t checked_blocks,
+      damaged_blocks; /* of 4 KiB, of volumes' snapshots: those with checksums */
 };
 /* -EBUSY: it runs already. -ENOMEM. */
 int sr_scrub_start(struct sr_port *port, const struct sr_scrub_options *options);
