@@ -189,7 +189,8 @@ static int check_volumes(struct bench_options *o) {
     return 0;
   }
   if (other) return refuse_rw(o, "with --engine=volume randread, read, randwrite, write, randrw");
-  if (o->verify && !o->rw_given && o->workload == WORK_LOAD) o->workload = WORK_VERIFY;
+  bool loads = o->rw_given || o->first_writes;
+  if (o->verify && !loads && o->workload == WORK_LOAD) o->workload = WORK_VERIFY;
   if (o->workload != WORK_LOAD) return check_workload(o);
   if (o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL) o->reserve = true;
   if (o->reserve && !bench_is_read(o->rw) && !o->first_writes)
