@@ -74,6 +74,7 @@ static int shape_of_spec(const struct volume_spec *spec, struct vdisk *d) {
 static int shape_of_snapshot(const struct volume_spec *spec, const struct vdisk *s,
                              struct vdisk *d) {
   if (spec->block_bytes && spec->block_bytes != 1u << s->block_shift) return -EINVAL;
+  if (spec->stripe_bytes && !s->stripe_shift) return -EINVAL;
   d->block_shift = s->block_shift;
   d->stripe_shift = s->stripe_shift;
   d->size_bytes = spec->size_bytes ? spec->size_bytes : s->size_bytes;
@@ -251,6 +252,7 @@ static void leave_parent(struct store *s, const struct vdisk *d) {
   struct vdisk *p = d->parent;
   if (!p) return;
   p->children--;
+  p->left_epoch = epoch_now(s);
   s->catalog.merge_wanted |= !p->name && p->children == 1;
   if (!vdisk_striped(d) && p->shard != d->shard) p->foreign_epoch = epoch_now(s);
 }
@@ -300,6 +302,7 @@ static int make_nameless(struct port *port, struct vdisk *d) {
   int r = change_run(&ch);
   if (r) return r;
   catalog_set_name(&port->store->catalog, d, NULL);
+  d->left_epoch = epoch_now(port->store);
   port->store->catalog.merge_wanted |= d->children == 1;
   return 0;
 }

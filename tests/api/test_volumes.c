@@ -294,6 +294,9 @@ static void options_are_checked(void **state) {
   c.size_bytes = 0;
   c.block_bytes = 4096;
   assert_int_equal(sr_volume_clone(b.p, "s", "c", &c), -EINVAL);
+  c.block_bytes = 0;
+  c.striped = true;
+  assert_int_equal(sr_volume_clone(b.p, "s", "c", &c), -EINVAL);
   assert_int_equal(sr_volume_snapshot(b.p, "s", "t"), -EROFS);
   assert_names(b.p, "max s v");
   close_both(b.s, b.p);
@@ -466,6 +469,44 @@ static void a_crash_takes_what_was_not_flushed(void **state) {
   close_both(b.s, b.p);
 }
 
+/* A volume's own flush is enough for what was changed while it was open. */
+static void a_flush_of_the_volume_covers_its_changes(void **state) {
+  struct fixture *f = *state;
+  struct sr_limits limits = SR_LIMITS_INIT;
+  limits.ops = (struct sr_bucket){5000, 0, 1000};
+  format_store(f, 3, 16 * MIB);
+  for (int striped = 0; striped < 2; striped++) {
+    struct both b = open_both(f, 2);
+    struct sr_block *block;
+    if (striped)
+      assert_int_equal(create_striped(b.p, "v", 8 * MIB), 0);
+    else
+      assert_int_equal(create(b.p, "v", 8 * MIB), 0);
+    assert_int_equal(sr_volume_open(b.p, "v", NULL, &block), 0);
+    assert_int_equal(sr_block_flush(b.p, block), 0);
+    for (int step = 0; step < 4; step++) {
+      if (step == 0) assert_int_equal(sr_volume_snapshot(b.p, "v", "s"), 0);
+      if (step == 1) assert_int_equal(sr_volume_resize(b.p, "v", 4 * MIB, false), 0);
+      if (step == 2) assert_int_equal(sr_volume_limit(b.p, "v", &limits), 0);
+      if (step == 3) assert_int_equal(sr_volume_rename(b.p, "v", "w"), 0);
+      assert_int_equal(sr_block_flush(b.p, block), 0);
+      crash(&b);
+      b = open_both(f, 2);
+      if (step == 0) assert_names(b.p, "s v");
+      if (step == 1) assert_int_equal(stat_of(b.p, "v").size_bytes, 4 * MIB);
+      struct sr_limits have = SR_LIMITS_INIT;
+      if (step == 2) assert_int_equal(sr_volume_limits(b.p, "v", &have, NULL), 0);
+      if (step == 2) assert_int_equal(have.ops.size, 5000);
+      if (step == 3) assert_names(b.p, "s w");
+      assert_int_equal(sr_volume_open(b.p, step == 3 ? "w" : "v", NULL, &block), 0);
+    }
+    assert_int_equal(sr_block_close(b.p, block), 0);
+    assert_int_equal(sr_volume_remove(b.p, "w"), 0);
+    assert_int_equal(sr_volume_remove(b.p, "s"), 0);
+    close_both(b.s, b.p);
+  }
+}
+
 static void read_only_stores_change_nothing(void **state) {
   struct fixture *f = *state;
   struct sr_block *block;
@@ -545,6 +586,8 @@ int main(void) {
                                       fixture_teardown),
       cmocka_unit_test_setup_teardown(closed_and_reopened, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(a_crash_takes_what_was_not_flushed, fixture_setup,
+                                      fixture_teardown),
+      cmocka_unit_test_setup_teardown(a_flush_of_the_volume_covers_its_changes, fixture_setup,
                                       fixture_teardown),
       cmocka_unit_test_setup_teardown(read_only_stores_change_nothing, fixture_setup,
                                       fixture_teardown),
