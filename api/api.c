@@ -76,6 +76,8 @@ static const char *damage_remedy(const struct damage *d) {
     return "copy what is intact into a new store: shard-ctl salvage";
   case DAMAGE_BLOB:
     return "put the blob again, or delete it";
+  case DAMAGE_VOLUME:
+    return "write it again in the volumes that lie on it, or remove them and the snapshot";
   case DAMAGE_OLD:
     return "compare it with another copy, if there is one";
   default:

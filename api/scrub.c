@@ -50,6 +50,8 @@ int sr_scrub_status(struct sr_port *p, struct sr_scrub_status *status) {
                                      .checked_blobs = t.blobs,
                                      .damaged_blobs = t.damaged_blobs,
                                      .unverified_blobs = t.unverified_blobs,
+                                     .checked_blocks = t.blocks,
+                                     .damaged_blocks = t.damaged_blocks,
                                      .damaged_metadata = t.damaged_metadata,
                                      .unreadable = t.unreadable};
   return 0;

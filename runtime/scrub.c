@@ -352,5 +352,7 @@ void core_scrub_totals(const struct core *core, struct scrub_totals *t) {
     t->damaged_metadata += st.damaged_metadata;
     t->unreadable += st.unreadable;
     t->unverified_blobs += st.unverified_blobs;
+    t->blocks += st.blocks;
+    t->damaged_blocks += st.damaged_blocks;
   }
 }

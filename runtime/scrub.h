@@ -44,6 +44,7 @@ struct scrub_totals {
   uint64_t passes;  /* of the core that has made the fewest */
   uint64_t done_bytes, total_bytes;
   uint64_t blobs, damaged_blobs, damaged_metadata, unreadable, unverified_blobs;
+  uint64_t blocks, damaged_blocks;
 };
 
 /* On the core. -EBUSY: it is on already. */

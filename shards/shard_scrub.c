@@ -1,8 +1,8 @@
 /* shard_scrub.c - a pass over all that a shard has on disk. Owned by the shard's thread.
  *
- *   shard_scrub_step: the manifest's part (manifest_scrub.c), then blobs: candidates from the
- * index, some at a time -> a slot each -> reads of at most SCRUB_IO_BYTES, verified as they come ->
- * a finding at the blob's end
+ *   shard_scrub_step: the manifest's part (manifest_scrub.c), then blobs, then volumes
+ * (volume_scrub.c). Blobs: candidates from the index, some at a time -> a slot each -> reads of at
+ * most SCRUB_IO_BYTES, verified as they come -> a finding at the blob's end
  *
  * A slot holds nothing of the blob between two reads: each looks the blob up again, takes extents
  * and checksums of what it reads, and is a reader of the space (space.h) until it is done. So what
@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "shards/manifest_scrub.h"
+#include "shards/volume_scrub.h"
 
 #define SCRUB_SLOTS      8u
 #define SCRUB_CANDIDATES 1024u
@@ -49,7 +50,9 @@ struct scrub {
   struct scrub_slot slots[SCRUB_SLOTS];
   struct shard_entry candidates[SCRUB_CANDIDATES];
   char *bufs;
+  struct volume_scrub volumes; /* after the blobs: with their buffers */
 };
+_Static_assert(VSCRUB_READS <= SCRUB_SLOTS, "one buffer each");
 
 /* ---- Findings ---------------------------------------------------------------------------- */
 
@@ -191,7 +194,7 @@ static bool slot_take(struct scrub *c, struct scrub_slot *x) {
 /* ---- The pass ---------------------------------------------------------------------------- */
 
 uint64_t shard_scrub_bytes(const struct shard *s) {
-  return manifest_scrub_bytes(s->manifest) + index_live_bytes(s->index);
+  return manifest_scrub_bytes(s->manifest) + index_live_bytes(s->index) + volume_scrub_bytes(s);
 }
 
 int shard_scrub_start(struct shard *s) {
@@ -209,6 +212,7 @@ int shard_scrub_start(struct shard *s) {
     c->slots[i].shard = s;
     c->slots[i].buf = c->bufs + (size_t)i * SCRUB_IO_BYTES;
   }
+  volume_scrub_init(&c->volumes, s, c->bufs);
   s->scrub = c;
   s->scrub_stats = (struct shard_scrub_stats){
       .running = true, .passes = s->scrub_stats.passes, .total_bytes = shard_scrub_bytes(s)};
@@ -216,7 +220,7 @@ int shard_scrub_start(struct shard *s) {
 }
 
 bool scrub_busy(const struct shard *s) {
-  return s->scrub && (s->scrub->busy > 0 || s->scrub->meta.busy);
+  return s->scrub && (s->scrub->busy > 0 || s->scrub->meta.busy || s->scrub->volumes.busy > 0);
 }
 
 void scrub_finish(struct shard *s) {
@@ -224,6 +228,7 @@ void scrub_finish(struct shard *s) {
   if (!c) return;
   check(!scrub_busy(s));
   manifest_scrub_finish(&c->meta);
+  volume_scrub_finish(&c->volumes);
   free(c->bufs);
   free(c);
   s->scrub = NULL;
@@ -280,6 +285,8 @@ uint64_t shard_scrub_step(struct shard *s, uint64_t bytes, bool *more) {
     list_more(s, c);
     *more = true;
   } else if (c->at == c->count && c->listed && all_free(c)) {
+    done += volume_scrub_step(&c->volumes, bytes - min_u64(done, bytes), more);
+    if (!c->volumes.finished) return done;
     s->scrub_stats.passes++;
     scrub_finish(s);
   }

@@ -546,6 +546,104 @@ static void stopped(void **state) {
   rig_close(&r);
 }
 
+/* ---- Scrubbing ------------------------------------------------------------------------------ */
+
+struct findings {
+  uint32_t count;
+  uint64_t layers, blocks; /* sums of them */
+};
+static void note_finding(void *arg, const struct damage *d) {
+  struct findings *f = arg;
+  assert_int_equal(d->kind, DAMAGE_VOLUME);
+  assert_int_equal(d->error, -EBADMSG);
+  assert_non_null(strstr(d->what, "checksum mismatch"));
+  f->count++;
+  f->layers += d->id.hi;
+  f->blocks += d->id.lo;
+}
+
+/* tag not NULL: beside writes. */
+static struct shard_scrub_stats scrub(struct rig *r, struct disk *d, uint32_t *tag) {
+  struct shard_scrub_stats st;
+  bool more;
+  uint64_t budget = 64 << 10;
+  assert_int_equal(shard_scrub_start(r->shard), 0);
+  do {
+    shard_scrub_step(r->shard, budget, &more);
+    if (tag && random_below(&r->random, 8) == 0) write_some(r, d, 1, tag);
+    rig_step(r);
+    shard_scrub_stats(r->shard, &st);
+  } while (st.running);
+  return st;
+}
+
+static void a_scrub_finds_them(void **state) {
+  (void)state;
+  struct rig r;
+  uint32_t tag = 0;
+  struct findings found = {0};
+  rig_open(&r, 128 << 20, 21);
+  r.config.ask = ask;
+  r.config.ask_arg = &r;
+  r.config.regions = &r.region;
+  r.config.manifest.damage = (struct damage_sink){note_finding, &found};
+  rig_flush(&r);
+  reopen(&r);
+  static struct disk d, s1, s2;
+  disk_open(&r, &d, 1, nothing, false);
+  write_some(&r, &d, 40, &tag);
+  snapshot(&r, &d, &s1, 2);
+  write_some(&r, &d, 40, &tag);
+  snapshot(&r, &d, &s2, 3);
+  write_some(&r, &d, 10, &tag);
+  struct shard_scrub_stats st = scrub(&r, &d, NULL);
+  assert_int_equal(st.blocks, 0); /* none has a checksum yet */
+  assert_int_equal(sum_layer(&r, 1), 0);
+  assert_int_equal(sum_layer(&r, 2), 0);
+  uint64_t all = stats_of(&r, 1).valid_blocks + stats_of(&r, 2).valid_blocks;
+  st = scrub(&r, &d, &tag);
+  assert_int_equal(st.blocks, all);
+  assert_int_equal(st.damaged_blocks + found.count, 0);
+  assert_true(st.total_bytes >= all << BLOCK_SHIFT && st.done_bytes >= all << BLOCK_SHIFT);
+  uint64_t a = random_block(&r, 1), b = random_block(&r, 2);
+  flip(&r, 1, a, 12345);
+  flip(&r, 2, b, 1);
+  st = scrub(&r, &d, &tag);
+  assert_int_equal(st.damaged_blocks, 2);
+  assert_int_equal(found.count, 2);
+  assert_int_equal(found.layers, 1 + 2);
+  assert_int_equal(found.blocks, a + b);
+  flip(&r, 1, a, 12345);
+  flip(&r, 2, b, 1);
+  assert_int_equal(scrub(&r, &d, NULL).damaged_blocks, 0);
+  /* Layers that are taken away under it, and overwritten. */
+  disk_close(&r, &s1);
+  disk_close(&r, &s2);
+  struct shard_op *merge = volume_op(&r, &d, OP_LAYER_MERGE, 2, 0, NULL);
+  rig_submit(&r, merge);
+  assert_int_equal(scrub(&r, &d, &tag).damaged_blocks, 0);
+  assert_int_equal(rig_wait(&r, merge), 0);
+  free(merge);
+  expect_disk(&r, &d);
+  /* A pass that is stopped half-way. */
+  bool more;
+  assert_int_equal(shard_scrub_start(r.shard), 0);
+  do {
+    shard_scrub_step(r.shard, 64 << 10, &more);
+    rig_step(&r);
+    shard_scrub_stats(r.shard, &st);
+  } while (!st.blocks);
+  shard_scrub_stop(r.shard);
+  for (int i = 0; i < 100 && st.running; i++) {
+    rig_step(&r);
+    shard_scrub_step(r.shard, 0, &more);
+    shard_scrub_stats(r.shard, &st);
+  }
+  assert_false(st.running);
+  disk_close(&r, &d);
+  rig_close(&r);
+}
+
 /* ---- The map, and the entry ----------------------------------------------------------------- */
 
 #define LEAF 5u
@@ -694,6 +792,7 @@ int main(void) {
       cmocka_unit_test(sums_of_the_map),
       cmocka_unit_test(hostile_entries),
       cmocka_unit_test(across_leaves),
+      cmocka_unit_test(a_scrub_finds_them),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
