@@ -234,6 +234,8 @@ static int tell_shard(struct core *core, uint32_t shard, void *arg) {
     if (d->parent)
       below = (struct layer_below){d->parent->layer, vdisk_striped(d) ? shard : d->parent->shard};
     r = shard_layer_set(s, d->layer, below);
+    /* It may have been merged into a layer that was written to, and the crash has undone that. */
+    if (!r && !d->name && d->children == 1) shard_forget_sums(s, d->layer);
   }
   return r;
 }

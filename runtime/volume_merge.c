@@ -48,18 +48,20 @@ static void leave_out(struct port *port, struct vdisk *x, struct vdisk *n) {
 }
 
 /* What lay on N in another shard and went must not come back after a crash: it would find N empty.
- */
-static int make_sure(struct port *port, const struct vdisk *n) {
+ * Nor must anybody else who saw N's layer, if X is written to: what X overwrites in places that
+ * were N's is overwritten for them, too. */
+static int make_sure(struct port *port, const struct vdisk *x, const struct vdisk *n) {
   struct shard_op flush = {.kind = OP_FLUSH};
-  if (epoch_durable(port->store, n->foreign_epoch)) return 0;
+  uint64_t epoch = max_u64(n->foreign_epoch, x->sealed ? 0 : n->left_epoch);
+  if (epoch_durable(port->store, epoch)) return 0;
   int r = port_run(port, 0, &flush);
   if (!r) r = (int)flush.result;
-  return r ? r : epoch_durable(port->store, n->foreign_epoch) ? 0 : -EAGAIN;
+  return r ? r : epoch_durable(port->store, epoch) ? 0 : -EAGAIN;
 }
 
 static int merge(struct catalog *c, struct port *port, struct vdisk *x) {
   struct vdisk *n = x->parent;
-  int r = make_sure(port, n);
+  int r = make_sure(port, x, n);
   if (!r) r = vdisk_hold(port, x);
   if (r) return r;
   x->merging = n->merging = true;

@@ -51,6 +51,8 @@ struct vdisk {
   uint64_t id, layer, size_bytes;
   uint64_t epoch;         /* when it was made or changed (epoch_now()); 0: long ago */
   uint64_t foreign_epoch; /* the same of a change of what lies on it in other shards */
+  uint64_t left_epoch;    /* when its name went, or what lay on it: before that others see its layer
+                           */
   uint32_t shard, children, pins;
   uint8_t block_shift, stripe_shift;
   bool sealed;

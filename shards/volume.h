@@ -83,6 +83,10 @@ void shard_layer_stats(const struct shard *shard, uint64_t layer, struct layer_s
 uint64_t shard_next_orphan(const struct shard *shard, uint64_t after);
 /* Blocks that the layer has here without a checksum (OP_LAYER_SUM). */
 uint64_t shard_unsummed_blocks(const struct shard *shard, uint64_t layer);
+/* At open, of a layer that may have been in a merge into one that is written to when the power
+ * went: what was written in places that were about to move is right, the checksums are those of
+ * before. In memory; made again by the next OP_LAYER_SUM. */
+void shard_forget_sums(struct shard *shard, uint64_t layer);
 /* Before the end: OP_LAYER_SUM, running or to come, completes soon with -ECANCELED. */
 void shard_sums_stop(struct shard *shard);
 
@@ -103,8 +107,8 @@ void shard_sums_stop(struct shard *shard);
 /* OP_LAYER_SUM: reads all blocks of layer op->offset that have no checksum yet and keeps one for
  * each, beside requests; from then on reads verify them. The layer is sealed and stays so. When a
  * merge adds to it later, it is to be asked again. Its owner tells the other shards to forget their
- * views (OP_VIEWS_DROP, offset 1), or they go on without. result: 0, or what could not be read or kept; 0 as
- * well where the layer is not there. */
+ * views (OP_VIEWS_DROP, offset 1), or they go on without. result: 0, or what could not be read or
+ * kept; 0 as well where the layer is not there. */
 /* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
  * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
  */

@@ -76,6 +76,16 @@ uint64_t shard_unsummed_blocks(const struct shard *s, uint64_t layer) {
   return stats.valid_blocks - stats.summed_blocks;
 }
 
+void shard_forget_sums(struct shard *s, uint64_t id) {
+  struct map *map = manifest_map(s->manifest);
+  struct layer *layer = map ? map_layer(map, id) : NULL;
+  static const struct leaf_sums none;
+  if (!layer) return;
+  for (uint64_t leaf = layer_next_leaf(layer, 0); leaf != UINT64_MAX;
+       leaf = layer_next_leaf(layer, leaf + 1))
+    check(layer_set_sums(map, layer, leaf, &none) == 0); /* takes no memory */
+}
+
 /* ---- Reading ------------------------------------------------------------------------------- */
 
 static bool is_missing(const struct summing *g, uint32_t block) {
