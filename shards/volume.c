@@ -215,7 +215,9 @@ bool volume_cluster_is_written(struct shard *s, struct volume *v, uint64_t clust
 static int refused(const struct volume *v, const struct shard_op *op) {
   if (op->kind == OP_SYNC) return 0;
   if ((op->offset | op->bytes) & v->block_mask) return -EINVAL;
-  if (op->bytes > v->size_bytes || op->offset > v->size_bytes - op->bytes) return -EINVAL;
+  /* A promote is of whole blocks, also of the last one. */
+  uint64_t size = op->kind == OP_PROMOTE ? round_up(v->size_bytes, BLOCK_BYTES) : v->size_bytes;
+  if (op->bytes > size || op->offset > size - op->bytes) return -EINVAL;
   if (op->kind == OP_READ || op->kind == OP_WRITE) {
     if (op->bytes > UINT32_MAX || (!op->buf && op->bytes && !(op->flags & OP_RESERVE)))
       return -EINVAL;

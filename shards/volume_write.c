@@ -331,12 +331,18 @@ void write_cancel(struct vio *x) {
   x->reserved = 0;
 }
 
+/* Data, or zeros in a part of a block. */
+static bool has_written_in_place(const struct vio *x) {
+  bool part = ((x->chunk_at | x->chunk_end) & (BLOCK_BYTES - 1)) != 0;
+  return x->op->kind == OP_WRITE || (x->op->kind == OP_WRITE_ZEROES && part);
+}
+
 void write_apply(struct vio *x) {
   struct volume *v = x->volume;
   struct shard *s = v->shard;
   if (!v->top) return;
   if (!x->reserved) {
-    if (x->op->kind == OP_WRITE) v->sequence = manifest_note_data(s->manifest);
+    if (has_written_in_place(x)) v->sequence = manifest_note_data(s->manifest);
     return;
   }
   struct cluster clusters[LEAF_CLUSTERS];
