@@ -125,13 +125,13 @@ static bool kill_open(struct loop *k, const struct writer_options *o) {
  */
 
 static void look(struct loop *k, uint32_t shards, bool scrub) {
-  static uint32_t found[LEDGER_UNITS];
+  static struct found found;
   struct look v = {.engine = engine_of(random_next(&k->random)),
                    .cores = random_cores(k, shards),
                    .read_only = random_below(&k->random, 3) != 0,
                    .scrub = scrub};
   uint64_t start = now_ns();
-  int r = look_at_store(k->where, k->l, &v, found);
+  int r = look_at_store(k->where, k->l, &v, &found);
   if (k->verbose)
     fprintf(stderr, "look: %s %u cores %s: %" PRIu64 " blobs, %" PRIu64 " us, %" PRIu64 " lost\n",
             v.engine, v.cores, v.read_only ? "ro" : "rw", v.blobs, (now_ns() - start) / 1000,
@@ -141,7 +141,7 @@ static void look(struct loop *k, uint32_t shards, bool scrub) {
   k->unpromised += v.unpromised;
   k->blobs += v.blobs;
   k->bytes += v.bytes;
-  if (r == 0 && v.findings == 0) ledger_accept(k->l, found);
+  if (r == 0 && v.findings == 0) ledger_accept(k->l, &found);
 }
 
 /* The tool that a user would take. */
@@ -223,6 +223,18 @@ static void check_effort(struct loop *k) {
                                             [COUNT_CHECKPOINT] = "checkpoints",
                                             [COUNT_VACUUM] = "vacuums",
                                             [COUNT_READ] = "reads",
+                                            [COUNT_DISK_WRITE] = "disk writes",
+                                            [COUNT_DISK_ZEROS] = "zeros",
+                                            [COUNT_DISK_DISCARD] = "discards",
+                                            [COUNT_DISK_DURABLE] = "with FUA",
+                                            [COUNT_DISK_READ] = "disk reads",
+                                            [COUNT_DISK_SYNC] = "disk flushes",
+                                            [COUNT_DISK_CREATE] = "volumes",
+                                            [COUNT_DISK_SNAPSHOT] = "snapshots",
+                                            [COUNT_DISK_CLONE] = "clones",
+                                            [COUNT_DISK_RENAME] = "renames",
+                                            [COUNT_DISK_FLATTEN] = "flattened",
+                                            [COUNT_DISK_REMOVE] = "removes",
                                             [COUNT_FULL] = "refused as full"};
   for (int i = 0; i < COUNTS; i++) {
     printf("%s %" PRIu64 "%s", names[i], k->counts[i], i + 1 < COUNTS ? ", " : "\n");
@@ -241,9 +253,9 @@ static void check_effort(struct loop *k) {
  */
 
 static uint64_t look_quietly(struct loop *k, struct ledger *l) {
-  static uint32_t found[LEDGER_UNITS];
+  static struct found found;
   struct look v = {.engine = "pool", .cores = 2, .read_only = true, .quiet = true};
-  look_at_store(k->where, l, &v, found);
+  look_at_store(k->where, l, &v, &found);
   return v.findings;
 }
 

@@ -12,6 +12,7 @@ void ledger_init(struct ledger *l, uint64_t seed) {
   memset(l, 0, sizeof *l);
   l->magic = LEDGER_MAGIC;
   l->seed = seed;
+  disks_init(&l->disks);
 }
 
 void ledger_raise(_Atomic uint32_t *number, uint32_t version) {

@@ -1,4 +1,5 @@
-/* ledger.h - what a verifying writer has asked of a store, and what it was promised.
+/* ledger.h - what a verifying writer has asked of a store, and what it was promised. Of volumes:
+ * disks.h.
  *
  * A unit is one blob, or a group of blobs that only atomic batches write. It has one version
  * number: every put, delete, stream or batch on it is the next version. What a version leaves in
@@ -22,6 +23,7 @@
 #include <stdint.h>
 
 #include "api/shardring.h"
+#include "tests/crash/disks.h"
 
 #define LEDGER_SINGLES      320u /* units of one blob */
 #define LEDGER_GROUPS       64u
@@ -31,7 +33,8 @@
 #define LEDGER_PART_MAX     (16u * 1024u) /* a blob of a group */
 #define LEDGER_THREADS      3u            /* unit u is written by thread u % LEDGER_THREADS */
 #define LEDGER_MAGIC        UINT64_C(0x524547444c524353)
-#define LEDGER_PUBLIC_BYTES (16u * 1024u) /* of struct ledger: what a copy on disk holds */
+#define LEDGER_PUBLIC_BYTES (56u * 1024u) /* of struct ledger: what a copy on disk holds */
+#define LEDGER_BLOBS_BYTES  (16u * 1024u) /* of it: without disks */
 
 enum ledger_count {
   COUNT_PUT,
@@ -43,6 +46,18 @@ enum ledger_count {
   COUNT_CHECKPOINT,
   COUNT_VACUUM,
   COUNT_READ,
+  COUNT_DISK_WRITE,
+  COUNT_DISK_ZEROS,
+  COUNT_DISK_DISCARD,
+  COUNT_DISK_DURABLE,
+  COUNT_DISK_READ,
+  COUNT_DISK_SYNC,
+  COUNT_DISK_CREATE,
+  COUNT_DISK_SNAPSHOT,
+  COUNT_DISK_CLONE,
+  COUNT_DISK_RENAME,
+  COUNT_DISK_FLATTEN,
+  COUNT_DISK_REMOVE,
   COUNT_FULL, /* answers of -ENOSPC: allowed, but must not be the rule */
   COUNTS
 };
@@ -62,6 +77,8 @@ struct ledger {
   _Atomic uint64_t counts[COUNTS];
   uint64_t reserved[512 - 4 - COUNTS];
   struct unit units[LEDGER_UNITS];
+  struct disks disks;
+  uint8_t unused[LEDGER_PUBLIC_BYTES - LEDGER_BLOBS_BYTES - sizeof(struct disks)];
 };
 _Static_assert(sizeof(struct ledger) == LEDGER_PUBLIC_BYTES, "whole blocks, for O_DIRECT");
 

@@ -23,8 +23,7 @@ struct looking {
   struct member members[LEDGER_UNITS][LEDGER_MEMBERS];
 };
 
-static void find(struct look *look, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void find(struct look *look, const char *format, ...) {
+void look_find(struct look *look, const char *format, ...) {
   look->findings++;
   if (look->quiet || look->findings > 20) return;
   va_list args;
@@ -36,11 +35,12 @@ static void find(struct look *look, const char *format, ...) {
 }
 
 void look_on_log(void *arg, enum sr_log_level level, const char *line) {
-  if (level == SR_LOG_ERROR) find(arg, "log: %s", line);
+  if (level == SR_LOG_ERROR) look_find(arg, "log: %s", line);
 }
 
 static void on_damage(void *arg, const struct sr_damage *d) {
-  if (d->kind != SR_DAMAGE_NOTE) find(arg, "damage: %s: %s", d->where ? d->where : "-", d->what);
+  if (d->kind != SR_DAMAGE_NOTE)
+    look_find(arg, "damage: %s: %s", d->where ? d->where : "-", d->what);
 }
 
 /* ---- Versions -----------------------------------------------------------------------------------
@@ -60,8 +60,8 @@ static int64_t member_read(struct looking *k, uint32_t unit, uint32_t number) {
     k->look->bytes += (uint64_t)n;
     return n;
   }
-  find(k->look, "unit %u.%u: %s and get says %" PRId64, unit, number,
-       m->listed ? "listed" : "not listed", n);
+  look_find(k->look, "unit %u.%u: %s and get says %" PRId64, unit, number,
+            m->listed ? "listed" : "not listed", n);
   return -2;
 }
 
@@ -75,11 +75,12 @@ static void find_wrong(struct looking *k, uint32_t unit, uint32_t member, int64_
         member_is(k->l->seed, unit, member, v, k->members[unit][member].get.buf, bytes))
       snprintf(is + used, sizeof is - used, " %u", v);
   }
-  find(k->look,
-       "unit %u.%u of %u: %" PRId64 " bytes (-1: absent), version%s; issued %u, done %u, durable "
-       "%u, before that %u of %u; or its group is at no single version",
-       unit, member, unit_members(unit), bytes, is[0] ? is : " unknown", u->issued, u->done,
-       u->durable, u->base, u->floor);
+  look_find(k->look,
+            "unit %u.%u of %u: %" PRId64
+            " bytes (-1: absent), version%s; issued %u, done %u, durable "
+            "%u, before that %u of %u; or its group is at no single version",
+            unit, member, unit_members(unit), bytes, is[0] ? is : " unknown", u->issued, u->done,
+            u->durable, u->base, u->floor);
 }
 
 /* Which version is the whole unit at? All versions that it may have are candidates; each member
@@ -130,25 +131,26 @@ static void list_all(struct looking *k) {
       blobs++;
       bytes += entries[i].size_bytes;
       if (!unit_of_id(entries[i].id, &unit, &member)) {
-        find(k->look, "a blob that nobody wrote: %" PRIx64 ":%" PRIx64, entries[i].id.hi,
-             entries[i].id.lo);
+        look_find(k->look, "a blob that nobody wrote: %" PRIx64 ":%" PRIx64, entries[i].id.hi,
+                  entries[i].id.lo);
         continue;
       }
       struct member *m = &k->members[unit][member];
-      if (m->listed) find(k->look, "unit %u.%u is listed twice", unit, member);
+      if (m->listed) look_find(k->look, "unit %u.%u is listed twice", unit, member);
       m->listed = true;
       m->size_bytes = entries[i].size_bytes;
     }
   }
-  if (n < 0) find(k->look, "list: %s", strerror(-n));
+  if (n < 0) look_find(k->look, "list: %s", strerror(-n));
   struct sr_space space;
   int r = sr_space(k->port, &space);
   if (r)
-    find(k->look, "space: %s", strerror(-r));
+    look_find(k->look, "space: %s", strerror(-r));
   else if (space.blobs != blobs || space.live_bytes != bytes)
-    find(k->look, "listed %" PRIu64 " blobs, %" PRIu64 " bytes; space says %" PRIu64 ", %" PRIu64,
-         blobs, bytes, space.blobs, space.live_bytes);
-  if (sr_count(k->port) != (int64_t)blobs) find(k->look, "count is not what is listed");
+    look_find(k->look,
+              "listed %" PRIu64 " blobs, %" PRIu64 " bytes; space says %" PRIu64 ", %" PRIu64,
+              blobs, bytes, space.blobs, space.live_bytes);
+  if (sr_count(k->port) != (int64_t)blobs) look_find(k->look, "count is not what is listed");
   k->look->blobs += blobs;
 }
 
@@ -167,7 +169,7 @@ static void submit_get(struct looking *k, struct member *m, struct sr_id id) {
     sr_port_reap(k->port, finished, 64);
   }
   if (n != 1) {
-    find(k->look, "submit: %s", strerror(-n));
+    look_find(k->look, "submit: %s", strerror(-n));
     r->result = n;
   }
 }
@@ -192,45 +194,47 @@ static void scrub_all(struct looking *k) {
     r = sr_scrub_status(k->port, &s);
   }
   if (r)
-    find(k->look, "scrub: %s", strerror(-r));
+    look_find(k->look, "scrub: %s", strerror(-r));
   else if (s.damaged_blobs || s.damaged_metadata || s.unreadable || s.passes != 1)
-    find(k->look,
-         "scrub: %" PRIu64 " blobs, %" PRIu64 " metadata damaged, %" PRIu64 " unreadable, %" PRIu64
-         " passes",
-         s.damaged_blobs, s.damaged_metadata, s.unreadable, s.passes);
+    look_find(k->look,
+              "scrub: %" PRIu64 " blobs, %" PRIu64 " metadata damaged, %" PRIu64
+              " unreadable, %" PRIu64 " passes",
+              s.damaged_blobs, s.damaged_metadata, s.unreadable, s.passes);
 }
 
-static void look_at_all(struct looking *k, uint32_t found[LEDGER_UNITS]) {
+static void look_at_all(struct looking *k, struct found *found) {
   list_all(k);
   read_all(k);
-  for (uint32_t u = 0; u < LEDGER_UNITS; u++) look_at_unit(k, u, &found[u]);
+  for (uint32_t u = 0; u < LEDGER_UNITS; u++) look_at_unit(k, u, &found->units[u]);
+  look_at_disks(k->look, k->l, k->port, found->disks);
   if (k->look->scrub) scrub_all(k);
 }
 
 int look_at_open_store(struct sr_store *s, struct ledger *l, struct look *look,
-                       uint32_t found[LEDGER_UNITS]) {
+                       struct found *found) {
   struct looking *k = aligned_alloc(64, sizeof *k);
   memset(k, 0, sizeof *k);
   k->look = look;
   k->l = l;
   int r = sr_port_open(s, NULL, &k->port);
   if (r)
-    find(look, "port: %s", strerror(-r));
+    look_find(look, "port: %s", strerror(-r));
   else
     look_at_all(k, found);
   sr_port_close(k->port);
   int closed = sr_store_close(s);
-  if (closed) find(look, "close: %s", strerror(-closed));
+  if (closed) look_find(look, "close: %s", strerror(-closed));
   for (uint32_t u = 0; u < LEDGER_UNITS; u++)
     for (uint32_t m = 0; m < LEDGER_MEMBERS; m++) free(k->members[u][m].get.buf);
   free(k);
   return r;
 }
 
-void look_on_open_error(struct look *look, int error) { find(look, "open: %s", strerror(-error)); }
+void look_on_open_error(struct look *look, int error) {
+  look_find(look, "open: %s", strerror(-error));
+}
 
-int look_at_store(const char *where, struct ledger *l, struct look *look,
-                  uint32_t found[LEDGER_UNITS]) {
+int look_at_store(const char *where, struct ledger *l, struct look *look, struct found *found) {
   struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
   o.engine = look->engine;
   o.core_count = look->cores;
@@ -249,11 +253,12 @@ int look_at_store(const char *where, struct ledger *l, struct look *look,
   return r;
 }
 
-void ledger_accept(struct ledger *l, const uint32_t found[LEDGER_UNITS]) {
+void ledger_accept(struct ledger *l, const struct found *found) {
   for (uint32_t i = 0; i < LEDGER_UNITS; i++) {
     struct unit *u = &l->units[i];
-    u->base = found[i];
+    u->base = found->units[i];
     u->floor = u->issued;
     u->done = u->durable = 0; /* nothing above floor */
   }
+  disks_accept(&l->disks, found->disks);
 }

@@ -237,7 +237,7 @@ static int open_in_memory(struct cut *c, struct look *v, struct sr_store **out) 
 
 /* Most images are opened in memory, some as a file by the public way, those of a file system as
  * the files that it gives back. */
-static void look_at(struct cut *c, struct ledger *l, struct look *v, uint32_t found[LEDGER_UNITS]) {
+static void look_at(struct cut *c, struct ledger *l, struct look *v, struct found *found) {
   struct sr_store *s;
   if (c->ext4 || c->images % 16 == 0) {
     save_image(c);
@@ -256,7 +256,7 @@ static void look_at(struct cut *c, struct ledger *l, struct look *v, uint32_t fo
 
 static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   static struct ledger l;
-  static uint32_t found[LEDGER_UNITS];
+  static struct found found;
   if (!ledger_at(c, end, &l)) return;
   put_uncertain(c, end, keep);
   struct look v = {.engine = "pool",
@@ -265,7 +265,7 @@ static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
                    /* A torn write of a root leaves a copy that a scrub rightly reports. */
                    .scrub = c->images % 16 == 0 && keep != KEEP_SOME,
                    .quiet = c->forget};
-  look_at(c, &l, &v, found);
+  look_at(c, &l, &v, &found);
   if (v.findings && !c->forget)
     fprintf(stderr, "... cut before entry %" PRIu64 ", way %d, image %" PRIu64 "\n", end, keep,
             c->images);

@@ -1,10 +1,12 @@
 /* writer.c - random puts, deletes, streams, batches, flushes, checkpoints and vacuums, each noted
  * in the ledger: `issued` before it is submitted, `done` and `durable` after the answer.
  *
+ * Volumes have a thread of their own: disk_writer.c.
+ *
  * A thread has a port and units of its own. On a single blob several puts and deletes may be in
  * flight; a group has one batch at a time, since batches have no order with others in flight. What
  * a flush promises is what had completed, in all threads, before it was submitted. */
-#include "tests/crash/writer.h"
+#include "tests/crash/disk_writer.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -18,7 +20,7 @@
 #define SLOTS      12u
 #define SLOT_BYTES (LEDGER_BLOB_MAX + 8192u)
 _Static_assert(LEDGER_MEMBERS *LEDGER_PART_MAX <= SLOT_BYTES, "a group's parts lie in one slot");
-_Static_assert(LEDGER_UNITS * 4 <= SLOT_BYTES, "what has completed before a flush, too");
+_Static_assert(sizeof(struct writer_done) <= SLOT_BYTES, "what has completed before a flush, too");
 
 struct slot {
   struct sr_request request;
@@ -60,13 +62,15 @@ static void promise(struct thread *t, uint32_t unit, uint32_t version) {
   atomic_fetch_add(&t->l->acks, 1);
 }
 
-static void note_done(const struct thread *t, uint32_t *done) {
-  for (uint32_t u = 0; u < LEDGER_UNITS; u++) done[u] = atomic_load(&t->l->units[u].done);
+void writer_note_done(const struct ledger *l, struct writer_done *done) {
+  for (uint32_t u = 0; u < LEDGER_UNITS; u++) done->units[u] = atomic_load(&l->units[u].done);
+  disks_note_done(&l->disks, &done->disks);
 }
 
-static void promise_all(struct thread *t, const uint32_t *done) {
-  for (uint32_t u = 0; u < LEDGER_UNITS; u++) ledger_raise(&t->l->units[u].durable, done[u]);
-  atomic_fetch_add(&t->l->acks, 1);
+void writer_promise_all(struct ledger *l, const struct writer_done *done) {
+  for (uint32_t u = 0; u < LEDGER_UNITS; u++) ledger_raise(&l->units[u].durable, done->units[u]);
+  disks_promise(&l->disks, &done->disks);
+  atomic_fetch_add(&l->acks, 1);
 }
 
 /* The answer to a change of a unit. A delete that finds nothing has completed, but promises
@@ -96,7 +100,7 @@ static void settle_slot(struct thread *t, struct slot *s) {
       fail(t, "flush", r->result);
       return;
     }
-    promise_all(t, (const uint32_t *)(const void *)s->buf);
+    writer_promise_all(t->l, (const struct writer_done *)(const void *)s->buf);
     return;
   }
   t->in_flight[s->unit]--;
@@ -182,7 +186,7 @@ static void change_group(struct thread *t, struct slot *s, uint32_t unit) {
 static void start_flush(struct thread *t, struct slot *s) {
   memset(&s->request, 0, sizeof s->request);
   s->request.op = SR_OP_FLUSH;
-  note_done(t, (uint32_t *)(void *)s->buf);
+  writer_note_done(t->l, (struct writer_done *)(void *)s->buf);
   count(t, COUNT_FLUSH);
   submit(t, s);
 }
@@ -239,8 +243,8 @@ static void read_single(struct thread *t, struct slot *s, uint32_t unit) {
 }
 
 static void flush_by(struct thread *t, struct slot *s, enum ledger_count what) {
-  uint32_t *done = (uint32_t *)(void *)s->buf;
-  note_done(t, done);
+  struct writer_done *done = (struct writer_done *)(void *)s->buf;
+  writer_note_done(t->l, done);
   int r = what == COUNT_CHECKPOINT ? sr_checkpoint(t->port) : sr_flush(t->port);
   if (r == -ENOSPC) {
     count(t, COUNT_FULL);
@@ -251,7 +255,7 @@ static void flush_by(struct thread *t, struct slot *s, enum ledger_count what) {
     return;
   }
   count(t, what);
-  promise_all(t, done);
+  writer_promise_all(t->l, done);
 }
 
 static void vacuum(struct thread *t) {
@@ -351,7 +355,9 @@ bool writer_run(const struct writer_options *o, struct ledger *l) {
   }
   static _Atomic bool stop;
   static struct thread threads[LEDGER_THREADS];
-  pthread_t ids[LEDGER_THREADS];
+  pthread_t ids[LEDGER_THREADS], disks_id;
+  struct disk_thread *disks = disk_thread_create(o, l, store, &stop);
+  if (!disks) return false;
   for (uint32_t i = 0; i < LEDGER_THREADS; i++) {
     threads[i] = (struct thread){.o = o, .l = l, .store = store, .number = i, .stop = &stop};
     threads[i].random.state = o->seed + i;
@@ -359,13 +365,15 @@ bool writer_run(const struct writer_options *o, struct ledger *l) {
   }
   for (uint32_t i = 0; i < LEDGER_THREADS; i++)
     pthread_create(&ids[i], NULL, run_thread, &threads[i]);
+  pthread_create(&disks_id, NULL, disk_thread_run, disks);
   time_t end = time(NULL) + o->seconds;
   while (!atomic_load(&stop) && (!o->seconds || time(NULL) < end)) {
     struct timespec ms = {0, 10000000};
     nanosleep(&ms, NULL);
   }
   atomic_store(&stop, true);
-  bool good = true;
+  pthread_join(disks_id, NULL);
+  bool good = !disk_thread_failed(disks);
   for (uint32_t i = 0; i < LEDGER_THREADS; i++) {
     pthread_join(ids[i], NULL);
     good = good && !threads[i].failed;
