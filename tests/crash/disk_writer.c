@@ -190,7 +190,7 @@ static void write_run(struct disk_thread *t, struct slot *s, uint32_t d, uint32_
   }
   s->state = atomic_load(&disk_of(t, d)->row.done);
   if (op != SR_OP_DISCARD && below(t, 6) == 0) r->flags = SR_DURABLE;
-  if (t->o->promise_early && op == SR_OP_WRITE)
+  if (t->o->promise_early_disks && op == SR_OP_WRITE)
     row_raise(&disk_of(t, d)->units[first].row.durable, s->versions[0]);
   count(t, op == SR_OP_WRITE          ? COUNT_DISK_WRITE
            : op == SR_OP_WRITE_ZEROES ? COUNT_DISK_ZEROS

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "tests/crash/look.h"
+#include "tests/crash/self_test.h"
 #include "tests/crash/writer.h"
 #include "tests/random.h"
 
@@ -339,27 +340,31 @@ static void self_test_store(struct loop *k) {
   expect(k, "a torn batch", good && look_quietly(k, k->l) == 1);
 }
 
-/* A writer that takes a put for durable when it is submitted. */
-static void self_test_early(struct loop *k) {
+/* A writer that takes a change for durable when it is submitted. */
+static void self_test_early(struct loop *k, bool disks) {
   uint64_t found = 0, kills = 0;
   for (; kills < 20 && !found; kills++) {
     if (!format_store(k, 2)) return;
     struct writer_options o = random_writer(k, 2);
-    o.promise_early = true;
+    o.promise_early = !disks;
+    o.promise_early_disks = disks;
     if (!kill_writer(k, &o, 20, 100)) return;
     found = look_quietly(k, k->l);
   }
   printf("%" PRIu64 " kills, %" PRIu64 " findings\n", kills, found);
-  expect(k, "promises that were made too early", found > 0);
+  expect(k, disks ? "promises of volumes that were made too early" : "promises made too early",
+         found > 0);
 }
 
 static void run_self_test(struct loop *k) {
   if (!format_store(k, 2)) return;
   for (int i = 0; i < 3; i++)
     if (!kill_and_look(k, 2, 0)) return;
+  k->findings += disk_self_test(k->where, k->l);
   self_test_ledger(k);
   self_test_store(k);
-  self_test_early(k);
+  self_test_early(k, false);
+  self_test_early(k, true);
 }
 
 /* ---- Main ---------------------------------------------------------------------------------------

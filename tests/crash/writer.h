@@ -8,9 +8,10 @@
 struct writer_options {
   const char *where, *engine;
   uint32_t cores;
-  uint64_t seed;      /* of what is written; contents come from the ledger's own */
-  bool promise_early; /* takes a put for durable before it is: a bug that must be found */
-  uint32_t seconds;   /* 0: for ever */
+  uint64_t seed; /* of what is written; contents come from the ledger's own */
+  /* Takes a put, a write to a volume, for durable before it is: a bug that must be found. */
+  bool promise_early, promise_early_disks;
+  uint32_t seconds; /* 0: for ever */
 };
 
 /* Opens the store and writes with LEDGER_THREADS threads. Returns when the time is over, without
