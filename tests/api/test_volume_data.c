@@ -236,6 +236,20 @@ static int stop_at_once(void *arg, const struct sr_volume_range *range) {
   return ++*(int *)arg == 2 ? 77 : 0;
 }
 
+/* The library may be used from inside; the two volumes stay. */
+static int use_the_library(void *arg, const struct sr_volume_range *range) {
+  struct world *w = arg;
+  char buf[4096];
+  assert_int_equal(sr_volume_remove(w->p, "s2"), -EBUSY);
+  assert_int_equal(sr_volume_remove(w->p, "s1"), -EBUSY);
+  assert_int_equal(sr_volume_clone(w->p, "s2", "from inside", NULL), 0);
+  struct sr_block *b = open_block(w, "from inside", true);
+  assert_int_equal(sr_block_read(w->p, b, buf, range->offset_bytes, 512), 512);
+  close_block(w, b);
+  assert_int_equal(sr_volume_remove(w->p, "from inside"), 0);
+  return 0;
+}
+
 static void differences(struct world *w, const struct kind *k) {
   create(w, k, "v", DISK + 512);
   assert_int_equal(sr_volume_snapshot(w->p, "v", "empty"), 0);
@@ -269,6 +283,7 @@ static void differences(struct world *w, const struct kind *k) {
   assert_int_equal(x.count, 4);
   assert_range(&x, 1, 4 * PIECE, 2 * PIECE, false);
   assert_range(&x, 2, 9 * MIB, 4096, true);
+  assert_int_equal(sr_volume_diff(w->p, "s1", "s2", use_the_library, w), 0);
   int calls = 0;
   assert_int_equal(sr_volume_diff(w->p, "s1", "s2", stop_at_once, &calls), 77);
   assert_int_equal(sr_volume_diff(w->p, "v", "s2", keep_range, &x), -EINVAL); /* no snapshot */
