@@ -517,7 +517,6 @@ static void drop_manifest(struct mrig *r) {
   mrig_drain(r);
   manifest_destroy(r->m);
   r->disk.dead = r->sealing = r->rooting = false;
-  r->notes = 0;
   r->disk.fail_write_in = r->disk.fail_flush_in = 0;
   memset(r->waiters, 0, sizeof r->waiters);
 }
@@ -532,6 +531,7 @@ void mrig_crash(struct mrig *r) {
   uint64_t bytes = r->disk.blocks * BLOCK_BYTES;
   memcpy(r->disk.before, r->disk.now->memory, bytes);
   if (mrig_recover(r, &r->m)) fail_msg("recovery: %s", r->why);
+  r->notes = r->m->notes;
   if (mrig_recover(r, &again)) fail_msg("second recovery: %s", r->why);
   mrig_check(r, r->m, r->covered, r->next_sequence);
   assert_memory_equal(r->disk.before, r->disk.now->memory, bytes);
