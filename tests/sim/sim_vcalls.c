@@ -314,9 +314,9 @@ void vclient_remove_all(struct vclient *c) {
     h->block = NULL;
   }
   while ((n = choose(c, W_ANY))) {
+    vmodel_change(c->model, n)->there = false;
     int r = sr_volume_remove(c->port, vnode_last(n)->name);
     if (r) unexpected("remove", vnode_last(n)->name, r);
-    vmodel_change(c->model, n)->there = false;
     vmodel_changed(c->model, n, true);
   }
   for (uint32_t i = 0; i < 2; i++) {

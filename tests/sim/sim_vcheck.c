@@ -189,8 +189,9 @@ static const struct found *found_of(const struct found *list, uint32_t count,
 }
 
 static void settle(struct vmodel *m, struct vnode *n, const struct found *f) {
-  if (!f && !may_be_absent(m, n))
-    sim_violation("volume %s (id %llu) is lost", vnode_last(n)->name, (unsigned long long)n->id);
+  if (f || may_be_absent(m, n)) return;
+  trace_cell(m, n, 0);
+  sim_violation("volume %s (id %llu) is lost", vnode_last(n)->name, (unsigned long long)n->id);
 }
 
 static void collapse(struct vmodel *m, struct vnode *n, const struct found *f, bool survives) {
@@ -209,6 +210,9 @@ uint64_t sim_compare_volumes(struct sr_store *store, struct vmodel *m, enum foun
   for (int i = 0; i < n; i++) {
     if (i && strcmp(infos[i - 1].name, infos[i].name) >= 0)
       sim_violation("list of volumes: %s is not behind %s", infos[i].name, infos[i - 1].name);
+    sim_trace("  found %s, id %llu, parent %llu, shard %u\n", infos[i].name,
+              (unsigned long long)infos[i].id, (unsigned long long)infos[i].parent_id,
+              infos[i].shard);
     hash = mix(hash, look_at(port, m, &infos[i], &list[i]));
     if (found_of(list, (uint32_t)i, list[i].node))
       sim_violation("volume %s (id %llu) is listed twice", infos[i].name,
