@@ -115,6 +115,22 @@ static void check_record(const struct record_entry *x, const void *buf, uint32_t
   free(again);
 }
 
+static void check_sums(struct map *map, const struct sums_entry *x, const void *buf, uint32_t n) {
+  struct leaf_sums *sums = fuzz_alloc(sizeof *sums);
+  char *again = fuzz_alloc(entry_sums_bytes(SUMS_BLOCKS));
+  struct layer *layer;
+  check(x->layer != 0 && x->leaf < MAP_LEAVES_MAX);
+  log_unpack_sums(x, sums);
+  check(sums_count(sums->has) > 0);
+  check(log_entry_sums(again, x->layer, x->leaf, sums) == n && memcmp(again, buf, n) == 0);
+  check(map_layer_add(map, x->layer, &layer) == 0);
+  check(layer_pin_leaf(map, layer, x->leaf) == 0);
+  check(layer_set_sums(map, layer, x->leaf, sums) == 0);
+  layer_unpin_leaf(map, layer, x->leaf);
+  free(again);
+  free(sums);
+}
+
 /* ---- All of them ------------------------------------------------------------------------- */
 
 struct tables {
@@ -140,6 +156,7 @@ static uint32_t take_entry(struct tables *t, const char *buf, uint64_t left,
   check(peeks && peeked == n);
   check(log_entry_is_put(buf) == (e.type == ENTRY_PUT || e.type == ENTRY_PUT_SMALL));
   if (e.type == ENTRY_RECORD) check_record(&e.record, buf, n);
+  if (e.type == ENTRY_SUMS) check_sums(t->map, &e.sums, buf, n);
   if (e.type == ENTRY_MAP || e.type == ENTRY_MOVE)
     check_clusters(t->map, &e, buf, n, region_blocks);
   if (!entry_is_blob(e.type)) return n;

@@ -93,6 +93,9 @@ static void add_volume_entries(void) {
   add_entry(&d, "move", buf, log_entry_move(buf, 7, 0xff, 8, 0x1f, 12, c));
   add_entry(&d, "move_nothing", buf, log_entry_move(buf, 7, 0xff, 8, 0, 12, c));
   add_entry(&d, "record", buf, log_entry_record(buf, (struct blob_id){1, 2}, "a record", 7));
+  static struct leaf_sums sums;
+  for (uint32_t i = 0; i < SUMS_BLOCKS; i += 1 + i % 40) leaf_sums_set(&sums, i, 0x1234567 * i);
+  add_entry(&d, "sums", buf, log_entry_sums(buf, 7, 12, &sums));
   add_entry(&d, "record_removed", buf, log_entry_record(buf, (struct blob_id){1, 2}, NULL, 0));
   uint32_t n = log_entry_map(buf, 7, 12, false, 0x100c, c);
   n += log_entry_record(buf + n, (struct blob_id){1, 2}, "a record", 8);
