@@ -354,6 +354,9 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   m->covered = m->committed = m->sequence;
   oldest_partition_first(m);
   checkpoint_take_reserve(m);
+  /* What a killed process has overwritten in place can be read, and yet lie in the device's cache
+   * alone: the first flush covers it. */
+  if (config->device && !config->read_only && map_layer_next(m->map, NULL)) m->notes++;
   *out = m;
   return 0;
 }
