@@ -287,12 +287,28 @@ static int take_room(struct vio *x) {
   return r;
 }
 
-/* Where there is nothing, and nothing below, zeros need not be written: on to the next leaf. */
-static bool skip_absent(struct vio *x) {
+/* Where there is nothing, and nothing below, zeros need not be written: on to the next leaf. True
+ * if x->at has moved; else *r says what is in the way, if anything. */
+static bool skip_absent(struct vio *x, int *r) {
   struct volume *v = x->volume;
-  uint64_t leaf = x->at >> LEAF_SHIFT;
-  if (!only_frees(x->op) || v->lower || layer_leaf(v->top, leaf)) return false;
-  uint64_t next = layer_next_leaf(v->top, leaf);
+  uint64_t leaf = x->at >> LEAF_SHIFT, next = leaf + 1;
+  *r = 0;
+  if (!only_frees(x->op) || layer_leaf(v->top, leaf)) return false;
+  if (v->lower) { /* a view remembers a leaf of zeros in a few bytes */
+    struct place p;
+    uint32_t n = volume_run_at(v, leaf << LEAF_BLOCK_SHIFT, LEAF_BLOCKS, &p);
+    if (n == 0) {
+      *r = lower_learn(v->shard, v->lower, leaf, x->op);
+      if (*r) {
+        if (*r == -EAGAIN) *r = -EINPROGRESS;
+        return false;
+      }
+      n = volume_run_at(v, leaf << LEAF_BLOCK_SHIFT, LEAF_BLOCKS, &p);
+    }
+    if (n < LEAF_BLOCKS || p.kind != PLACE_ZERO) return false;
+  } else {
+    next = layer_next_leaf(v->top, leaf);
+  }
   x->at = next >= MAP_LEAVES_MAX ? x->end : min_u64(x->end, next << LEAF_SHIFT);
   x->chunk_at = x->chunk_end = x->at;
   return true;
@@ -305,12 +321,13 @@ int write_prepare(struct vio *x) {
     return 0;
   }
   if (room_is_awaited(v->shard)) return -EAGAIN;
-  if (skip_absent(x)) return 0;
+  int r;
+  if (skip_absent(x, &r)) return 0;
+  if (r) return r;
   uint64_t end = min_u64(x->end, ((x->at >> LEAF_SHIFT) + 1) << LEAF_SHIFT);
   memset(x->bits, 0, sizeof x->bits);
   memset(x->zeros, 0, sizeof x->zeros);
   x->chunk_end = end;
-  int r = 0;
   if (x->op->kind == OP_PROMOTE)
     r = mark_promote(x);
   else

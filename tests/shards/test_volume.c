@@ -573,6 +573,28 @@ static void first_write_to_a_clone(void **state) {
   rig_close(&r);
 }
 
+/* A discard of a whole clone says zeros only where the base has something. */
+static void zeros_are_noted_only_where_they_hide_something(void **state) {
+  (void)state;
+  struct rig r;
+  rig_open(&r, 64 << 20, 11);
+  struct disk base = disk_open(&r, 1, nothing, NULL);
+  char *buf = rig_data(65536, 1);
+  assert_int_equal(volume_run_op(&r, &base, OP_WRITE, 5 << 20, 65536, buf, 0), 65536);
+  struct disk clone = disk_open(&r, 2, here(1), NULL);
+  assert_int_equal(volume_run_op(&r, &clone, OP_WRITE, 12 << 20, 4096, buf, 0), 4096);
+  assert_int_equal(volume_run_op(&r, &clone, OP_DISCARD, 0, DISK_BYTES, NULL, 0), DISK_BYTES);
+  struct layer_stats stats;
+  shard_layer_stats(r.shard, 2, &stats);
+  assert_int_equal(stats.leaves, 2); /* the base's, and the one that the clone had written */
+  assert_int_equal(stats.valid_blocks, 0);
+  expect_disk(&r, &clone);
+  free(buf);
+  disk_close(&r, &clone);
+  disk_close(&r, &base);
+  rig_close(&r);
+}
+
 /* Requests that wait for tokens have not begun: who freezes the volume does not wait for them. */
 static void a_limit_holds_up_no_snapshot(void **state) {
   (void)state;
@@ -619,6 +641,7 @@ int main(void) {
       cmocka_unit_test(failed_writes),
       cmocka_unit_test(first_write_to_a_clone),
       cmocka_unit_test(a_limit_holds_up_no_snapshot),
+      cmocka_unit_test(zeros_are_noted_only_where_they_hide_something),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
