@@ -68,6 +68,74 @@ bool row_allows(const struct row *row, uint32_t number) {
   return number > row->floor && number >= row->durable && number <= row->issued;
 }
 
+/* ---- Records ----------------------------------------------------------------------------------
+ */
+
+static void copy_row(struct row *to, const struct row *from) {
+  atomic_store(&to->durable, atomic_load(&from->durable));
+  atomic_store(&to->done, atomic_load(&from->done));
+  atomic_store(&to->issued, atomic_load(&from->issued));
+  atomic_store(&to->none, atomic_load(&from->none));
+  to->base = from->base;
+  to->floor = from->floor;
+  to->base_none = from->base_none;
+}
+
+/* A state is copied before its units: what they rest on is not newer than they are. */
+static void copy_disk(struct disk *to, const struct disk *from) {
+  copy_row(&to->row, &from->row);
+  to->born = from->born;
+  to->from = from->from;
+  to->from_born = from->from_born;
+  to->striped = from->striped;
+  for (uint32_t u = 0; u < DISK_UNITS; u++) {
+    copy_row(&to->units[u].row, &from->units[u].row);
+    to->units[u].born = from->units[u].born;
+    to->units[u].origin = from->units[u].origin;
+  }
+}
+
+void disks_copy(struct disks *to, const struct disks *from) {
+  for (uint32_t i = 0; i < DISKS; i++) {
+    uint32_t births;
+    do {
+      while ((births = atomic_load(&from->births)) & 1) {
+      }
+      copy_disk(&to->disks[i], &from->disks[i]);
+      atomic_thread_fence(memory_order_seq_cst);
+    } while (atomic_load(&from->births) != births);
+  }
+}
+
+static void between_rows(struct row *earlier, const struct row *later) {
+  earlier->issued = later->issued;
+  earlier->none = later->none;
+}
+
+static void take_birth(struct disk *to, const struct disk *from) {
+  to->born = from->born;
+  to->from = from->from;
+  to->from_born = from->from_born;
+  to->striped = from->striped;
+  for (uint32_t u = 0; u < DISK_UNITS; u++) {
+    to->units[u].born = from->units[u].born;
+    to->units[u].origin = from->units[u].origin;
+  }
+}
+
+void disks_between(struct disks *earlier, const struct disks *later, const uint32_t states[DISKS],
+                   bool unsure[DISKS]) {
+  for (uint32_t i = 0; i < DISKS; i++) {
+    struct disk *to = &earlier->disks[i];
+    const struct disk *from = &later->disks[i];
+    bool newer = to->born != from->born && states[i] >= from->born;
+    unsure[i] = to->born != from->born && !newer && states[i] > to->row.issued;
+    if (newer) take_birth(to, from);
+    between_rows(&to->row, &from->row);
+    for (uint32_t u = 0; u < DISK_UNITS; u++) between_rows(&to->units[u].row, &from->units[u].row);
+  }
+}
+
 /* ---- Contents ----------------------------------------------------------------------------------
  */
 
@@ -98,17 +166,29 @@ static bool is_zeros(const uint8_t *p, uint32_t bytes) {
   return p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0;
 }
 
-const char *unit_read(uint64_t seed, uint32_t unit, const void *buf, struct content *c) {
-  static _Thread_local uint8_t want[4096];
+const char *sector_read(uint64_t seed, uint32_t unit, uint32_t sector, const void *buf,
+                        struct content *c) {
+  uint8_t want[SECTOR_BYTES];
   struct stamp s;
-  *c = (struct content){.zeros = is_zeros(buf, unit_bytes(unit))};
+  *c = (struct content){.zeros = is_zeros(buf, SECTOR_BYTES)};
   if (c->zeros) return NULL;
   memcpy(&s, buf, sizeof s);
   if (s.magic != STAMP_MAGIC || s.seed != seed || s.disk >= DISKS) return "no stamp of ours";
   *c = (struct content){.disk = s.disk, .unit = s.unit, .version = s.version};
-  if (s.unit != unit) return "what belongs elsewhere";
-  unit_fill(seed, s.disk, unit, s.version, want);
-  return memcmp(want, buf, unit_bytes(unit)) == 0 ? NULL : "torn";
+  if (s.unit != unit || s.sector != sector) return "what belongs elsewhere";
+  fill_sector(&s, want);
+  return memcmp(want, buf, SECTOR_BYTES) == 0 ? NULL : "not what was written";
+}
+
+const char *unit_read(uint64_t seed, uint32_t unit, const void *buf, struct content *c) {
+  const char *wrong = sector_read(seed, unit, 0, buf, c);
+  for (uint32_t at = SECTOR_BYTES; at < unit_bytes(unit) && !wrong; at += SECTOR_BYTES) {
+    struct content next;
+    wrong = sector_read(seed, unit, at / SECTOR_BYTES, (const uint8_t *)buf + at, &next);
+    bool same = next.zeros == c->zeros && next.disk == c->disk && next.version == c->version;
+    if (!wrong && !same) wrong = "torn";
+  }
+  return wrong;
 }
 
 bool origin_allows(const struct origin *o, uint32_t unit, const struct content *c) {

@@ -52,7 +52,7 @@ struct disk_unit {
 };
 struct disk {
   struct row row;
-  uint32_t born; /* the state that the units' `born` belong to */
+  uint32_t born; /* the state that the units' origins belong to */
   uint32_t from; /* clones, snapshots: what they were made of, and its `born` then */
   uint32_t from_born;
   uint32_t striped;
@@ -97,6 +97,15 @@ uint32_t row_now(const struct row *row);
 bool row_in_doubt(const struct row *row);
 bool row_allows(const struct row *row, uint32_t number);
 
+/* For a record: a promise is copied before what it rests on. The writer may go on meanwhile. */
+void disks_copy(struct disks *to, const struct disks *from);
+/* What holds for a moment between two records: the earlier one's promises, and of what was asked
+ * for no more than the later one knows. Births in between: what is at a state that only the later
+ * one has is of the later one's birth; of one that came and went between them nobody knows the
+ * origins. */
+void disks_between(struct disks *earlier, const struct disks *later, const uint32_t states[DISKS],
+                   bool unsure[DISKS]);
+
 /* ---- Contents ----------------------------------------------------------------------------------
  */
 
@@ -105,6 +114,9 @@ struct content {
   uint32_t disk, unit, version; /* else */
 };
 void unit_fill(uint64_t seed, uint32_t disk, uint32_t unit, uint32_t version, void *buf);
+/* The same of one of its sectors. */
+const char *sector_read(uint64_t seed, uint32_t unit, uint32_t sector, const void *buf,
+                        struct content *c);
 /* NULL, or what is wrong: it is nothing that was ever written whole. */
 const char *unit_read(uint64_t seed, uint32_t unit, const void *buf, struct content *c);
 bool origin_allows(const struct origin *o, uint32_t unit, const struct content *c);

@@ -86,6 +86,7 @@ static void record(struct recorder *k) {
     atomic_store(&to->units[u].done, atomic_load(&k->l->units[u].done));
     atomic_store(&to->units[u].issued, atomic_load(&k->l->units[u].issued));
   }
+  disks_copy(&to->disks, &k->l->disks);
   must(pwrite(k->fd, to, sizeof *to, k->at) == (ssize_t)sizeof *to, "write a record");
 }
 

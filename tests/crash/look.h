@@ -15,8 +15,13 @@ struct look {
   bool read_only;
   bool scrub; /* every byte that counts is read and verified, too */
   bool quiet; /* findings are expected: do not print them */
+  /* After a power cut. Sectors of a block that is overwritten in place may be of several versions;
+   * what had been asked for by then only a later record knows (NULL: the ledger itself). */
+  bool torn_sectors;
+  const struct disks *later;
   /* Results. */
   uint64_t findings, blobs, bytes, disks;
+  uint64_t torn;       /* blocks with sectors of several versions */
   uint64_t unpromised; /* units found at a version that nobody had promised: the crash was close */
   uint64_t lost; /* units that an unpromised version is missing of: it had something to lose */
 };

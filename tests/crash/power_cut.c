@@ -55,7 +55,8 @@ struct cut {
   uint64_t flushes_at[FORGOTTEN_KEPT]; /* the last flushes, for --forget-flushes */
   uint64_t *records, record_count;     /* entries that are records of the ledger */
   uint32_t tear_bytes;
-  uint64_t images, flushes, findings, blobs, lost, promised, torn, dropped, kept;
+  uint64_t images, flushes, findings, blobs, disks, torn_blocks, lost, promised, torn, dropped,
+      kept;
 };
 
 static void die(const char *what, int error) {
@@ -157,12 +158,13 @@ static void pass_flush(struct cut *c, uint64_t i) {
  */
 
 /* What holds for a cut before entry `end`. False if there are no records around it. */
-static bool ledger_at(const struct cut *c, uint64_t end, struct ledger *l) {
+static bool ledger_at(const struct cut *c, uint64_t end, struct ledger *l, struct disks *disks) {
   uint64_t r = 0;
   while (r < c->record_count && c->records[r] < end) r++;
   if (r == 0 || r + 1 >= c->record_count) return false;
   const uint8_t *later = c->log.entries[c->records[r + 1]].data;
   memcpy(l, c->log.entries[c->records[r - 1]].data, sizeof *l);
+  memcpy(disks, later + offsetof(struct ledger, disks), sizeof *disks);
   for (uint32_t u = 0; u < LEDGER_UNITS; u++) {
     struct unit unit;
     memcpy(&unit, later + offsetof(struct ledger, units) + u * sizeof unit, sizeof unit);
@@ -254,17 +256,26 @@ static void look_at(struct cut *c, struct ledger *l, struct look *v, struct foun
     look_at_open_store(s, l, v, found);
 }
 
+static uint64_t count_promises(const struct disk *d) {
+  uint64_t promises = d->row.durable > 0;
+  for (uint32_t u = 0; u < DISK_UNITS; u++) promises += d->units[u].row.durable > 0;
+  return promises;
+}
+
 static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   static struct ledger l;
+  static struct disks later;
   static struct found found;
-  if (!ledger_at(c, end, &l)) return;
+  if (!ledger_at(c, end, &l, &later)) return;
   put_uncertain(c, end, keep);
   struct look v = {.engine = "pool",
                    .cores = 1,
                    .read_only = c->images % 3 != 0,
                    /* A torn write of a root leaves a copy that a scrub rightly reports. */
                    .scrub = c->images % 16 == 0 && keep != KEEP_SOME,
-                   .quiet = c->forget};
+                   .quiet = c->forget,
+                   .torn_sectors = c->tear_bytes == SECTOR,
+                   .later = &later};
   look_at(c, &l, &v, &found);
   if (v.findings && !c->forget)
     fprintf(stderr, "... cut before entry %" PRIu64 ", way %d, image %" PRIu64 "\n", end, keep,
@@ -273,7 +284,10 @@ static void look_at_image(struct cut *c, uint64_t end, enum keep keep) {
   c->findings += v.findings > 0;
   c->blobs += v.blobs;
   c->lost += v.lost;
+  c->disks += v.disks;
+  c->torn_blocks += v.torn;
   for (uint32_t u = 0; u < LEDGER_UNITS; u++) c->promised += l.units[u].durable > 0;
+  for (uint32_t d = 0; d < DISKS; d++) c->promised += count_promises(&l.disks.disks[d]);
   take_back(c, end);
 }
 
@@ -355,12 +369,13 @@ static void load_base(struct cut *c, const char *path) {
 }
 
 static int finish(struct cut *c) {
-  printf("%" PRIu64 " images, %" PRIu64 " flushes passed, %" PRIu64 " blobs read, %" PRIu64
+  printf("%" PRIu64 " images, %" PRIu64 " flushes passed, %" PRIu64 " blobs, %" PRIu64
+         " volumes read, %" PRIu64
          " promises held against them; of writes since the last flush %" PRIu64 " kept, %" PRIu64
-         " torn, %" PRIu64 " dropped; %" PRIu64
+         " torn, %" PRIu64 " dropped; %" PRIu64 " blocks of volumes torn; %" PRIu64
          " units had lost what was not promised; images with findings: %" PRIu64 "\n",
-         c->images, c->flushes, c->blobs, c->promised, c->kept, c->torn, c->dropped, c->lost,
-         c->findings);
+         c->images, c->flushes, c->blobs, c->disks, c->promised, c->kept, c->torn, c->dropped,
+         c->torn_blocks, c->lost, c->findings);
   close(c->fd);
   char command[400];
   snprintf(command, sizeof command, "rm -rf '%.250s'", c->directory);
