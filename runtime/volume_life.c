@@ -96,6 +96,7 @@ static int make_disk(struct port *port, struct vdisk *d) {
   struct volume_record record;
   d->id = d->layer = c->next_id++;
   change_init(&ch, port, d->shard, needed_with(c->store, d));
+  change_name(&ch, d->name);
   change_layer(&ch, d, d->layer, d->parent);
   vdisk_record(d, &record);
   change_put(&ch, &record);
@@ -185,6 +186,7 @@ static int take_snapshot(struct port *port, struct vdisk *d, struct vdisk *s) {
   s->sealed = true;
   s->no_sums = d->no_sums;
   change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
+  change_name(&ch, s->name);
   uint64_t layer = c->next_id++;
   snapshot_records(&ch, d, s, layer);
   int r = change_reserve(&ch);
@@ -344,6 +346,7 @@ static int rename_volume(struct port *port, const char *name, const char *new_na
   memset(record.name, 0, sizeof record.name);
   memcpy(record.name, copy, strlen(copy));
   change_init(&ch, port, d->shard, NO_SHARD);
+  change_name(&ch, new_name);
   change_put(&ch, &record);
   r = change_run(&ch);
   if (r)

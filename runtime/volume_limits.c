@@ -157,3 +157,14 @@ int catalog_store_limit(struct port *port, const struct limit_params *params) {
   int r = catalog_enter(port, true, &c);
   return r ? r : catalog_leave(c, limit_all(port, NULL, params));
 }
+
+int catalog_group_limits(struct port *port, const char *group, struct limit_params *params) {
+  struct catalog *c;
+  int r = catalog_enter(port, false, &c);
+  if (r) return r;
+  const struct vdisk_group *g = group ? catalog_group(c, group, false) : NULL;
+  if (group && !g) return catalog_leave(c, -ENOENT);
+  memset(params, 0, sizeof *params);
+  limit_params_get(g ? &g->limit : &c->limit, params);
+  return catalog_leave(c, 0);
+}

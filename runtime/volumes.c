@@ -133,11 +133,16 @@ void catalog_take(struct catalog *c, struct vdisk *d) {
   while (*at != d) at = &(*at)->next;
   *at = d->next;
   c->count--;
-  if (d->name) tree_take(c, d);
+  if (!d->name) return;
+  tree_take(c, d);
+  names_give_up(c, d->name, d->shard);
 }
 
 void catalog_set_name(struct catalog *c, struct vdisk *d, char *name) {
-  if (d->name) tree_take(c, d);
+  if (d->name) {
+    tree_take(c, d);
+    names_give_up(c, d->name, d->shard);
+  }
   free(d->name);
   d->name = name;
   if (name) tree_add(c, d);

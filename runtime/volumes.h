@@ -25,6 +25,7 @@
  *   volume_open.c     handles of volumes and files
  *   volume_look.c     stat, list
  *   volume_merge.c    removed snapshots give back what nobody needs
+ *   volume_names.c    names that were given up
  *   volume_walk.c     where blocks lie; diff */
 #ifndef RUNTIME_VOLUMES_H
 #define RUNTIME_VOLUMES_H
@@ -75,6 +76,12 @@ static inline uint32_t vdisk_end(const struct vdisk *d, uint32_t shard_count) {
 #define BLOCK_FILES_MAX 64u
 struct block_file;
 
+#define FREED_NAMES 64u
+struct freed_name {
+  uint64_t hash, epoch; /* 0: long ago */
+  uint32_t shard;
+};
+
 struct catalog {
   struct store *store;
   pthread_mutex_t lock;
@@ -83,6 +90,9 @@ struct catalog {
   struct vdisk *tree, **table;
   uint32_t table_size; /* a power of two; 0: none yet */
   uint32_t count;
+  struct freed_name freed[FREED_NAMES]; /* the last ones; volume_names.c */
+  uint32_t freed_next;
+  uint64_t freed_lost; /* of the newest one that had to make way */
   uint64_t next_id;
   struct vdisk_group *groups;
   struct limit limit; /* of the store */
@@ -152,6 +162,8 @@ int catalog_group_limit(struct port *port, const char *group, const struct limit
 int catalog_store_limit(struct port *port, const struct limit_params *limits);
 int catalog_volume_limits(struct port *port, const char *name, struct limit_params *limits,
                           char group[VOLUME_GROUP_MAX + 1]);
+/* group NULL: the store's. */
+int catalog_group_limits(struct port *port, const char *group, struct limit_params *limits);
 
 int catalog_open_volume(struct port *port, const char *name, bool read_only, bool share,
                         struct block **block);

@@ -67,6 +67,10 @@ struct change {
   bool striped;
 };
 void change_init(struct change *ch, struct port *port, uint32_t home, uint32_t with);
+/* What changes takes this name: one that was given up in another shard needs that shard, too. */
+void change_name(struct change *ch, const char *name);
+/* A volume in the shard has it no more. */
+void names_give_up(struct catalog *c, const char *name, uint32_t shard);
 void change_put(struct change *ch, const struct volume_record *r);
 void change_remove(struct change *ch, uint64_t id);
 void change_layer(struct change *ch, const struct vdisk *of, uint64_t layer,
