@@ -14,5 +14,5 @@ ratio() {
 figure() { awk -v name="$1" 'index($0, "  " name " ") == 1 { sub("^  " name " +", ""); print $1; exit }'; }
 # row WHAT WANTED MEASURED REACHED; at_least and at_most NUMBER MEASURED: "yes" or "**no**"
 row() { printf '| %s | %s | %s | %s |\n' "$@"; }
-at_least() { awk -v w="$1" -v m="$2" 'BEGIN { print m + 0 >= w ? "yes" : "**no**" }'; }
-at_most() { awk -v w="$1" -v m="$2" 'BEGIN { print m != "" && m + 0 <= w ? "yes" : "**no**" }'; }
+at_least() { awk -v w="$1" -v m="$2" 'BEGIN { print (m + 0 >= w ? "yes" : "**no**") }'; }
+at_most() { awk -v w="$1" -v m="$2" 'BEGIN { print (m != "" && m + 0 <= w ? "yes" : "**no**") }'; }

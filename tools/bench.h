@@ -57,7 +57,8 @@ struct bench_options {
   uint64_t sample; /* one request in so many is timed; 0: none */
   double runtime_s;
   /* --engine=volume */
-  int workload; /* enum bench_work */
+  int workload;  /* enum bench_work */
+  int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
   bool first_writes, reserve, rw_given, clones_given, volume_size_given, numjobs_given;
   uint64_t volume_bytes, volumes, clones, chain, stripe_bytes, mix_read, ops;
   char where_text[4096]; /* the store, completed */
@@ -131,6 +132,7 @@ void bench_volumes_close(struct bench *b);
 /* Other, new clones under the same targets: of --first-writes. */
 int bench_volumes_renew(struct bench *b);
 
+uint32_t bench_integrity(const struct bench_options *o); /* enum sr_integrity */
 int bench_volume_fill(struct bench *b, struct sr_block *block, uint64_t number, bool reserve);
 
 /* ---- The load (bench_load.c) ---------------------------------------------------------------- */

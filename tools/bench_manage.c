@@ -38,6 +38,7 @@ static int make_base(struct bench *b, uint64_t bytes, bool snapshot) {
   struct sr_volume_info info;
   struct sr_block *block;
   v.size_bytes = b->o.volume_size_given ? b->o.volume_bytes : bytes;
+  v.integrity = bench_integrity(&b->o);
   v.striped = b->o.stripe_bytes != 0;
   v.stripe_bytes = (uint32_t)b->o.stripe_bytes;
   if (sr_volume_stat(b->port, snapshot ? SNAPSHOT : BASE, &info) == 0) return 0;

@@ -157,7 +157,8 @@ static int refuse_rw(const struct bench_options *o, const char *legal) {
 
 static int check_workload(struct bench_options *o) {
   bool on_disk = o->workload == WORK_CLONE_OPEN || o->workload == WORK_MAP_OPEN;
-  if (on_disk) o->reserve = true; /* nothing of them is ever written */
+  if (on_disk || o->workload == WORK_CLONE_CREATE) o->reserve = true; /* nothing is ever written */
+  if (o->reserve) o->integrity = 1;
   if (o->control || o->first_writes || o->rw_given)
     return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
   if (on_disk && (o->device == DEVICE_MEM || (o->store && strncmp(o->store, "mem:", 4) == 0)))
@@ -193,6 +194,7 @@ static int check_volumes(struct bench_options *o) {
   if (o->verify && !loads && o->workload == WORK_LOAD) o->workload = WORK_VERIFY;
   if (o->workload != WORK_LOAD) return check_workload(o);
   if (o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL) o->reserve = true;
+  if (o->reserve) o->integrity = 1; /* there is nothing that could be summed up */
   if (o->reserve && !bench_is_read(o->rw) && !o->first_writes)
     return refuse("--reserve is for reads and --first-writes: writing ends it");
   if (o->first_writes && !o->rw_given) o->rw = RW_RANDWRITE;
@@ -266,6 +268,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "stripe the volumes over all shards, in pieces of so many bytes"},
       {"reserve", ARG_FLAG, &o->reserve,
        .help = "map the volumes without writing them, for reads that do no device I/O"},
+      {"integrity", ARG_CHOICE, &o->integrity, .choices = "sealed|off",
+       .help = "checksums of what is sealed by snapshots; off for reserved volumes"},
       {"first-writes", ARG_FLAG, &o->first_writes,
        .help = "each write is the first of its block in a clone; clones are renewed as needed"},
       {"rwmixread", ARG_NUMBER, &o->mix_read, 0, 100, 1, .help = "percent, of randrw; default 50"},

@@ -32,6 +32,7 @@ static struct spread spread_of(const double *values, uint32_t count) {
 
 static const char *checksums(const struct bench_options *o) {
   if (o->engine == ENGINE_RAW) return "none";
+  if (o->engine == ENGINE_VOLUME) return o->integrity ? "off" : "of what is sealed";
   return bench_is_hollow(o) ? "off" : "on";
 }
 
@@ -260,7 +261,9 @@ static void print_volumes(FILE *out, const struct bench *b) {
           human_bytes((double)o->volume_bytes, size, 32));
   if (o->stripe_bytes)
     fprintf(out, " striped by %s", human_bytes((double)o->stripe_bytes, size, 32));
-  if (o->chain) fprintf(out, ", data %llu snapshots below", (unsigned long long)o->chain);
+  if (o->chain)
+    fprintf(out, ", data %llu snapshot%s below%s", (unsigned long long)o->chain,
+            o->chain == 1 ? "" : "s", o->integrity ? ", checksums off" : "");
   fprintf(out, ", %u shard%s on %u core%s, depth %llu, batch %llu, %s\n", b->shards,
           b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
           (unsigned long long)o->iodepth, (unsigned long long)o->batch,
@@ -290,7 +293,7 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   if (o->reserve)
     fprintf(out, "  %-14s reserved: no data of %s is on disk%s\n", "volumes",
             o->clones ? "their bases" : "theirs",
-            bench_is_read(o->rw) ? ", reads do no device I/O on an unwritten file" : "");
+            bench_is_read(o->rw) ? "; reads of an unwritten file do no device I/O" : "");
   else if (o->prealloc == PREALLOC_UNWRITTEN)
     fprintf(out, "  %-14s reserved, not written: reads do no device I/O; checksums off\n", "blobs");
   else if (o->device == DEVICE_NULL)

@@ -16,6 +16,7 @@ static int make(struct bench *b, const char *name, uint64_t bytes, struct bench_
   struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
   struct sr_volume_info info;
   v.size_bytes = b->o.volume_size_given ? b->o.volume_bytes : bytes;
+  v.integrity = bench_integrity(&b->o);
   v.on_shard = true; /* both neighbours on one */
   v.shard = b->core_shard[0] < b->shards ? b->core_shard[0] : 0;
   bool there = sr_volume_stat(b->port, name, &info) == 0;

@@ -305,7 +305,7 @@ static int remove_old(struct verify *v) {
   return r < 0 ? bench_fail("volumes of another run", r) : 0;
 }
 
-/* One whole on a shard, one of blocks of 4 KiB, one striped. */
+/* One whole on a shard, one of blocks of 4 KiB and without checksums, one striped. */
 static int create_bases(struct verify *v) {
   const struct bench_options *o = &v->b->o;
   int r = 0;
@@ -314,6 +314,7 @@ static int create_bases(struct verify *v) {
     struct vdisk *d = find_slot(v, false);
     options.size_bytes = v->volume_sectors * VSECTOR;
     options.block_bytes = i == 1 ? 4096 : 512;
+    options.integrity = i == 1 ? SR_INTEGRITY_OFF : bench_integrity(o);
     options.striped = i == 2 || o->stripe_bytes;
     options.stripe_bytes = !options.striped  ? 0
                            : o->stripe_bytes ? (uint32_t)o->stripe_bytes

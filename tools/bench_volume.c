@@ -21,6 +21,10 @@
 #define FILL_BYTES    MIB
 #define SPRINKLE_STEP 1024u
 
+uint32_t bench_integrity(const struct bench_options *o) {
+  return o->integrity ? SR_INTEGRITY_OFF : SR_INTEGRITY_SEALED;
+}
+
 static void name_of(const struct bench_options *o, uint64_t base, char kind, uint64_t n,
                     char name[64]) {
   int at = snprintf(name, 64, "%s-%u", o->reserve ? "hollow" : "bench", (unsigned)base);
@@ -121,6 +125,7 @@ static int create(struct bench *b, uint64_t base, const char *name) {
   v.size_bytes = o->volume_bytes;
   v.striped = o->stripe_bytes != 0;
   v.stripe_bytes = (uint32_t)o->stripe_bytes;
+  v.integrity = bench_integrity(o);
   v.on_shard = !v.striped;
   /* One on each core, in turn. */
   uint32_t core = (uint32_t)(base % b->cores), shard = b->core_shard[core];
@@ -181,6 +186,7 @@ static int open_clone(struct bench *b, uint64_t base, uint64_t clone, struct ben
   uint32_t shard = b->core_shard[(base + clone) % b->cores];
   name_of(&b->o, base, 's', b->o.chain, snapshot);
   name_of(&b->o, base, 'c', clone, name);
+  v.integrity = bench_integrity(&b->o);
   v.on_shard = b->o.stripe_bytes == 0 && shard < b->shards;
   v.shard = v.on_shard ? shard : 0;
   int r = remove_if_there(b, name);
