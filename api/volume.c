@@ -203,6 +203,27 @@ int sr_volume_limits(struct sr_port *p, const char *name, struct sr_limits *limi
   return 0;
 }
 
+static int limits_out(struct sr_port *p, const char *group, struct sr_limits *limits) {
+  struct limit_params params;
+  if (!limits || limits->size < sizeof *limits) return -EINVAL;
+  int r = catalog_group_limits(port_of(p), group, &params);
+  if (r) return r;
+  limits->bytes = bucket_out(&params.bytes);
+  limits->ops = bucket_out(&params.ops);
+  limits->group = NULL;
+  return 0;
+}
+
+int sr_group_limits(struct sr_port *p, const char *group, struct sr_limits *limits) {
+  int r = refused(p, group);
+  return r ? r : limits_out(p, group, limits);
+}
+
+int sr_store_limits(struct sr_port *p, struct sr_limits *limits) {
+  int r = port_refused(p);
+  return r ? r : limits_out(p, NULL, limits);
+}
+
 /* ---- Handles ------------------------------------------------------------------------------------
  */
 

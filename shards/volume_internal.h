@@ -60,8 +60,9 @@ struct fetch {
 
 struct volume {
   struct shard *shard;
-  struct layer *top;   /* NULL: raw */
-  struct lower *lower; /* NULL: nothing lies below */
+  struct volume *next, **at; /* the shard's open ones */
+  struct layer *top;         /* NULL: raw */
+  struct lower *lower;       /* NULL: nothing lies below */
   uint64_t size_bytes;
   uint64_t sequence; /* OP_SYNC: changes up to here are to be durable */
   uint32_t block_mask;
@@ -75,6 +76,7 @@ struct volume {
   struct op_list blocked;  /* overlap a write in flight, or one before them here */
   struct shard_op *wide;   /* writes in flight of more than one cluster */
   struct gate_queue queue; /* of the gate */
+  struct limit *limit;     /* as given; the gate knows of those that limit anything */
   struct volume_stats stats;
 };
 
@@ -133,7 +135,7 @@ struct volumes { /* in struct shard; made with the first volume */
   bool dropping;
   struct gate gate;
   uint64_t now_ns; /* one reading for a step of the core */
-  uint32_t open_count;
+  struct volume *open;
   struct vio *vios, *free_vios, *hungry, **hungry_last;
   struct vpiece *pieces, *free_pieces;
   char *bounces;

@@ -178,6 +178,13 @@ static void limits_are_kept(void **state) {
   s = open_store(f);
   p = open_port(s);
   assert_limits(p, "v", 1 << 20, 1000, "tenant");
+  struct sr_limits got = SR_LIMITS_INIT;
+  assert_int_equal(sr_group_limits(p, "tenant", &got), 0);
+  assert_int_equal(got.ops.size, 5000);
+  assert_int_equal(got.bytes.size, 0);
+  assert_int_equal(sr_store_limits(p, &got), 0);
+  assert_int_equal(got.ops.size, 5000);
+  assert_int_equal(sr_group_limits(p, "nobody", &got), -ENOENT);
   assert_int_equal(sr_volume_stat(p, "v", &info), 0);
   assert_string_equal(info.group, "tenant");
   l = limits_of(0, 7, NULL);
