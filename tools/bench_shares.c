@@ -147,7 +147,11 @@ int bench_work_limits(struct bench *b, struct bench_figures *f) {
 struct neighbours {
   struct bench_target targets[2]; /* the quiet one, the busy one */
   struct load loads[2];
-  sem_t finished;
+  sem_t finished[2];
+};
+
+struct neighbour_slice {
+  double p50_us, p99_us, busy;
 };
 
 static int init_load(struct bench *b, struct neighbours *n, uint32_t i) {
@@ -159,26 +163,33 @@ static int init_load(struct bench *b, struct neighbours *n, uint32_t i) {
                           .target_count = 1,
                           .sample = i == 0 ? 1 : b->o.sample,
                           .seed = b->o.seed + i,
-                          .finished = &n->finished};
+                          .finished = &n->finished[i]};
   c.count = b->volumes->bytes / c.request_bytes;
   int r = load_init(&n->loads[i], b, &c);
   return r < 0 ? bench_fail("buffers", r) : 0;
 }
 
-/* The quiet one for a slice, alone or with the busy one around it. */
-static int run_slice(struct neighbours *n, bool beside, uint64_t ns, double *p50_us, double *p99_us,
-                     double *busy_iops) {
+static void wait_load(struct neighbours *n, uint32_t i) {
+  while (sem_wait(&n->finished[i]) < 0 && errno == EINTR) continue;
+}
+
+/* The quiet one for a slice, alone or beside the busy one, which begins before it and ends after
+ * it. The first quarter does not count: who has come to share a device must get to know it. */
+static int run_slice(struct neighbours *n, bool beside, uint64_t ns, struct neighbour_slice *s) {
   struct load *quiet = &n->loads[0], *busy = &n->loads[1];
-  int r = 0;
-  memset(&quiet->latency, 0, sizeof(quiet->latency));
-  if (beside) r = load_start_on_core(busy, n->targets[1].shard, ns);
-  if (r == 0) r = load_start_on_core(quiet, n->targets[0].shard, ns);
-  for (uint32_t i = 0; r == 0 && i < (beside ? 2u : 1u); i++)
-    while (sem_wait(&n->finished) < 0 && errno == EINTR) continue;
-  if (r == 0) r = quiet->first_error ? quiet->first_error : beside ? busy->first_error : 0;
-  *p50_us = (double)latency_percentile_ns(&quiet->latency, 50) / 1e3;
-  *p99_us = (double)latency_percentile_ns(&quiet->latency, 99) / 1e3;
-  if (beside) *busy_iops = (double)busy->ops * 1e9 / (double)busy->elapsed_ns;
+  int r = beside ? load_start_on_core(busy, n->targets[1].shard, ns + ns / 50) : 0;
+  bool started = beside && r == 0;
+  for (uint32_t i = 0; r == 0 && i < 2; i++) {
+    memset(&quiet->latency, 0, sizeof(quiet->latency));
+    r = load_start_on_core(quiet, n->targets[0].shard, i == 0 ? ns / 4 : ns - ns / 4);
+    if (r == 0) wait_load(n, 0);
+    if (r == 0) r = quiet->first_error;
+  }
+  if (started) wait_load(n, 1);
+  if (r == 0 && started) r = busy->first_error;
+  s->p50_us = (double)latency_percentile_ns(&quiet->latency, 50) / 1e3;
+  s->p99_us = (double)latency_percentile_ns(&quiet->latency, 99) / 1e3;
+  s->busy = beside && busy->elapsed_ns ? (double)busy->ops * 1e9 / (double)busy->elapsed_ns : 0;
   return r < 0 ? bench_fail("load", r) : 0;
 }
 
@@ -191,22 +202,14 @@ static double median(double *values) {
   return (values[(ROUNDS - 1) / 2] + values[ROUNDS / 2]) / 2;
 }
 
-static int run_rounds(struct bench *b, struct neighbours *n, struct bench_figures *f) {
-  double p50[2][ROUNDS], p99[2][ROUNDS], ratio[ROUNDS], busy[ROUNDS], ignored;
-  uint64_t ns = (uint64_t)(b->o.runtime_s * 1e9 / (2 * ROUNDS));
-  struct progress bar;
-  int r = 0;
-  progress_begin(&bar, "neighbour");
-  for (uint32_t i = 0; r == 0 && i < ROUNDS; i++) {
-    for (uint32_t k = 0; r == 0 && k < 2; k++) {
-      bool beside = (i + k) % 2;
-      r = run_slice(n, beside, ns, &p50[beside][i], &p99[beside][i], beside ? &busy[i] : &ignored);
-    }
+static void report_neighbours(const struct bench *b, struct neighbour_slice (*s)[ROUNDS],
+                              struct bench_figures *f) {
+  double p50[2][ROUNDS], p99[2][ROUNDS], ratio[ROUNDS], busy[ROUNDS];
+  for (uint32_t i = 0; i < ROUNDS; i++) {
+    for (uint32_t k = 0; k < 2; k++) p50[k][i] = s[k][i].p50_us, p99[k][i] = s[k][i].p99_us;
     ratio[i] = p99[0][i] > 0 ? p99[1][i] / p99[0][i] : 0;
-    progress_step(&bar, i + 1, ROUNDS);
+    busy[i] = s[1][i].busy;
   }
-  progress_end(&bar);
-  if (r < 0) return r;
   bench_figure(f, "p50 alone", median(p50[0]), "us", "depth 1");
   bench_figure(f, "p50 beside the other", median(p50[1]), "us", NULL);
   bench_figure(f, "p99 alone", median(p99[0]), "us", NULL);
@@ -216,7 +219,24 @@ static int run_rounds(struct bench *b, struct neighbours *n, struct bench_figure
   bench_figure(f, "p99 ratio", median(ratio), "", "median of 8 pairs");
   bench_figure(f, "p99 ratio least", ratio[0], "", NULL);
   bench_figure(f, "p99 ratio most", ratio[ROUNDS - 1], "", NULL);
-  return 0;
+}
+
+static int run_rounds(struct bench *b, struct neighbours *n, struct bench_figures *f) {
+  struct neighbour_slice slices[2][ROUNDS]; /* alone, beside the other */
+  uint64_t ns = (uint64_t)(b->o.runtime_s * 1e9 / (2 * ROUNDS));
+  struct progress bar;
+  int r = 0;
+  progress_begin(&bar, "neighbour");
+  for (uint32_t i = 0; r == 0 && i < ROUNDS; i++) {
+    for (uint32_t k = 0; r == 0 && k < 2; k++) {
+      uint32_t beside = (i + k) % 2;
+      r = run_slice(n, beside, ns, &slices[beside][i]);
+    }
+    progress_step(&bar, i + 1, ROUNDS);
+  }
+  progress_end(&bar);
+  if (r == 0) report_neighbours(b, slices, f);
+  return r;
 }
 
 int bench_work_neighbour(struct bench *b, struct bench_figures *f) {
@@ -225,7 +245,7 @@ int bench_work_neighbour(struct bench *b, struct bench_figures *f) {
   int r = both ? 0 : bench_fail("volumes", -ENOMEM);
   if (r == 0) r = make(b, "neighbour-quiet", 256 * MIB, &n.targets[0]);
   if (r == 0) r = make(b, "neighbour-busy", 256 * MIB, &n.targets[1]);
-  sem_init(&n.finished, 0, 0);
+  for (uint32_t i = 0; i < 2; i++) sem_init(&n.finished[i], 0, 0);
   if (r == 0) {
     both->bytes = sr_block_size_bytes(n.targets[0].block);
     b->volumes = both;
