@@ -12,6 +12,7 @@
 #include <sched.h>
 
 #include "runtime/volumes_internal.h"
+#include "shards/base/plant.h"
 
 #define TRIES            8u
 #define TRIES_WITH_FLUSH 3u /* so many by a flush alone, then with checkpoints */
@@ -142,7 +143,7 @@ static void apply_in(struct core *core, uint32_t shard, const struct change *ch)
   if (shard != ch->home) manifest_put_record(m, mark_key, NULL, 0);
   for (uint32_t i = 0; i < ch->put_count && shard == ch->home; i++)
     manifest_put_record(m, ch->puts[i].key, ch->puts[i].data, ch->puts[i].bytes);
-  if (ch->with != NO_SHARD) manifest_note_batch(m);
+  if (ch->with != NO_SHARD && !PLANTED(records_without_batch)) manifest_note_batch(m);
 }
 
 /* ---- On the cores
@@ -319,7 +320,7 @@ static void job_start(struct core *core, struct shard_op *op) {
   }
   c->jobs++;
   j->waiter = wait ? op : NULL;
-  if (sealed)
+  if (sealed && !PLANTED(drop_frees_early))
     job_ask(j, OP_VIEWS_DROP, 0, core->store->shard_count);
   else
     job_drop_layer(j);

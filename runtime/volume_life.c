@@ -2,6 +2,7 @@
  * Under the catalog's lock; the order of each change and what a crash leaves of it is said there.
  */
 #include "runtime/volumes_internal.h"
+#include "shards/base/plant.h"
 
 #define FREE_EVERY 64u /* placements, then the free space is read again */
 #define LEAVES_AT_ONCE                                                                             \
@@ -87,6 +88,7 @@ static int shape_of_snapshot(const struct volume_spec *spec, const struct vdisk 
 static uint32_t needed_with(const struct store *s, const struct vdisk *d) {
   if (vdisk_striped(d)) return ALL_SHARDS;
   const struct vdisk *p = d->parent;
+  if (PLANTED(clone_alone)) return NO_SHARD;
   return !p || p->shard == d->shard || epoch_durable(s, p->epoch) ? NO_SHARD : p->shard;
 }
 

@@ -4,6 +4,7 @@
  * a crash took back the first and not the second, two records would have it. So until the root
  * that covers the first is durable, who takes the name needs that shard as well (struct change). */
 #include "runtime/volumes_internal.h"
+#include "shards/base/plant.h"
 
 static uint64_t hash_of(const char *name) {
   uint64_t h = UINT64_C(0xcbf29ce484222325);
@@ -21,7 +22,7 @@ void change_name(struct change *ch, const char *name) {
   const struct store *s = ch->port->store;
   const struct catalog *c = &s->catalog;
   uint64_t hash = hash_of(name);
-  if (s->shard_count == 1) return;
+  if (s->shard_count == 1 || PLANTED(names_alone)) return;
   if (!epoch_durable(s, c->freed_lost)) ch->with = ALL_SHARDS; /* it may be any of them */
   for (uint32_t i = 0; i < FREED_NAMES; i++) {
     const struct freed_name *f = &c->freed[i];

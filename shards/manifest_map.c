@@ -3,6 +3,7 @@
  * manifest_internal.h. */
 #include <string.h>
 
+#include "shards/base/plant.h"
 #include "shards/manifest_internal.h"
 
 struct map *manifest_map(struct manifest *m) {
@@ -12,6 +13,7 @@ const struct records *manifest_records(const struct manifest *m) { return m->rec
 
 uint64_t manifest_note_data(struct manifest *m) {
   uint64_t ticket = manifest_ticket(m);
+  if (PLANTED(sync_skips_data)) return ticket - 1;
   m->notes++;
   return ticket;
 }
@@ -31,6 +33,13 @@ void manifest_cancel_map(struct manifest *m, uint32_t clusters) {
 
 static uint32_t count_bits(uint64_t bits) { return (uint32_t)__builtin_popcountll(bits); }
 
+static void give_back(struct manifest *m, const struct extent *run) {
+  if (PLANTED(free_discards_at_once))
+    space_cancel(m->space, run, 1);
+  else
+    space_free(m->space, run, 1);
+}
+
 /* What the clusters have and do not keep; neighbours in one go. */
 static void free_places(struct manifest *m, const struct cluster *have, uint64_t which,
                         const struct cluster *keep) {
@@ -42,10 +51,10 @@ static void free_places(struct manifest *m, const struct cluster *have, uint64_t
       run.blocks += CLUSTER_BLOCKS;
       continue;
     }
-    if (run.blocks) space_free(m->space, &run, 1);
+    if (run.blocks) give_back(m, &run);
     run = (struct extent){place, CLUSTER_BLOCKS};
   }
-  if (run.blocks) space_free(m->space, &run, 1);
+  if (run.blocks) give_back(m, &run);
 }
 
 /* clusters NULL: they become empty. At once, since a leaf that is empty may go away. */

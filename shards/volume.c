@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/base/plant.h"
+
 /* ---- Open and close ----------------------------------------------------------------------- */
 
 int volumes_create(struct shard *s) {

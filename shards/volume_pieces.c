@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/base/plant.h"
+
 /* ---- Pools -------------------------------------------------------------------------------------
  */
 
@@ -282,6 +284,7 @@ static enum issue issue_copy(struct vio *x, uint64_t block, uint32_t n, uint32_t
   if (!p) return NO_PIECE;
   n = target_at(v, block, have, &to);
   n = aim(x, &to, block, n, &p->to);
+  if (PLANTED(forget_lower_data) && !from.own) from.kind = PLACE_ZERO;
   if (from.kind != PLACE_ZERO) n = aim(x, &from, block, n, &p->io);
   n = expect(p, &from, block, n);
   p->copy = true;
@@ -428,7 +431,7 @@ enum start vio_drive(struct vio *x) {
   if (x->turn == NO_TURN) hold(x);
   while (!x->error) {
     if (!read && x->at == x->chunk_end) {
-      if (x->in_flight) return STARTED;
+      if (x->in_flight && !PLANTED(apply_before_data)) return STARTED;
       int r = next_chunk(x);
       x->parked = r == -EAGAIN || r == -EINPROGRESS;
       if (r == -EAGAIN) let_go(x);

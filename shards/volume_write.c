@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "shards/base/plant.h"
+
 /* ---- The end
  * -------------------------------------------------------------------------------------- */
 
@@ -222,7 +224,7 @@ static struct cluster changed(const struct vio *x, uint32_t slot, struct cluster
   uint16_t bits = x->bits[slot], zeros = x->zeros[slot];
   c.valid = (uint16_t)((c.valid | bits) & ~zeros);
   c.zero &= (uint16_t)~bits;
-  if (x->volume->lower)
+  if (x->volume->lower && !PLANTED(forget_zeros))
     c.zero |= zeros;
   else
     c.zero &= (uint16_t)~zeros; /* nothing below that they would have to hide */
@@ -369,7 +371,9 @@ void write_apply(struct vio *x) {
     uint64_t cluster = (leaf_of(x) << LEAF_CLUSTER_SHIFT) + slot;
     struct cluster c = changed(x, slot, have[slot]);
     v->stats.first_writes += (uint32_t)__builtin_popcount(c.valid & ~have[slot].valid);
-    if (!c.valid && !volume_cluster_is_written(s, v, cluster, x->op)) c.place = 0;
+    if (!c.valid && (PLANTED(give_up_busy_places) ||
+                     !volume_cluster_is_written(s, v, cluster, x->op)))
+      c.place = 0;
     clusters[slot] = c;
   }
   v->sequence =

@@ -33,7 +33,27 @@
   X(commit_covers_batches, "a commit of one shard covers its part of a batch")                     \
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
   X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
-  X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")
+  X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")     \
+  VOLUME_PLANTS(X)
+
+/* The first one of volumes: from it on only the scenario with volumes finds them. */
+#define PLANT_FIRST_OF_VOLUMES PLANT_apply_before_data
+#define VOLUME_PLANTS(X)                                                                           \
+  X(apply_before_data, "a write to a volume changes the map while its data is on its way")         \
+  X(overlapping_writes, "writes to one block of a volume do not wait for each other")              \
+  X(give_up_busy_places, "a discard gives up a place that a write is on its way to")               \
+  X(free_discards_at_once, "discarded clusters are given out before the discard is durable")       \
+  X(forget_zeros, "zeros in a clone do not hide what lies below")                                  \
+  X(forget_lower_data, "the first write of a part of a block forgets what lies below")             \
+  X(freeze_without_drain, "a snapshot does not wait for writes in flight")                         \
+  X(sync_skips_data, "the flush of a volume does not cover what was overwritten in place")         \
+  X(clone_alone, "a clone survives without the snapshot in another shard that it lies on")         \
+  X(records_without_batch, "changes of records in many shards count shard by shard")               \
+  X(merge_at_once, "a merge begins before the removal that allows it is durable")                  \
+  X(merge_frees_early, "a merge gives places back while others remember them")                     \
+  X(drop_frees_early, "a sealed layer is dropped while others remember its places")                \
+  X(names_alone, "a name is taken whose giving up in another shard may get lost")                  \
+  X(trust_the_cache, "what a killed process overwrote in place is taken for durable")
 
 enum plant {
   PLANT_NONE,

@@ -6,6 +6,8 @@
 
 /* False: no such fault, or this build has none. */
 bool plant_choose(const char *name);
+/* The chosen one is of volumes. */
+bool plant_is_of_volumes(void);
 /* One line each: name and what is wrong then. */
 void plant_list(void);
 
