@@ -200,6 +200,45 @@ static void limits_are_kept(void **state) {
   close_both(s, p);
 }
 
+/* The store's limit holds for a volume that has none of its own, from the call on, until it is
+ * lifted. */
+static void the_store_limits_every_volume(void **state) {
+  struct fixture *f = *state;
+  struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+  struct sr_request requests[3], *all[3], *done[3];
+  char data[512];
+  v.size_bytes = MIB;
+  format_store(f, 2, 16 * MIB);
+  struct sr_store *s = open_store(f);
+  struct sr_port *p = open_port(s);
+  struct sr_block *b;
+  assert_int_equal(sr_volume_create(p, "v", &v), 0);
+  assert_int_equal(sr_volume_open(p, "v", NULL, &b), 0);
+  assert_int_equal(sr_block_read(p, b, data, 0, 512), 512);
+  struct sr_limits l = SR_LIMITS_INIT;
+  l.ops = (struct sr_bucket){.size = 2, .refill_ms = 1u << 30};
+  assert_int_equal(sr_store_limit(p, &l), 0);
+  for (uint32_t i = 0; i < 3; i++) {
+    requests[i] = request_of_op(SR_OP_READ, 0, data, 512);
+    requests[i].block = b;
+    all[i] = &requests[i];
+  }
+  assert_int_equal(sr_port_submit(p, all, 3), 3);
+  for (int n = 0; n < 2;) {
+    assert_int_equal(sr_port_wait(p, -1), 1);
+    n += sr_port_reap(p, done, 3);
+    assert_true(n <= 2);
+  }
+  assert_int_equal(sr_port_wait(p, 20000000), 0); /* the third has to wait */
+  l.ops = (struct sr_bucket){0};
+  assert_int_equal(sr_store_limit(p, &l), 0);
+  assert_int_equal(sr_port_wait(p, -1), 1);
+  assert_int_equal(sr_port_reap(p, done, 3), 1);
+  for (uint32_t i = 0; i < 3; i++) assert_int_equal(requests[i].result, 512);
+  assert_int_equal(sr_block_close(p, b), 0);
+  close_both(s, p);
+}
+
 static void bad_limits(void **state) {
   struct fixture *f = *state;
   struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
@@ -239,7 +278,10 @@ static void bad_limits(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {TEST(files_are_read_and_written),
-                                     TEST(what_is_no_file_is_refused), TEST(there_are_64_of_them),
-                                     TEST(limits_are_kept), TEST(bad_limits)};
+                                     TEST(what_is_no_file_is_refused),
+                                     TEST(there_are_64_of_them),
+                                     TEST(limits_are_kept),
+                                     TEST(bad_limits),
+                                     TEST(the_store_limits_every_volume)};
   return cmocka_run_group_tests_name("blocks", tests, NULL, NULL);
 }
