@@ -104,6 +104,23 @@ static void add_volume_entries(void) {
   free(buf);
 }
 
+/* Sums of clusters that are there, of some that are not, and the clusters change below them. */
+static void add_sums(void) {
+  static struct draft d;
+  static struct leaf_sums sums;
+  struct cluster c[LEAF_CLUSTERS] = {{0}};
+  char *buf = fuzz_blocks(4);
+  for (uint32_t i = 0; i < 3; i++)
+    c[i] = (struct cluster){2000 + i * CLUSTER_BLOCKS, (uint16_t)(0x0f << i), 0x8000};
+  for (uint32_t i = 0; i < 60; i += 1 + i % 3) leaf_sums_set(&sums, i, 0xabcd0000 + i);
+  uint32_t n = log_entry_map(buf, 7, 12, false, 7, c);
+  n += log_entry_sums(buf + n, 7, 12, &sums);
+  c[1].place += 16 * CLUSTER_BLOCKS;
+  n += log_entry_map(buf + n, 7, 12, false, 2, c);
+  add_entry(&d, "sums_and_map", buf, n + log_entry_sums(buf + n, 7, 12, &sums));
+  free(buf);
+}
+
 static void add_frame(const char *name, uint16_t flags, bool payload) {
   static struct draft d;
   char *buf = fuzz_blocks(FRAME_BLOCKS_MAX);
@@ -130,6 +147,7 @@ static void add_frame(const char *name, uint16_t flags, bool payload) {
 void corpus_log(void) {
   add_entries();
   add_volume_entries();
+  add_sums();
   add_frame("entries", 0, true);
   add_frame("empty", 0, false);
   add_frame("commit", FRAME_COMMIT, false);
