@@ -509,9 +509,8 @@ struct sr_limits {
 int sr_volume_limit(struct sr_port *port, const char *name, const struct sr_limits *limits);
 int sr_group_limit(struct sr_port *port, const char *group, const struct sr_limits *limits);
 int sr_store_limit(struct sr_port *port, const struct sr_limits *limits);
-/* What sr_volume_limit() was told. limits: begun with SR_LIMITS_INIT; its group points to `group`
- * (NULL: not asked for) or is NULL. */
-/* What they are now. -ENOENT: no such volume, or group. group: the volume's, may be NULL. */
+/* What they are now. -ENOENT: no such volume, or group. limits: begun with SR_LIMITS_INIT; of a
+ * volume its group points to `group` (NULL: not asked for), or is NULL. */
 int sr_volume_limits(struct sr_port *port, const char *name, struct sr_limits *limits,
                      char group[64]);
 int sr_group_limits(struct sr_port *port, const char *group, struct sr_limits *limits);
