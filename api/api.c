@@ -79,6 +79,7 @@ static const char *damage_remedy(const struct damage *d) {
   case DAMAGE_VOLUME:
     return "write it again in the volumes that lie on it, or remove them and the snapshot";
   case DAMAGE_OLD:
+  case DAMAGE_OLD_VOLUME:
     return "compare it with another copy, if there is one";
   default:
     return "nothing to be done";

@@ -121,7 +121,9 @@ enum sr_damage_kind {
   SR_DAMAGE_BLOB,       /* id is damaged or cannot be read at this place */
   SR_DAMAGE_OLD,        /* changes are lost, so blob id may be older than the last one that was put,
                            or have been deleted */
-  SR_DAMAGE_VOLUME,     /* a block of a volume's snapshot; `what` says which */
+  SR_DAMAGE_VOLUME,     /* a block of a volume's snapshot, or a whole volume; `what` says which */
+  SR_DAMAGE_OLD_VOLUME, /* changes are lost, so parts of the volume that `what` names may be missing
+                           or older than what was written last, or it was removed */
   SR_DAMAGE_NOTE,       /* no harm: carries nothing that counts and will be overwritten */
 };
 struct sr_damage {
@@ -142,8 +144,9 @@ typedef void sr_damage_fn(void *arg, const struct sr_damage *damage);
 
 enum sr_damaged {
   SR_DAMAGED_REFUSE = 0, /* -EBADMSG, and the log names the place */
-  SR_DAMAGED_SKIP = 1,   /* open with all that is proven to be intact, report the rest. A blob that
-                            may have been there, but nobody knows, is -EBADMSG, not -ENOENT */
+  SR_DAMAGED_SKIP = 1,   /* open with all that is proven to be intact, report the rest. A blob or a
+                            volume that may have been there, but nobody knows, is -EBADMSG, not
+                            -ENOENT */
   SR_DAMAGED_SEARCH = 2, /* the same, and where roots or directories are destroyed search the whole
                             store for what they named: reads everything */
 };

@@ -45,7 +45,8 @@ static bool is_new(struct damage_log *log, uint64_t key) {
 }
 
 static void log_damage(struct damage_log *log, const struct damage *d) {
-  int level = d->kind == DAMAGE_NOTE || d->kind == DAMAGE_OLD ? 2 : 0;
+  int level =
+      d->kind == DAMAGE_NOTE || d->kind == DAMAGE_OLD || d->kind == DAMAGE_OLD_VOLUME ? 2 : 0;
   char shard[24] = "", blob[48] = "", place[32] = "";
   if (d->shard != DAMAGE_NO_SHARD) snprintf(shard, sizeof shard, "shard %u: ", d->shard);
   if (d->kind == DAMAGE_BLOB || d->kind == DAMAGE_OLD)

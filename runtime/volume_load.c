@@ -1,6 +1,7 @@
 /* volume_load.c - the catalog at open: all records of all shards, checked and put together. On the
  * thread that opens; no other thread knows the store yet. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "runtime/volumes_internal.h"
 
@@ -14,17 +15,21 @@ struct loading {
 /* ---- Reading ----------------------------------------------------------------------------------
  */
 
-/* With a store that is opened in spite of damage: left out. */
-static int bad_record(struct catalog *c, uint32_t shard, uint64_t id, const char *why) {
+/* With a store that is opened in spite of damage: left out. name: NULL if it is not known. */
+static int bad_record(struct catalog *c, uint32_t shard, uint64_t id, const char *name,
+                      const char *why) {
+  char text[VOLUME_NAME_MAX + 160];
   bool skip = c->store->config.damaged != DAMAGED_REFUSE;
   log_line(&c->store->logger, 0, "shard %u: the record of volume %" PRIu64 ": wrong %s%s", shard,
            id, why, skip ? "; it is left out" : "");
   if (!skip) return -EBADMSG;
-  struct damage d = {.kind = DAMAGE_NOTE,
+  snprintf(text, sizeof text, "volume %" PRIu64 "%s%s is left out: its record has a wrong %s", id,
+           name ? ", " : "", name ? name : "", why);
+  struct damage d = {.kind = DAMAGE_VOLUME,
                      .error = -EBADMSG,
                      .shard = shard,
                      .id = {VOLUME_KEY, id},
-                     .what = "a volume's record is wrong: the volume is left out"};
+                     .what = text};
   damage_log_report(&c->store->damage, &d);
   return 0;
 }
@@ -58,7 +63,7 @@ static int load_volume(struct loading *l, const struct record *record, uint32_t 
   const char *why;
   if (volume_record_decode(record->data, record->bytes, record->key.lo, shard,
                            c->store->shard_count, &r, &why))
-    return bad_record(c, shard, record->key.lo, why);
+    return bad_record(c, shard, record->key.lo, NULL, why);
   struct vdisk *d = vdisk_create(r.name[0] ? r.name : NULL);
   if (!d) return -ENOMEM;
   d->id = r.id;
@@ -150,7 +155,7 @@ static int add_all(struct loading *l) {
       l->found[kept++] = before = d;
       continue;
     }
-    if (!r) r = bad_record(l->catalog, d->shard, d->id, why);
+    if (!r) r = bad_record(l->catalog, d->shard, d->id, d->name, why);
     vdisk_destroy(d);
   }
   l->count = kept;
@@ -182,7 +187,7 @@ static int link_parents(struct loading *l) {
       struct vdisk *parent = catalog_find_id(l->catalog, d->foreign_epoch);
       const char *why = wrong_parent(d, parent);
       if (why) {
-        int r = bad_record(l->catalog, d->shard, d->id, why);
+        int r = bad_record(l->catalog, d->shard, d->id, d->name, why);
         if (r) return r;
         leave_out(l, i);
         for (uint32_t k = 0; k < l->count; k++)
@@ -196,20 +201,23 @@ static int link_parents(struct loading *l) {
   return 0;
 }
 
-/* A walk of more steps than there are volumes goes round. `epoch` marks what is proved, until the
- * end. */
+/* A walk of more steps than there are volumes goes round. `epoch` marks what is proved, `changing`
+ * what goes round, until the end: whoever lies on the latter does so, too, and goes along. */
 static int check_cycles(struct loading *l) {
   for (uint32_t i = 0; i < l->count; i++) {
     uint32_t steps = 0;
-    struct vdisk *d = l->found[i];
+    struct vdisk *d = l->found[i], *last = d;
     for (; d && !d->epoch && steps <= l->count; d = d->parent) steps++;
     if (steps > l->count) {
-      (void)bad_record(l->catalog, l->found[i]->shard, l->found[i]->id,
-                       "parent: it lies on itself");
-      return -EBADMSG;
+      int r =
+          bad_record(l->catalog, last->shard, last->id, last->name, "parent: it lies on itself");
+      if (r) return r;
+      last->changing = true;
     }
-    for (d = l->found[i]; d && !d->epoch; d = d->parent) d->epoch = 1;
+    for (d = last; d && !d->epoch && steps <= l->count; d = d->parent) d->epoch = 1;
   }
+  for (uint32_t i = 0; i < l->count; i++)
+    if (l->found[i]->changing) leave_out(l, i);
   return 0;
 }
 
@@ -280,6 +288,7 @@ static int put_together(struct loading *l, struct port *port) {
   if (!r) settle(l);
   if (!r) r = check_cycles(l);
   if (r) return r;
+  settle(l);
   for (uint32_t i = 0; i < l->count; i++) {
     struct vdisk *d = l->found[i];
     d->epoch = d->foreign_epoch = 0;
@@ -297,6 +306,7 @@ int catalog_load(struct catalog *c, struct port *port) {
     r = put_together(&l, port);
   else
     for (uint32_t i = 0; i < l.count; i++) vdisk_destroy(l.found[i]);
+  if (!r && c->store->config.damaged != DAMAGED_REFUSE) r = catalog_report_losses(c, port);
   if (!r && !c->store->config.read_only) {
     drop_forgotten(c, port);
     drop_orphans(c, port);

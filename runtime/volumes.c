@@ -167,7 +167,7 @@ int catalog_find(const struct catalog *c, const char *name, struct vdisk **disk)
   int r = name[0] == '#' ? parse_id(name + 1, &id) : volume_name_check(name, VOLUME_NAME_MAX);
   if (r) return r;
   struct vdisk *d = name[0] == '#' ? catalog_find_id(c, id) : tree_find(c, name);
-  if (!d || !d->name) return -ENOENT;
+  if (!d || !d->name) return c->lost ? -EBADMSG : -ENOENT;
   *disk = d;
   return 0;
 }

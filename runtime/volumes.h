@@ -18,6 +18,7 @@
  *   volumes.c         the catalog itself: tree, table, loading
  *   volume_change.c   changes of records: room, the gate, epochs; jobs in the background
  *   volume_load.c     what fills it at open
+ *   volume_damaged.c  what may be lost of it, after an open in spite of damage
  *   volume_life.c     create, clone, snapshot, remove, rename, roll back
  *   volume_size.c     resize, flatten
  *   volume_limits.c   limits
@@ -86,7 +87,8 @@ struct catalog {
   struct store *store;
   pthread_mutex_t lock;
   pthread_cond_t merged; /* a merge has come to its end */
-  bool merge_wanted;     /* there may be removed snapshots on which a single volume lies */
+  bool lost; /* opened in spite of damage: there may have been volumes that nobody knows of */
+  bool merge_wanted; /* there may be removed snapshots on which a single volume lies */
   struct vdisk *tree, **table;
   uint32_t table_size; /* a power of two; 0: none yet */
   uint32_t count;

@@ -19,6 +19,8 @@ static inline int catalog_leave(struct catalog *c, int result) {
   return result;
 }
 /* By name or "#id"; -ENOENT, and what volume_name_check() says. */
+/* volume_damaged.c: after a recovery in spite of damage, which volumes may be old. -ENOMEM. */
+int catalog_report_losses(struct catalog *c, struct port *port);
 int catalog_find(const struct catalog *c, const char *name, struct vdisk **disk);
 /* The same, once no merge concerns it. Waits without the lock. */
 int catalog_find_settled(struct catalog *c, const char *name, struct vdisk **disk);

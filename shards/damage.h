@@ -18,7 +18,9 @@ enum damage_kind {                  /* as enum sr_damage_kind */
                    DAMAGE_BLOB,       /* data */
                    DAMAGE_OLD, /* a blob that may be older than the last one put, or deleted since:
                                   changes were lost after it */
-                   DAMAGE_VOLUME, /* data of a sealed layer; id: layer, block in it */
+                   DAMAGE_VOLUME,     /* data of a sealed layer; id: layer, block in it */
+                   DAMAGE_OLD_VOLUME, /* as DAMAGE_OLD; `what` has the volume's name, id.lo its id
+                                       */
                    DAMAGE_NOTE, /* carries no information and will be overwritten: a torn root slot
                                  */
 };

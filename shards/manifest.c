@@ -226,6 +226,12 @@ void manifest_destroy(struct manifest *m) {
   free(m);
 }
 
+bool manifest_has_losses(const struct manifest *m) {
+  for (uint32_t p = 0; m->losses && p < INDEX_PARTITIONS; p++)
+    if (m->losses->old[p] || m->losses->partition[p]) return true;
+  return false;
+}
+
 void manifest_stats(const struct manifest *m, struct manifest_stats *stats) {
   *stats = (struct manifest_stats){.log_blocks_used = m->position - m->durable_head,
                                    .log_blocks = m->config.region->log_blocks,

@@ -53,6 +53,9 @@ int manifest_recover(struct manifest **m, const struct manifest_config *config,
 int manifest_absent(const struct manifest *m, uint64_t hash);
 /* The same of a blob that is there: true if it may be older than the last one put. */
 bool manifest_is_old(const struct manifest *m, uint64_t hash, struct blob_id id);
+/* Recovered in spite of damage, and changes or checkpoints are missing: of clusters and records some
+ * may be missing or old. */
+bool manifest_has_losses(const struct manifest *m);
 /* Drops everything in memory; no I/O may be in flight (manifest_idle()). */
 void manifest_destroy(struct manifest *m);
 bool manifest_idle(const struct manifest *m);

@@ -226,7 +226,7 @@ static void records_that_do_not_fit(void **state) {
   r[1] = simple(51, "b");
   r[1].sealed = true;
   r[1].parent = 50;
-  bad_store(f, r, 2, "wrong parent: it lies on itself", NULL);
+  bad_store(f, r, 2, "wrong parent: it lies on itself", "good");
   r[0] = simple(50, "child of the child");
   r[0].parent = 51;
   r[1] = simple(51, "child");
