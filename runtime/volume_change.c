@@ -320,7 +320,7 @@ static void job_start(struct core *core, struct shard_op *op) {
   }
   c->jobs++;
   j->waiter = wait ? op : NULL;
-  if (sealed && !PLANTED(drop_frees_early))
+  if (sealed)
     job_ask(j, OP_VIEWS_DROP, 0, core->store->shard_count);
   else
     job_drop_layer(j);

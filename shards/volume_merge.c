@@ -16,14 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shards/base/plant.h"
-
 #define GARBAGE_MAX 1024u
 
 struct merge {
   struct shard *shard;
   struct shard_op promote, forget;
-  struct manifest_waiter waiter;
   struct layer *to; /* the upper one */
   uint64_t leaf;    /* all before it are done */
   uint32_t garbage_count;
@@ -38,7 +35,7 @@ struct merge {
 
 static void ask_next_to_forget(struct merge *g) {
   struct shard *s = g->shard;
-  if (g->forgotten == s->config.manifest.shard_count || PLANTED(merge_frees_early)) {
+  if (g->forgotten == s->config.manifest.shard_count) {
     space_free(s->space, g->garbage, g->garbage_count);
     g->garbage_count = 0;
     g->busy = false;
@@ -171,22 +168,6 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
 /* ---- The whole
  * --------------------------------------------------------------------------------------- */
 
-static void committed(struct manifest_waiter *waiter, int result) {
-  struct merge *g = container_of(waiter, struct merge, waiter);
-  if (result) g->error = result;
-  g->busy = false;
-}
-
-/* What changes hands may be overwritten in place at once. So that nobody but the upper layer has it
- * must survive any crash before: it would come back changed in a snapshot whose removal got lost.
- */
-static void make_sure(struct shard *s, struct merge *g) {
-  g->busy = true;
-  g->waiter =
-      (struct manifest_waiter){.done = committed, .sequence = manifest_last_change(s->manifest)};
-  manifest_commit(s->manifest, &g->waiter);
-}
-
 static int begin(struct shard *s, const struct shard_op *op) {
   const struct volume *v = ((const struct volume_args *)&op->id)->volume;
   struct layer_below below = layer_below(v->top);
@@ -196,7 +177,6 @@ static int begin(struct shard *s, const struct shard_op *op) {
   g->shard = s;
   g->to = v->top;
   s->volumes->merge = g;
-  if (!PLANTED(merge_at_once)) make_sure(s, g);
   return 0;
 }
 

@@ -434,7 +434,7 @@ enum start vio_drive(struct vio *x) {
       if (x->in_flight && !PLANTED(apply_before_data)) return STARTED;
       int r = next_chunk(x);
       x->parked = r == -EAGAIN || r == -EINPROGRESS;
-      if (r == -EAGAIN) let_go(x);
+      if (r == -EAGAIN && !PLANTED(wait_as_reader)) let_go(x);
       if (x->parked) return r == -EAGAIN ? WAIT_ROOM : STARTED;
       if (r) x->error = r;
     }

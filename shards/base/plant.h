@@ -50,8 +50,7 @@
   X(clone_alone, "a clone survives without the snapshot in another shard that it lies on")         \
   X(records_without_batch, "changes of records in many shards count shard by shard")               \
   X(merge_at_once, "a merge begins before the removal that allows it is durable")                  \
-  X(merge_frees_early, "a merge gives places back while others remember them")                     \
-  X(drop_frees_early, "a sealed layer is dropped while others remember its places")                \
+  X(wait_as_reader, "a write that waits for space keeps freed space from coming back")             \
   X(names_alone, "a name is taken whose giving up in another shard may get lost")                  \
   X(trust_the_cache, "what a killed process overwrote in place is taken for durable")
 

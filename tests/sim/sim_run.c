@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STUCK_TURNS 400000u
+#define STUCK_TURNS   400000u
+#define STUCK_MOMENTS 300000u /* of a life: writes and flushes of the device */
 
 struct world {
   struct random random;
@@ -34,6 +35,7 @@ struct world {
   struct sim_faults faults; /* while requests are made, not while the store opens */
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
+  uint64_t moments;                            /* of this life, so far */
   uint64_t moments_left;                       /* until the power fails; 0: it does not */
   uint64_t device_moments_left;                /* until the device disappears, with the power on */
 };
@@ -44,6 +46,7 @@ struct world {
 static void on_moment(struct sim_io *io, void *arg) {
   struct world *w = arg;
   struct checker *c = &w->totals->checker;
+  if (++w->moments > STUCK_MOMENTS) sim_violation("no end: the devices find no rest");
   if (w->enumerate)
     checker_enumerate(c, io, &w->model, w->enumerate);
   else if (random_percent(&w->random, w->sample_percent))
@@ -247,6 +250,7 @@ static void set_faults(struct world *w, const struct sim_faults *faults) {
 static void live(struct world *w, uint64_t requests, bool cut) {
   w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
   w->totals->lives++;
+  w->moments = 0;
   sim_trace("life\n");
   watch(w, true);
   if (open_store(w)) {
@@ -258,7 +262,7 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     if (!w->io.faults.gone) sim_account(w->store);
     if (w->volumes) vclient_close(&w->vclient);
     client_close(&w->client);
-    w->abandoned = !w->client.tolerance.dead && random_percent(&w->random, 20);
+    w->abandoned = !w->client.tolerance.dead && random_percent(&w->random, w->volumes ? 40 : 20);
     if (w->client.tolerance.dead || w->abandoned)
       sr_store_abandon(w->store);
     else
@@ -427,14 +431,19 @@ static void add_volumes(struct world *w, uint64_t seed) {
   vclient_create(&w->vclient, random_next(r), w->volumes, &w->client.tolerance,
                  (uint32_t)random_in(r, 1, VOPS_MAX));
   w->vclient.shards = w->geometry.shards;
+  bool tree = random_percent(r, 50);
+  uint32_t volumes_max = (uint32_t)random_in(r, tree ? 4 : 2, tree ? 8 : 11);
+  w->call_percent = (uint32_t)random_in(r, tree ? 25 : 5, tree ? 70 : 25);
   w->vclient.habits = (struct vhabits){
       .weight = {40, 6, 8, 20, (uint32_t)random_in(r, 1, 8), (uint32_t)random_in(r, 0, 4)},
       .durable_percent = (uint32_t)random_up_to(r, 30),
       .vectored_percent = (uint32_t)random_up_to(r, 50),
       .wide_percent = (uint32_t)random_up_to(r, 60),
-      .volumes_max = (uint32_t)random_in(r, 2, 11),
+      .volumes_max = volumes_max,
+      .names = volumes_max + (uint32_t)random_in(r, 1, 3),
       .striped_percent = random_percent(r, 60) ? 30 : 0,
-      .limits_percent = random_percent(r, 40) ? 100 : 0};
+      .limits = !tree && random_percent(r, 40),
+      .tree = tree};
 }
 
 void run_volumes(uint64_t seed, struct run_totals *t) {
@@ -454,7 +463,6 @@ void run_volumes(uint64_t seed, struct run_totals *t) {
   w->client.habits = random_habits(r);
   w->client.habits.bytes_max = 20000;
   w->volume_percent = (uint32_t)random_in(r, 70, 100);
-  w->call_percent = (uint32_t)random_in(r, 5, 40);
   add_volumes(w, seed);
   uint32_t lives = (uint32_t)random_in(r, 2, 5);
   for (uint32_t i = 0; i < lives; i++) live(w, random_in(r, 20, 500), random_percent(r, 60));

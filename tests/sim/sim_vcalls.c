@@ -56,8 +56,8 @@ static uint32_t count_there(const struct vmodel *m) {
 static const char *new_name(struct vclient *c) {
   static char name[VNAME_BYTES];
   if (count_there(c->model) >= c->habits.volumes_max) return NULL;
-  uint32_t k = (uint32_t)random_up_to(&c->random, NAMES_POOL);
-  do snprintf(name, sizeof name, "v%u", k++ % NAMES_POOL);
+  uint32_t k = (uint32_t)random_up_to(&c->random, c->habits.names);
+  do snprintf(name, sizeof name, "v%u", k++ % c->habits.names);
   while (vmodel_find(c->model, name));
   return name;
 }
@@ -272,18 +272,25 @@ static void call_list(struct vclient *c) {
   }
 }
 
+/* How often which is made, and how often where trees of snapshots are tried. */
+static const struct {
+  void (*call)(struct vclient *c);
+  uint32_t weight, in_trees;
+} calls[] = {{call_open, 30, 25},  {call_create, 12, 4},  {call_snapshot, 14, 20},
+             {call_clone, 12, 20}, {call_close, 8, 8},    {call_remove, 10, 24},
+             {call_rename, 3, 4},  {call_rollback, 4, 4}, {call_resize, 4, 1},
+             {call_flatten, 3, 1}, {call_limit, 3, 0},    {call_list, 3, 1}};
+
+static uint32_t weight(const struct vclient *c, uint32_t k) {
+  if (calls[k].call == call_limit && !c->habits.limits) return 0;
+  return c->habits.tree ? calls[k].in_trees : calls[k].weight;
+}
+
 void vclient_call(struct vclient *c) {
-  static const struct {
-    void (*call)(struct vclient *c);
-    uint32_t weight;
-  } calls[] = {{call_open, 30},  {call_create, 12}, {call_snapshot, 14}, {call_clone, 12},
-               {call_close, 8},  {call_remove, 10}, {call_rename, 3},    {call_rollback, 4},
-               {call_resize, 4}, {call_flatten, 3}, {call_limit, 3},     {call_list, 3}};
   uint32_t sum = 0, k = 0;
-  for (uint32_t i = 0; i < array_size(calls); i++) sum += calls[i].weight;
+  for (uint32_t i = 0; i < array_size(calls); i++) sum += weight(c, i);
   uint64_t dice = random_up_to(&c->random, sum);
-  while (dice >= calls[k].weight) dice -= calls[k++].weight;
-  if (calls[k].call == call_limit && !random_percent(&c->random, c->habits.limits_percent)) return;
+  while (dice >= weight(c, k)) dice -= weight(c, k++);
   c->calls++;
   vmodel_sweep(c->model);
   calls[k].call(c);
