@@ -18,10 +18,12 @@ runs() {
 }
 # works WORKLOAD OPTIONS...: it runs, and its figures are in $work/json.
 works() {
+  local workload=$1
+  shift
   # shellcheck disable=SC2086 # a list of options
-  expect 0 "$bench" $quick --workload="$@" || return
+  expect 0 "$bench" $quick --workload="$workload" "$@" || return
   cp "$work/out" "$work/json"
-  answers "workload=$1" error=0 environment/kernel
+  answers "workload=$workload" error=0 environment/kernel
 }
 answers() {
   checks=$((checks + 1))
@@ -32,8 +34,8 @@ answers() {
 memory="--store=mem:96M:2"
 for where in core client; do
   for rw in randread read randwrite write; do
-    side=read
-    case $rw in *write) side=write ;; esac
+    side='read'
+    case $rw in *write) side='write' ;; esac
     runs $side $memory --where=$where --rw=$rw --verify
     answers jobs/0/device_ios_per_op=1
   done
