@@ -45,5 +45,6 @@ int main(int argc, char **argv) {
   corpus_region();
   corpus_image();
   corpus_text();
+  corpus_volume();
   return 0;
 }

@@ -1,6 +1,7 @@
 /* mem_store.c - see mem_store.h. */
 #include "tests/fuzz/mem_store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -92,23 +93,35 @@ static void local_finished(struct peer *peer, struct shard_op *op) {
   check(false); /* nobody uses the cores' own ports */
 }
 
+static uint64_t tick_ns(void *arg) {
+  (void)arg;
+  static uint64_t now_ns; /* goes on over the inputs, but only differences count */
+  return now_ns += 10000000;
+}
+static const struct clock ticking = {tick_ns, NULL};
+
+static struct store_config config_of(bool read_only, enum damaged_mode damaged) {
+  return (struct store_config){.core_count = 1,
+                               .read_only = read_only,
+                               .no_background = true,
+                               .stepped = true,
+                               .queue_depth = 64,
+                               .poll_us = 50,
+                               .arena_bytes = 1 << 20,
+                               .seed = 1,
+                               .damaged = damaged,
+                               .logger = fuzz_silent,
+                               .local_finished = local_finished};
+}
+
 int mem_store_open(struct mem_store *m, bool read_only, enum damaged_mode damaged,
                    struct sr_store **out) {
-  struct store_config config = {.core_count = 1,
-                                .read_only = read_only,
-                                .no_background = true,
-                                .stepped = true,
-                                .queue_depth = 64,
-                                .poll_us = 50,
-                                .arena_bytes = 1 << 20,
-                                .seed = 1,
-                                .damaged = damaged,
-                                .logger = fuzz_silent,
-                                .engine_ops = &device_mem,
-                                .local_finished = local_finished};
+  struct store_config config = config_of(read_only, damaged);
   uint64_t bytes = m->blocks << BLOCK_SHIFT;
   struct backing *b;
   struct store *s = NULL;
+  config.engine_ops = &device_mem;
+  config.clock = &ticking;
   check(backing_open_memory(&b, bytes) == 0);
   check(mmap(b->memory, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, m->fd, 0) !=
         MAP_FAILED);
@@ -117,6 +130,17 @@ int mem_store_open(struct mem_store *m, bool read_only, enum damaged_mode damage
   r = store_open(&s, NULL, &config);
   check((r == 0) == (s != NULL));
   if (r) layout_close(config.layout);
+  *out = (struct sr_store *)s;
+  return r;
+}
+
+int mem_store_open_file(struct mem_store *m, bool read_only, struct sr_store **out) {
+  struct store_config config = config_of(read_only, DAMAGED_REFUSE);
+  struct store *s = NULL;
+  char where[32];
+  config.engine_ops = &device_pool;
+  snprintf(where, sizeof where, "fd:%d", m->fd);
+  int r = store_open(&s, where, &config);
   *out = (struct sr_store *)s;
   return r;
 }
