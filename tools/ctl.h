@@ -5,7 +5,7 @@
  *   ctl_blob.c    ls, put, get, rm, stat
  *   ctl_check.c   check; ctl_check_volumes.c: volumes
  *   ctl_damage.c  what the library says is damaged
- *   ctl_salvage.c salvage
+ *   ctl_salvage.c salvage; ctl_salvage_volumes.c: volumes
  *   ctl_volume.c  volume ...: the options, and what looks at volumes
  *   ctl_volume_change.c  volume create to flatten
  *   ctl_volume_limit.c   volume limit

@@ -188,7 +188,7 @@ int main(int argc, char **argv) {
        .help = "check: every byte that counts, in spite of damage; a remedy for each finding"},
       {"damaged", ARG_FLAG, &o.damaged,
        .help = "info, ls, stat, get, stats: open with what is intact"},
-      {"files", ARG_FLAG, &o.files, .help = "salvage: a file for each blob, named by its id"},
+      {"files", ARG_FLAG, &o.files, .help = "salvage: a file for each blob and volume"},
       {"version", ARG_FLAG, &version, .help = ""},
       {"help", ARG_FLAG, &o.help, .help = ""},
       {NULL, 0, NULL, .help = NULL},

@@ -103,6 +103,68 @@ json ok=false complete=true copied_blobs=9 lost_blobs=0
 expect 0 "$ctl" get "$work/copy5" 9 "$work/back"
 same "$work/in.9" "$work/back"
 
+# Volumes: into a store, into files; names that are no names of files.
+vols=$work/vols
+expect 0 "$ctl" format "$vols" --size=96M --shards=2
+{ echo 'this block is to be found by the test'; head -c 2999962 /dev/urandom; } > "$work/in.disk"
+head -c 300000 /dev/zero >> "$work/in.disk"
+truncate -s $(( ($(stat -c %s "$work/in.disk") + 511) / 512 * 512 )) "$work/in.disk"
+expect 0 "$ctl" put "$vols" 1 "$work/in.1"
+expect 0 "$ctl" volume import "$vols" disk "$work/in.disk"
+expect 0 "$ctl" volume snapshot "$vols" disk 'kept: 1 %'
+expect 0 "$ctl" volume clone "$vols" 'kept: 1 %' clone --size=5M
+expect 0 "$ctl" volume create "$vols" striped --size=1G --striped --block=4096
+expect 0 "$ctl" volume limit "$vols" striped --iops=100
+expect 0 "$ctl" salvage "$vols" "$work/vols2" --json
+json ok=true copied_blobs=1 copied_volumes=4 lost_volumes=0 lost_volume_bytes=0 old_volumes=0 \
+  'volumes#4' 'lost#0' 'volume_bytes>9000000'
+expect 0 "$ctl" check "$work/vols2" --scrub
+expect 0 "$ctl" volume ls "$work/vols2" --json
+expect 0 "$ctl" volume stat "$work/vols2" 'kept: 1 %' --json
+json kind=snapshot depth=0 size_bytes=$(stat -c %s "$work/in.disk")
+expect 0 "$ctl" volume stat "$work/vols2" clone --json
+json kind=volume depth=0 size_bytes=5242880
+expect 0 "$ctl" volume stat "$work/vols2" striped --json
+json size_bytes=1073741824 block_bytes=4096 'stripe_bytes>0'
+expect 0 "$ctl" volume export "$work/vols2" 'kept: 1 %' "$work/back"
+same "$work/in.disk" "$work/back"
+expect 0 "$ctl" volume export "$work/vols2" disk "$work/back"
+same "$work/in.disk" "$work/back"
+expect 0 "$ctl" salvage "$vols" "$work/vol-files" --files
+printed '4 volumes' '0 may be old'
+for name in disk 'kept%3A%201%20%25'; do same "$work/in.disk" "$work/vol-files/volumes/$name.img"; done
+expect 0 cmp -n 3000000 "$work/in.disk" "$work/vol-files/volumes/clone.img"
+[ "$(stat -c '%s %b' "$work/vol-files/volumes/striped.img")" = '1073741824 0' ] ||
+  complain "the file of an empty volume is not sparse"
+
+# One byte of a snapshot, once it has checksums: they are made in the background.
+for i in $(seq 60); do
+  expect 0 "$ctl" flush "$vols"
+  "$ctl" check "$vols" --scrub --json > "$work/out"
+  [ "$(sed -n 's/^ *"bytes": \([0-9]*\),*$/\1/p' "$work/out" | head -1)" -gt 3000000 ] && break
+done
+cp -r --sparse=always "$vols" "$work/vols-good"
+for file in "$vols"/shard-*; do
+  at=$(grep -obUaF -m1 -- 'block is to be found' "$file" | head -1 | cut -d: -f1)
+  [ -n "$at" ] && printf X | dd of="$file" bs=1 seek="$at" conv=notrunc status=none
+done
+expect 1 "$ctl" salvage "$vols" "$work/vols3" --json
+json ok=false complete=true copied_volumes=4 lost_volumes=0 lost_volume_bytes=12288 'lost#3' \
+  lost/0/volume lost/0/offset_bytes=0 lost/0/bytes=4096 'damage#0'
+expect 0 "$ctl" check "$work/vols3" --scrub
+expect 0 "$ctl" volume export "$work/vols3" disk "$work/back"
+expect 0 cmp -i 4096 "$work/in.disk" "$work/back"
+expect 1 "$ctl" salvage "$vols" "$work/vol-files3" --files
+printed 'lost: volume disk, byte 0, 4096 bytes, now zeros' '12.0 KiB lost in them'
+
+# A part is gone: what is left is copied, and called old.
+rm -r "$vols"
+cp -r --sparse=always "$work/vols-good" "$vols"
+rm "$vols/shard-0001"
+expect 1 "$ctl" salvage "$vols" "$work/vols4" --json
+json ok=false complete=true 'old_volumes>0'
+expect 0 "$ctl" check "$work/vols4" --scrub
+
 # What cannot be helped.
 mkdir "$work/empty"
 expect 1 "$ctl" salvage "$work/empty" "$work/copy6"
