@@ -127,6 +127,7 @@ int limits_record_decode(const void *data, uint32_t bytes, bool of_group, struct
   *why = "group";
   if (d.group_bytes > VOLUME_GROUP_MAX || of_group != (d.group_bytes > 0)) return -EBADMSG;
   memcpy(r->group, (const char *)data + sizeof d, d.group_bytes);
+  if (memchr(r->group, 0, d.group_bytes)) return -EBADMSG;
   return !of_group || !volume_name_check(r->group, VOLUME_GROUP_MAX) ? 0 : -EBADMSG;
 }
 

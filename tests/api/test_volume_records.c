@@ -115,6 +115,10 @@ static void bytes_are_hostile(void **state) {
   assert_string_equal(limits_out.group, "tenant");
   assert_int_equal(limits_record_decode(buf, bytes, false, &limits_out, &why), -EBADMSG);
   assert_int_equal(limits_record_decode(buf, bytes - 1, true, &limits_out, &why), -EBADMSG);
+  memcpy(bad, buf, bytes);
+  bad[bytes - 2] = 0; /* a name that ends before its end */
+  assert_int_equal(limits_record_decode(bad, bytes, true, &limits_out, &why), -EBADMSG);
+  assert_string_equal(why, "group");
   for (uint32_t bit = 0; bit < bytes * 8; bit++) {
     memcpy(bad, buf, bytes);
     bad[bit / 8] ^= (uint8_t)(1u << bit % 8);
