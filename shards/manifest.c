@@ -170,6 +170,7 @@ uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
 /* ---- The rest ---------------------------------------------------------------------------- */
 
 bool manifest_dirty(const struct manifest *m) { return manifest_ticket(m) > m->covered; }
+bool manifest_stopped(const struct manifest *m) { return m->stopped; }
 void manifest_stop(struct manifest *m) { m->stopped = true; }
 void manifest_set_zeroed_blocks(struct manifest *m, uint64_t blocks) { m->zeroed_blocks = blocks; }
 uint64_t manifest_zeroed_blocks(const struct manifest *m) { return m->zeroed_blocks; }

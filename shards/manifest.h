@@ -53,8 +53,8 @@ int manifest_recover(struct manifest **m, const struct manifest_config *config,
 int manifest_absent(const struct manifest *m, uint64_t hash);
 /* The same of a blob that is there: true if it may be older than the last one put. */
 bool manifest_is_old(const struct manifest *m, uint64_t hash, struct blob_id id);
-/* Recovered in spite of damage, and changes or checkpoints are missing: of clusters and records some
- * may be missing or old. */
+/* Recovered in spite of damage, and changes or checkpoints are missing: of clusters and records
+ * some may be missing or old. */
 bool manifest_has_losses(const struct manifest *m);
 /* Drops everything in memory; no I/O may be in flight (manifest_idle()). */
 void manifest_destroy(struct manifest *m);
@@ -173,6 +173,8 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal);
  * shard stops writing. */
 void manifest_root_durable(struct manifest *m, uint64_t epoch, int result);
 
+bool manifest_stopped(
+    const struct manifest *m);                 /* after a failed write or flush: takes no change */
 bool manifest_dirty(const struct manifest *m); /* something completed is not durable */
 /* Background work: writes full frames, runs commits, takes a checkpoint step when the log is
  * more than half full. True if it did something. */

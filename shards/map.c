@@ -263,7 +263,8 @@ struct counts {
   uint32_t bits /* valid ones, zero ones << 16 */, places, used;
 };
 static inline void count_cluster(struct counts *counts, struct cluster c) {
-  counts->bits += count_halves((uint32_t)c.zero << 16 | c.valid);
+  uint32_t bits = (uint32_t)c.zero << 16 | c.valid;
+  counts->bits += bits == UINT16_MAX ? CLUSTER_BLOCKS : count_halves(bits); /* most are full */
   counts->places += c.place != 0;
   counts->used += !cluster_is_empty(c);
 }

@@ -233,7 +233,7 @@ static int refused(const struct volume *v, const struct shard_op *op) {
   if (op->flags & OP_RESERVE && !v->top) return -EINVAL;
   if (v->read_only || op->flags & OP_READ_ONLY) return -EROFS;
   if (op->kind == OP_DISCARD && !v->top) return -EOPNOTSUPP;
-  return v->failed ? -EIO : 0;
+  return v->failed || (v->top && manifest_stopped(v->shard->manifest)) ? -EIO : 0;
 }
 
 static void count(struct volume *v, const struct shard_op *op) {

@@ -549,6 +549,30 @@ static void failed_writes(void **state) {
   rig_close(&r);
 }
 
+/* After a failed flush nothing is pretended: overwrites in place are refused like all else. */
+static void nothing_is_written_after_a_failed_flush(void **state) {
+  (void)state;
+  struct rig r;
+  rig_open(&r, 64 << 20, 12);
+  struct disk d = disk_open(&r, 1, nothing, NULL);
+  char *buf = rig_data(4096, 1), *got = rig_data(4096, 2);
+  assert_int_equal(volume_run_op(&r, &d, OP_WRITE, 0, 4096, buf, 0), 4096);
+  manifest_stop(shard_manifest(r.shard));
+  uint64_t writes = r.device.writes;
+  assert_int_equal(volume_run_op(&r, &d, OP_WRITE, 0, 4096, got, 0), -EIO);
+  assert_int_equal(volume_run_op(&r, &d, OP_WRITE, 0, 512, got, 0), -EIO);
+  assert_int_equal(volume_run_op(&r, &d, OP_WRITE, 65536, 4096, got, 0), -EIO);
+  assert_int_equal(volume_run_op(&r, &d, OP_DISCARD, 0, 4096, NULL, 0), -EIO);
+  assert_int_equal(volume_run_op(&r, &d, OP_SYNC, 0, 0, NULL, 0), -EIO);
+  assert_int_equal(r.device.writes, writes);
+  assert_int_equal(volume_run_op(&r, &d, OP_READ, 0, 4096, got, 0), 4096);
+  assert_memory_equal(got, buf, 4096);
+  free(buf);
+  free(got);
+  disk_close(&r, &d);
+  rig_close(&r);
+}
+
 /* The first write of 4 KiB to a clone is one device write of 4 KiB, and reads nothing. */
 static void first_write_to_a_clone(void **state) {
   (void)state;
@@ -640,6 +664,7 @@ int main(void) {
       cmocka_unit_test(a_full_store),
       cmocka_unit_test(failed_writes),
       cmocka_unit_test(first_write_to_a_clone),
+      cmocka_unit_test(nothing_is_written_after_a_failed_flush),
       cmocka_unit_test(a_limit_holds_up_no_snapshot),
       cmocka_unit_test(zeros_are_noted_only_where_they_hide_something),
   };
