@@ -99,8 +99,37 @@ static void add_region(const struct region *r) {
   }
 }
 
+static void use_blobs(struct manifest *m, const struct manifest_config *c, struct root *root) {
+  for (uint32_t i = 0; i < 8; i++) check(use_put(m, c, (struct blob_id){i, ~i}, i * 3000, 0) == 0);
+  use_checkpoint(m, c, root);
+  for (uint32_t i = 6; i < 10; i++) check(use_put(m, c, (struct blob_id){i, ~i}, 5000, 0) == 0);
+  use_flush(m, c, root);
+  use_delete(m, c, (struct blob_id){3, ~(uint32_t)3});
+  use_commit(m, c);
+}
+
+/* Clusters, checksums and records in the checkpoint, the log, and behind its tail. */
+static void use_volumes(struct manifest *m, const struct manifest_config *c, struct root *root) {
+  use_clusters(m, 11, 0, 0, 5);
+  use_clusters(m, 12, 3, 60, 4);
+  use_sums(m, 11, 0);
+  use_record(m, (struct blob_id){1, 1}, 40);
+  use_record(m, (struct blob_id){1, 2}, 133);
+  use_checkpoint(m, c, root);
+  use_clusters(m, 13, 0, 2, 3);
+  use_sums(m, 12, 3);
+  use_move(m, 11, 13, 0, 3);
+  use_record(m, (struct blob_id){1, 1}, 0);
+  use_flush(m, c, root);
+  use_move(m, 12, 14, 3, UINT64_C(3) << 61);
+  use_record(m, (struct blob_id){1, 3}, 9);
+  use_commit(m, c);
+}
+
 /* One shard on one backing, with a checkpoint, a log and a commit behind its tail. */
-static void add_used(void) {
+static void add_used(const char *name, const char *without_root,
+                     void (*use)(struct manifest *m, const struct manifest_config *c,
+                                 struct root *root)) {
   struct backing *b;
   struct manifest *m;
   struct root *root = new_root(1);
@@ -121,26 +150,21 @@ static void add_used(void) {
                               .logger = fuzz_silent};
   memcpy(c.uuid, uuid, sizeof c.uuid);
   check(manifest_recover(&m, &c, root, why, sizeof why) == 0);
-  for (uint32_t i = 0; i < 8; i++) check(use_put(m, &c, (struct blob_id){i, ~i}, i * 3000, 0) == 0);
-  use_checkpoint(m, &c, root);
-  for (uint32_t i = 6; i < 10; i++) check(use_put(m, &c, (struct blob_id){i, ~i}, 5000, 0) == 0);
-  use_flush(m, &c, root);
-  use_delete(m, &c, (struct blob_id){3, ~(uint32_t)3});
-  use_commit(m, &c);
+  use(m, &c, root);
   out.count = 0;
   draft_number(&out, 8, 1);
   draft_number(&out, 0, 1);
   add_identities(1, 1, 1);
   add_root(root);
   add_region(&r);
-  corpus_add("layout", "used", out.bytes, out.count);
+  corpus_add("layout", name, out.bytes, out.count);
   out.bytes[0] = 1;
-  corpus_add("damaged", "used", out.bytes, out.count);
+  corpus_add("damaged", name, out.bytes, out.count);
   /* The same without a root: the logs are searched. */
   out.count = 2;
   add_identities(1, 1, 1);
   add_region(&r);
-  corpus_add("damaged", "no_root", out.bytes, out.count);
+  corpus_add("damaged", without_root, out.bytes, out.count);
   manifest_destroy(m);
   c.device->ops->destroy(c.device);
   backing_close(b);
@@ -152,5 +176,6 @@ void corpus_image(void) {
   add_empty("two_shards", 1, 1, 2);
   add_empty("two_backings", 8, 2, 2);
   add_empty("three_backings", 0, 3, 5);
-  add_used();
+  add_used("used", "no_root", use_blobs);
+  add_used("volumes", "volumes_no_root", use_volumes);
 }

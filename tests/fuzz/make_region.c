@@ -237,6 +237,13 @@ static void make_volumes(void) {
   use_move(w.m, 12, 13, 3, UINT64_C(3) << 61);
   use_commit(w.m, &w.config);
   emit(&w, "volumes_moved");
+  use_sums(w.m, 12, 0);
+  use_commit(w.m, &w.config);
+  use_checkpoint(w.m, &w.config, w.root);
+  use_move(w.m, 12, 13, 0, 2);
+  use_sums(w.m, 13, 0);
+  use_flush(w.m, &w.config, w.root);
+  emit(&w, "volumes_sums");
   finish(&w);
 }
 

@@ -67,6 +67,20 @@ static uint64_t digest_cluster(uint64_t layer, uint64_t number, struct cluster c
              (uint64_t)c.valid << 16 | c.zero);
 }
 
+/* Sums are of blocks that have data. */
+static uint64_t digest_sums(const struct layer *layer, uint64_t leaf,
+                            const struct cluster clusters[LEAF_CLUSTERS]) {
+  const struct block_sums *s = layer_sums(layer, leaf);
+  uint64_t h = mix(mix(4, layer_id(layer)), leaf);
+  if (!s) return 0;
+  for (uint32_t i = 0; i < SUMS_BLOCKS; i++) {
+    if (!block_sums_has(s, i)) continue;
+    check(clusters[i / CLUSTER_BLOCKS].valid >> i % CLUSTER_BLOCKS & 1);
+    h = mix(mix(h, i), block_sums_at(s, i));
+  }
+  return h;
+}
+
 static int own_leaf(void *arg, struct layer *layer, uint64_t leaf,
                     const struct cluster clusters[LEAF_CLUSTERS]) {
   struct owners *o = arg;
@@ -80,6 +94,7 @@ static int own_leaf(void *arg, struct layer *layer, uint64_t leaf,
     if (c.place) own(o, &e, 1);
     o->digest += digest_cluster(layer_id(layer), leaf * LEAF_CLUSTERS + i, c);
   }
+  o->digest += digest_sums(layer, leaf, clusters);
   return 0;
 }
 
@@ -242,6 +257,18 @@ void use_move(struct manifest *m, uint64_t from_id, uint64_t to_id, uint64_t lea
   layer_unpin_leaf(m->map, to, leaf);
 }
 
+void use_sums(struct manifest *m, uint64_t id, uint64_t leaf) {
+  struct layer *layer = map_layer(m->map, id);
+  const struct cluster *c = layer ? layer_leaf(layer, leaf) : NULL;
+  if (!c || manifest_reserve_sums(m)) return;
+  struct leaf_sums *sums = fuzz_alloc(sizeof *sums);
+  memset(sums, 0, sizeof *sums);
+  for (uint32_t i = 0; i < SUMS_BLOCKS; i++)
+    if (c[i / CLUSTER_BLOCKS].valid >> i % CLUSTER_BLOCKS & 1) leaf_sums_set(sums, i, i * 77 + 5);
+  check(manifest_set_sums(m, layer, leaf, sums) == 0);
+  free(sums);
+}
+
 void use_record(struct manifest *m, struct blob_id key, uint32_t bytes) {
   char data[RECORD_BYTES_MAX];
   for (uint32_t i = 0; i < sizeof data; i++) data[i] = (char)(i + bytes);
@@ -300,6 +327,7 @@ static void change_volumes(struct manifest *m) {
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
     if (map_partition_visit(m->map, p, take_leaf, at)) break;
   use_clusters(m, at[0], at[1], 3, 6);
+  use_sums(m, at[0], at[1]);
   use_move(m, at[0], at[0] == 78 ? 79 : 78, at[1], 0xf7);
   use_clusters(m, 77, MAP_LEAVES_MAX - 1, 0, LEAF_CLUSTERS);
   const struct record *x = records_next(m->records, NULL);

@@ -25,6 +25,7 @@ void use_delete(struct manifest *m, const struct manifest_config *config, struct
 void use_clusters(struct manifest *m, uint64_t layer, uint64_t leaf, uint32_t first,
                   uint32_t count);
 void use_move(struct manifest *m, uint64_t from, uint64_t to, uint64_t leaf, uint64_t which);
+void use_sums(struct manifest *m, uint64_t layer, uint64_t leaf); /* of all that it has */
 void use_record(struct manifest *m, struct blob_id key, uint32_t bytes);
 void use_commit(struct manifest *m, const struct manifest_config *config);
 void use_flush(struct manifest *m, const struct manifest_config *config, struct root *root);
