@@ -1,7 +1,6 @@
 /* ctl_volume_limit.c - volume limit: rates of a volume, of a group, of the whole store. One thread.
  *
- * A volume keeps what is not named; --unlimited takes everything away first. The limits of groups
- * and of the store cannot be read back: what is not named is not limited afterwards. */
+ * What is not named stays as it is; --unlimited takes everything away first. */
 #include "tools/ctl.h"
 
 #include <errno.h>
@@ -40,15 +39,18 @@ static int check_words(const struct ctl_options *o) {
   return CTL_OK;
 }
 
-/* A volume's limits as they are; of anything else, and with --unlimited, none. */
+/* The limits as they are; with --unlimited none. */
 static int present_limits(const struct ctl_options *o, struct sr_port *port, struct sr_limits *l,
                           char group[64]) {
   const struct ctl_volume_options *v = &o->volume;
   *l = (struct sr_limits)SR_LIMITS_INIT;
-  if (!o->word_count) return 0;
-  int r = sr_volume_limits(port, o->words[0], l, group);
+  int r = o->word_count ? sr_volume_limits(port, o->words[0], l, group)
+          : v->group    ? sr_group_limits(port, v->group, l)
+                        : sr_store_limits(port, l);
+  if (r == -ENOENT && !o->word_count) r = 0; /* the group's first limits */
   if (r < 0) return r;
   if (v->unlimited) l->bytes = l->ops = (struct sr_bucket){0};
+  if (!o->word_count) return 0;
   l->group = v->no_group ? NULL : v->group ? v->group : *group ? group : NULL;
   return 0;
 }
