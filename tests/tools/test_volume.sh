@@ -284,5 +284,5 @@ printed whole
 expect 0 "$ctl" volume export "$broken" whole "$work/export" --damaged
 same "$work/one" "$work/export"
 expect 1 "$ctl" volume export "$broken" lost "$work/export" --damaged
-said 'lost: there is no such volume'
+said 'lost: damaged'
 finish
