@@ -100,6 +100,20 @@ static void add_catalogs(void) {
   fields(11, 0, 41, 9, 16, 6);
   ADD(4, 3, 0, 4, 4, 1); /* removed */
   add_catalog("striped");
+  begin(0);
+  fields(9, 0, 40, 0, 2, 5);
+  fields(11, 0, 41, 9, 16, 6);
+  add_catalog("striped_otherwise");
+  begin(0);
+  fields(9, 0, 40, 0, 0, 5);
+  fields(11, 0, 41, 9, 0, 6);
+  add_catalog("upon_no_snapshot");
+  begin(0);
+  fields(9, 0, 40, 12, 0, 5);
+  add_catalog("upon_nothing");
+  begin(0);
+  fields(9, 0, 40, 9, 2, 5);
+  add_catalog("upon_itself");
   begin(2);
   fields(9, 0, 40, 3, 16, 5);
   fields(10, 1, 41, 99, 0, 6);
@@ -214,12 +228,21 @@ static void add_requests(void) {
   add_blocks("requests");
   begin_disk(4 | 8); /* striped by 64 KiB */
   ADD(9, WRITE, 0, 0, 3, 15, 0, 3, 20, 0);
+  ADD(9, WRITE, 8, 0, 3, 3, 0, 3, 30, 0, 3, 0x88, 0x13, 0x40, 0x9c);
+  ADD(9, READ, 8, 0, 3, 0, 0, 3, 39, 0, 3, 0x10, 0x27, 0x88, 0x13);
   ADD(9, DISCARD, 0, 0, 3, 14, 0, 3, 10, 0);
   ADD(9, READ, 0, 0, 3, 0, 0, 3, 39, 0);
   ADD(CALL, SNAPSHOT, 0, 1, CALL, CLONE, 1, 1, 2, 0, 4, 0, 0, OPEN, 0, 0, 2);
   one(WRITE, 0, 3, 20);
   ADD(AGAIN | 16);
   add_blocks("striped");
+  begin_disk(0);
+  ADD(OPEN, 1, 1, 0); /* a second handle, for reading; and a third, shared */
+  ADD(OPEN, 2, 2, 0);
+  for (uint8_t op = READ; op <= SYNC; op++) ADD(9, op, 0, 1, 4, 3, 0, 4, 20, 0);
+  ADD(9, WRITE, 0, 2, 4, 7, 0, 4, 9, 0, OPEN, 3, 0, 0);
+  one(READ, 0, 0, 63);
+  add_blocks("handles");
   begin(1); /* a file */
   ADD(OPEN, 0, 64, 0);
   one(WRITE, 0, 3, 20);
