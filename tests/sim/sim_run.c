@@ -464,8 +464,15 @@ void run_volumes(uint64_t seed, struct run_totals *t) {
   w->client.habits.bytes_max = 20000;
   w->volume_percent = (uint32_t)random_in(r, 70, 100);
   add_volumes(w, seed);
+  bool faults = random_percent(r, 20);
   uint32_t lives = (uint32_t)random_in(r, 2, 5);
-  for (uint32_t i = 0; i < lives; i++) live(w, random_in(r, 20, 500), random_percent(r, 60));
+  for (uint32_t i = 0; i < lives; i++) {
+    if (faults) w->faults.read_error = some(r, 60);
+    w->client.tolerance.io_errors = w->faults.read_error > 0;
+    live(w, random_in(r, 20, 500), random_percent(r, 60));
+  }
+  w->faults.read_error = 0;
+  w->client.tolerance.io_errors = false;
   w->remove_all = true;
   live(w, random_in(r, 1, 50), false);
   world_destroy(w);
