@@ -154,12 +154,18 @@ static struct volume_record simple(uint64_t id, const char *name) {
   return r;
 }
 
-static int try_open(struct fixture *f, bool damaged, struct sr_store **s) {
+static void count_left_out(void *arg, const struct sr_damage *d) {
+  *(uint32_t *)arg += d->kind == SR_DAMAGE_VOLUME && strstr(d->what, "left out") != NULL;
+}
+
+static int try_open(struct fixture *f, bool damaged, struct sr_store **s, uint32_t *left_out) {
   struct sr_open_options o = open_options(f);
   o.core_count = 1;
   o.no_pin = true;
   o.read_only = damaged;
   o.damaged = damaged ? SR_DAMAGED_SKIP : SR_DAMAGED_REFUSE;
+  o.damage = left_out ? count_left_out : NULL;
+  o.damage_arg = left_out;
   return sr_store_open(f->where, &o, s);
 }
 
@@ -169,6 +175,7 @@ static void bad_store(struct fixture *f, const struct volume_record *records, in
                       const char *what, const char *names) {
   struct sr_store *s;
   char command[800];
+  uint32_t left_out = 0;
   snprintf(command, sizeof command, "rm -rf '%s'", f->where);
   assert_int_equal(system(command), 0);
   format_store(f, 2, 16 * MIB);
@@ -179,14 +186,15 @@ static void bad_store(struct fixture *f, const struct volume_record *records, in
   assert_int_equal(sr_volume_create(p, "good", &v), 0);
   for (int i = 0; i < count; i++) put_record(p, &records[i]);
   close_both(s, p);
-  assert_int_equal(try_open(f, false, &s), -EBADMSG);
+  assert_int_equal(try_open(f, false, &s, NULL), -EBADMSG);
   if (!strstr(f->log, what)) print_error("log: %s\n", f->log);
   assert_non_null(strstr(f->log, what));
   if (!names) { /* cannot be opened at all */
-    assert_int_equal(try_open(f, true, &s), -EBADMSG);
+    assert_int_equal(try_open(f, true, &s, NULL), -EBADMSG);
     return;
   }
-  assert_int_equal(try_open(f, true, &s), 0);
+  assert_int_equal(try_open(f, true, &s, &left_out), 0);
+  assert_true(left_out > 0); /* it is no note */
   p = open_port(s);
   struct sr_volume_info infos[8];
   char have[256] = "";

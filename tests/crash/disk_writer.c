@@ -466,7 +466,7 @@ static void change_state(struct disk_thread *t, uint32_t d) {
     uint32_t dice = below(t, 10);
     if (dice < 3)
       rename_disk(t, d);
-    else if (dice == 3 && disk_kind(d) == DISK_CLONE)
+    else if (dice < 5 && disk_kind(d) == DISK_CLONE)
       flatten(t, d);
     else if (dice < 8 && (disk_kind(d) != DISK_VOLUME || below(t, 4) == 0))
       remove_disk(t, d);

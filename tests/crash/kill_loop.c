@@ -240,6 +240,7 @@ static void check_effort(struct loop *k) {
   for (int i = 0; i < COUNTS; i++) {
     printf("%s %" PRIu64 "%s", names[i], k->counts[i], i + 1 < COUNTS ? ", " : "\n");
     if (k->findings || k->counts[i] || i == COUNT_FULL) continue;
+    if (i == COUNT_DISK_FLATTEN && k->kills < 100) continue; /* it is rare */
     printf("NOT DONE: no %s\n", names[i]);
     k->findings++;
   }
