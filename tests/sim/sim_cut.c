@@ -82,6 +82,7 @@ void sim_image_set(struct sim_io *image, const struct sim_io *of, const struct c
     memcpy(d->now, of->disks[i].durable, d->blocks * sizeof *d->now);
   }
   image->changes = of->changes;
+  image->polls = 0;
   for (uint32_t i = 0; i < cut->count; i++) {
     const struct atom *a = &cut->atoms[i];
     if (!(keep[i] & a->changes)) continue;

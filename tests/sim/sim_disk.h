@@ -55,6 +55,7 @@ struct sim_faults {
   uint64_t injected;
 };
 
+#define SIM_POLLS_MAX 8000000u
 struct sim_io {
   struct clock clock; /* {sim_now, this} */
   uint64_t now_ns;
@@ -68,6 +69,7 @@ struct sim_io {
   struct sim_faults faults;
   uint64_t order;   /* of the next completion */
   uint64_t changes; /* of `durable`, all disks: an image of an older number is stale */
+  uint64_t polls;   /* of this life or image: no end if there are more than SIM_POLLS_MAX */
   uint64_t events, reads, writes, flushes;
   /* Called before and after each request takes its effect: a moment when the power may fail. */
   void (*moment)(struct sim_io *io, void *arg);

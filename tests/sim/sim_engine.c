@@ -186,6 +186,7 @@ static uint32_t sim_poll(struct device *device) {
   struct sim_device *d = device_of(device);
   struct io *first = NULL, **last = &first, *io;
   uint32_t n = 0;
+  check(++d->io->polls < SIM_POLLS_MAX); /* whoever waits waits for ever */
   d->io->now_ns += d->io->calm ? 10000 : random_in(&d->io->random, 1, 500);
   for (uint32_t left = d->count; left > 0 && (io = next_due(d)); left--) {
     io->next = NULL;

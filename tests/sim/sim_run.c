@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define STUCK_TURNS   400000u
-#define STUCK_MOMENTS 300000u /* of a life: writes and flushes of the device */
+#define STUCK_MOMENTS 30000u /* of a life: writes and flushes of the device */
 
 struct world {
   struct random random;
@@ -250,7 +250,7 @@ static void set_faults(struct world *w, const struct sim_faults *faults) {
 static void live(struct world *w, uint64_t requests, bool cut) {
   w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
   w->totals->lives++;
-  w->moments = 0;
+  w->moments = w->io.polls = 0;
   sim_trace("life\n");
   watch(w, true);
   if (open_store(w)) {
