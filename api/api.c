@@ -156,8 +156,7 @@ int sr_grow(const char *where, uint64_t add_bytes, const char *add_device) {
   return layout_grow(where, add_bytes, add_device, &stderr_logger);
 }
 
-/* ---- Open and close
- * ------------------------------------------------------------------------------ */
+/* ---- Open and close -------------------------------------------------------------------------- */
 
 static uint64_t random_seed(void) {
   uint64_t seed = 0;
@@ -224,8 +223,7 @@ uint32_t sr_core_of_shard(const struct sr_store *s, uint32_t shard) {
   return shard < store_of(s)->shard_count ? store_of(s)->core_of_shard[shard] : 0;
 }
 
-/* ---- Running on a core
- * ---------------------------------------------------------------------------- */
+/* ---- Running on a core ----------------------------------------------------------------------- */
 
 struct run {
   struct shard_op op;
@@ -251,8 +249,7 @@ int sr_store_run(struct sr_store *s, uint32_t shard, sr_run_fn *fn, void *arg) {
   return r;
 }
 
-/* ---- Memory
- * ------------------------------------------------------------------------------------------ */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 void *sr_buffer_alloc(struct sr_store *s, size_t bytes, bool zeroed) {
   return s && bytes ? arena_alloc(store_of(s)->arena, bytes, zeroed) : NULL;

@@ -113,8 +113,7 @@ int64_t sr_block_writev(struct sr_port *p, struct sr_block *block, const struct 
   return run_vector(p, &r, iov, iov_count);
 }
 
-/* ---- By the name of volumes
- * ---------------------------------------------------------------------- */
+/* ---- By the name of volumes ------------------------------------------------------------------ */
 
 int64_t sr_volume_read(struct sr_port *p, struct sr_block *volume, void *buf, uint64_t offset,
                        uint64_t bytes) {

@@ -134,8 +134,7 @@ int sr_core_stats(struct sr_port *p, uint32_t core, struct sr_core_stats *stats)
   return r;
 }
 
-/* ---- Store
- * ---------------------------------------------------------------------------------------- */
+/* ---- Store ----------------------------------------------------------------------------------- */
 
 static int add_store(struct core *core, void *arg) {
   struct sr_store_stats *st = arg;

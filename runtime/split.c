@@ -109,8 +109,7 @@ static void piece_finished(struct peer *peer, struct shard_op *op) {
   pump(sp);
 }
 
-/* ---- Requests
- * ------------------------------------------------------------------------------------ */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 static bool make_pieces(struct splitter *sp) {
   if (sp->pieces) return true;
@@ -141,8 +140,7 @@ void splitter_init(struct splitter *sp, struct core *core) {
 
 void splitter_finish(struct splitter *sp) { free(sp->pieces); }
 
-/* ---- Routing
- * --------------------------------------------------------------------------------------- */
+/* ---- Routing --------------------------------------------------------------------------------- */
 
 /* Checked here as well as by the parts: of a striped disk some parts would have it done before
  * another one refuses. */

@@ -328,8 +328,7 @@ int store_close(struct store *store, bool flush) {
   return r;
 }
 
-/* ---- In between
- * ----------------------------------------------------------------------------------- */
+/* ---- In between ------------------------------------------------------------------------------ */
 
 bool store_dirty(const struct store *store) {
   for (uint32_t i = 0; i < store->core_count; i++)

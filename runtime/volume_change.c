@@ -62,8 +62,7 @@ bool epoch_durable(const struct store *s, uint64_t epoch) {
   return !epoch || atomic_load_explicit(&s->flusher.durable_epoch, memory_order_acquire) > epoch;
 }
 
-/* ---- What changes
- * -------------------------------------------------------------------------------- */
+/* ---- What changes ---------------------------------------------------------------------------- */
 
 void change_init(struct change *ch, struct port *port, uint32_t home, uint32_t with) {
   ch->port = port;
@@ -106,8 +105,7 @@ static int set_layer(struct core *core, uint32_t shard, const struct change *ch)
   return shard_layer_set(core->shards[shard].shard, ch->layer, below);
 }
 
-/* ---- In one shard
- * -------------------------------------------------------------------------------- */
+/* ---- In one shard ---------------------------------------------------------------------------- */
 
 static void cancel_puts(struct manifest *m, const struct change *ch, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) manifest_cancel_record(m, ch->puts[i].bytes);
@@ -146,8 +144,7 @@ static void apply_in(struct core *core, uint32_t shard, const struct change *ch)
   if (ch->with != NO_SHARD && !PLANTED(records_without_batch)) manifest_note_batch(m);
 }
 
-/* ---- On the cores
- * --------------------------------------------------------------------------------- */
+/* ---- On the cores ---------------------------------------------------------------------------- */
 
 static int reserve_shard(struct core *core, uint32_t shard, void *arg) {
   return concerned(arg, shard) ? reserve_in(core, shard, arg) : 0;
@@ -254,9 +251,7 @@ int change_run(struct change *ch) {
   return r;
 }
 
-/* ---- Jobs
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Jobs ------------------------------------------------------------------------------------ */
 
 /* Forgets what all shards remember of the layer (if it was sealed), then drops it. On core 0. */
 struct job {
@@ -343,9 +338,7 @@ void job_drop(struct port *port, uint64_t layer, uint32_t first, uint32_t end, b
   port_run(port, 0, &op);
 }
 
-/* ---- Life
- * ----------------------------------------------------------------------------------------
- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 void catalog_init(struct catalog *c, struct store *store) {
   *c = (struct catalog){.store = store, .next_id = 1};

@@ -148,8 +148,7 @@ int catalog_clone(struct port *port, const char *snapshot, const char *name,
   return r ? r : catalog_leave(c, clone_volume(port, snapshot, name, spec));
 }
 
-/* ---- Snapshot
- * ------------------------------------------------------------------------------------ */
+/* ---- Snapshot -------------------------------------------------------------------------------- */
 
 /* The snapshot takes what d is now; d goes on with an empty layer upon it. */
 static void snapshot_records(struct change *ch, const struct vdisk *d, const struct vdisk *s,
@@ -227,8 +226,7 @@ int catalog_snapshot(struct port *port, const char *name, const char *snapshot_n
   return r ? r : catalog_leave(c, snapshot(port, name, snapshot_name));
 }
 
-/* ---- Remove
- * --------------------------------------------------------------------------------------- */
+/* ---- Remove ---------------------------------------------------------------------------------- */
 
 static int count_leaves(struct core *core, uint32_t shard, void *arg) {
   uint64_t *sum = arg; /* [0]: layer, [1]: leaves */
@@ -331,8 +329,7 @@ int catalog_remove(struct port *port, const char *name) {
   return catalog_leave(c, r);
 }
 
-/* ---- Rename
- * --------------------------------------------------------------------------------------- */
+/* ---- Rename ---------------------------------------------------------------------------------- */
 
 static int rename_volume(struct port *port, const char *name, const char *new_name) {
   struct catalog *c = &port->store->catalog;
@@ -365,8 +362,7 @@ int catalog_rename(struct port *port, const char *name, const char *new_name) {
   return r ? r : catalog_leave(c, rename_volume(port, name, new_name));
 }
 
-/* ---- Roll back
- * ------------------------------------------------------------------------------------ */
+/* ---- Roll back ------------------------------------------------------------------------------- */
 
 static bool lies_on(const struct vdisk *d, const struct vdisk *snapshot) {
   for (d = d->parent; d; d = d->parent)

@@ -119,8 +119,7 @@ int catalog_volume_limits(struct port *port, const char *name, struct limit_para
   return catalog_leave(c, 0);
 }
 
-/* ---- Groups and the store
- * ------------------------------------------------------------------------ */
+/* ---- Groups and the store -------------------------------------------------------------------- */
 
 /* g NULL: of the store. */
 static int limit_all(struct port *port, struct vdisk_group *g, const struct limit_params *params) {

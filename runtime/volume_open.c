@@ -180,8 +180,7 @@ void vdisk_show_size(struct vdisk *d, uint64_t size_bytes) {
     atomic_store_explicit(&b->size_bytes, size_bytes, memory_order_release);
 }
 
-/* ---- Handles of volumes
- * -------------------------------------------------------------------------- */
+/* ---- Handles of volumes ---------------------------------------------------------------------- */
 
 static struct block *make_block(uint32_t parts) {
   struct block *b = calloc(1, sizeof *b + parts * sizeof b->parts[0]);
@@ -241,8 +240,7 @@ static int close_volume(struct port *port, struct block *b) {
   return 0;
 }
 
-/* ---- Files
- * ---------------------------------------------------------------------------------------- */
+/* ---- Files ----------------------------------------------------------------------------------- */
 
 struct block_file {
   struct backing *backing;
@@ -348,8 +346,7 @@ int catalog_close_block(struct port *port, struct block *b) {
   return catalog_leave(c, close_volume(port, b));
 }
 
-/* ---- A store that is given up
- * --------------------------------------------------------------------- */
+/* ---- A store that is given up ---------------------------------------------------------------- */
 
 void catalog_abandon_blocks(struct catalog *c, struct port *port) {
   for (uint32_t i = 0; i < BLOCK_FILES_MAX; i++)

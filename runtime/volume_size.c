@@ -112,8 +112,7 @@ static int tail(struct port *port, struct vdisk *d, uint64_t small, uint64_t lar
   return r;
 }
 
-/* ---- Resize
- * -------------------------------------------------------------------------------------- */
+/* ---- Resize ---------------------------------------------------------------------------------- */
 
 static int write_size(struct port *port, struct vdisk *d, uint64_t size_bytes) {
   struct change ch;
@@ -185,8 +184,7 @@ int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, boo
   return catalog_leave(c, r ? r : resize(port, d, size_bytes, force));
 }
 
-/* ---- Flatten
- * ------------------------------------------------------------------------------------- */
+/* ---- Flatten --------------------------------------------------------------------------------- */
 
 /* Without the lock. */
 static int promote_part(struct port *port, const struct vdisk *d, uint32_t part, struct walk *w) {

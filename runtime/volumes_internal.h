@@ -104,8 +104,7 @@ int64_t run_in_shard(struct port *port, uint32_t shard, struct shard_op *op);
 typedef int shard_call_fn(struct core *core, uint32_t shard, void *arg);
 int call_shards(struct port *port, uint32_t first, uint32_t end, shard_call_fn *fn, void *arg);
 
-/* ---- volume_open.c
- * ------------------------------------------------------------------------------- */
+/* ---- volume_open.c --------------------------------------------------------------------------- */
 
 struct vdisk_open {
   uint32_t openers, writers;
@@ -134,8 +133,7 @@ void vdisk_show_size(struct vdisk *d, uint64_t size_bytes);
 /* Of a frozen volume: another top layer on all parts, or the old one on all. */
 int vdisk_set_layer(struct port *port, struct vdisk *d, uint64_t layer);
 
-/* ---- volume_walk.c
- * ------------------------------------------------------------------------------- */
+/* ---- volume_walk.c --------------------------------------------------------------------------- */
 
 /* What lies where in one part of a volume, all layers together. Keeps no lock: the volume must be
  * held by `pins` or `changing`, and layers by `walks`. */
@@ -151,8 +149,7 @@ int walk_init(struct walk *w, struct port *port, const struct vdisk *d, uint32_t
 void walk_finish(struct walk *w);
 int walk_resolve(struct walk *w, uint64_t leaf);
 
-/* ---- volume_sums.c
- * ------------------------------------------------------------------------------- */
+/* ---- volume_sums.c --------------------------------------------------------------------------- */
 
 /* The layer of a snapshot gets its checksums in the background, unless it is to have none. */
 void sums_begin(struct port *port, const struct vdisk *d);
@@ -161,8 +158,7 @@ void sums_resume(struct catalog *c, struct port *port);
 /* Before the end: what is under way ends soon. */
 void sums_stop(struct catalog *c, struct port *port);
 
-/* ---- volume_life.c
- * ------------------------------------------------------------------------------- */
+/* ---- volume_life.c --------------------------------------------------------------------------- */
 
 /* Merges what `merge_wanted` is about. Lets go of the lock meanwhile. */
 void catalog_merge(struct catalog *c, struct port *port);

@@ -183,7 +183,7 @@ static struct shard_op **lock_list(struct volumes *vs, struct volume *v,
   return is_narrow(op) ? bucket_of(vs, v, first_block(op) >> CLUSTER_BLOCK_SHIFT) : &v->wide;
 }
 
-void volume_lock(struct shard *s, struct shard_op *op) {
+static void lock(struct shard *s, struct shard_op *op) {
   struct volume *v = volume_args(op)->volume;
   struct shard_op **list = lock_list(s->volumes, v, op);
   op->state = VOLUME_LOCKED;
@@ -266,7 +266,7 @@ static enum start begin(struct shard *s, struct volume *v, struct shard_op *op) 
       op_list_push(&v->blocked, op);
       return STARTED;
     }
-    volume_lock(s, op); /* before it waits for anything: none that came later goes first */
+    lock(s, op); /* before it waits for anything: none that came later goes first */
   }
   return volume_write_start(s, op);
 }

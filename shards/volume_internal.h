@@ -218,7 +218,6 @@ int volume_mismatch(struct shard *s, const struct volume *v, uint64_t block, con
                     uint32_t crc, const char *what);
 
 /* volume_write.c */
-void volume_lock(struct shard *s, struct shard_op *op); /* volume.c */
 bool volume_cluster_is_written(struct shard *s, struct volume *v, uint64_t cluster,
                                const struct shard_op *but); /* volume.c: by a write in flight */
 enum start volume_write_start(struct shard *s, struct shard_op *op);

@@ -51,8 +51,7 @@ static bool records_tick(struct shard *s) {
   return did;
 }
 
-/* ---- Dropping a layer
- * ---------------------------------------------------------------------------- */
+/* ---- Dropping a layer ------------------------------------------------------------------------ */
 
 static uint64_t all_used(const struct cluster clusters[LEAF_CLUSTERS]) {
   uint64_t bits = 0;
@@ -88,8 +87,7 @@ static int drop_some(struct shard *s, struct shard_op *op) {
   return -EINPROGRESS;
 }
 
-/* ---- All
- * ------------------------------------------------------------------------------------------ */
+/* ---- All ------------------------------------------------------------------------------------- */
 
 void job_submit(struct shard *s, struct shard_op *op) {
   if (s->read_only) {

@@ -143,8 +143,7 @@ int lower_learn(struct shard *s, struct lower *l, uint64_t leaf, struct shard_op
   return -EAGAIN;
 }
 
-/* ---- Readers, and forgetting
- * --------------------------------------------------------------------- */
+/* ---- Readers, and forgetting ----------------------------------------------------------------- */
 
 uint8_t lower_read_begin(struct volumes *vs) {
   vs->readers[vs->turn]++;

@@ -30,8 +30,7 @@ struct merge {
   struct extent garbage[GARBAGE_MAX];
 };
 
-/* ---- Giving places back
- * ---------------------------------------------------------------------------- */
+/* ---- Giving places back ---------------------------------------------------------------------- */
 
 static void ask_next_to_forget(struct merge *g) {
   struct shard *s = g->shard;
@@ -68,8 +67,7 @@ static void collect(struct merge *g, uint32_t place) {
     g->garbage[g->garbage_count++] = (struct extent){place, CLUSTER_BLOCKS};
 }
 
-/* ---- One leaf
- * ---------------------------------------------------------------------------------------- */
+/* ---- One leaf -------------------------------------------------------------------------------- */
 
 static void promoted(struct shard_op *op) {
   struct merge *g = container_of(op, struct merge, promote);
@@ -165,8 +163,7 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
   return 0;
 }
 
-/* ---- The whole
- * --------------------------------------------------------------------------------------- */
+/* ---- The whole ------------------------------------------------------------------------------- */
 
 static int begin(struct shard *s, const struct shard_op *op) {
   const struct volume *v = ((const struct volume_args *)&op->id)->volume;

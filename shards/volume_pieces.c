@@ -79,8 +79,7 @@ static enum start go_hungry(struct vio *x) {
   return STARTED;
 }
 
-/* ---- The caller's memory
- * ------------------------------------------------------------------------- */
+/* ---- The caller's memory --------------------------------------------------------------------- */
 
 /* From the op's byte `pos` on, as far as it lies in a row. */
 static char *memory_at(struct shard_op *op, uint64_t pos, uint64_t *bytes) {
@@ -122,8 +121,7 @@ static void fill(struct shard_op *op, uint64_t at, char *to, uint64_t bytes) {
     copy(op, COPY_IN, at - op->offset, to, bytes);
 }
 
-/* ---- Pieces
- * -------------------------------------------------------------------------------------- */
+/* ---- Pieces ---------------------------------------------------------------------------------- */
 
 static void piece_submit(struct vpiece *p, uint8_t kind, void (*done)(struct io *io)) {
   struct volume *v = p->vio->volume;
@@ -364,8 +362,7 @@ static enum issue issue_write(struct vio *x) {
   return issue_whole(x, block, (uint32_t)min_u64(n, left >> BLOCK_SHIFT));
 }
 
-/* ---- Driving
- * --------------------------------------------------------------------------------------- */
+/* ---- Driving --------------------------------------------------------------------------------- */
 
 #define NO_TURN 2u
 

@@ -14,8 +14,7 @@
 
 #include "shards/base/plant.h"
 
-/* ---- The end
- * -------------------------------------------------------------------------------------- */
+/* ---- The end --------------------------------------------------------------------------------- */
 
 static void committed(struct manifest_waiter *waiter, int result) {
   struct shard_op *op = (struct shard_op *)waiter; /* op->io is its first member */
@@ -37,8 +36,7 @@ void write_finish(struct shard *s, struct shard_op *op, int64_t result) {
     volume_complete(s, op, result);
 }
 
-/* ---- Space
- * ---------------------------------------------------------------------------------------- */
+/* ---- Space ----------------------------------------------------------------------------------- */
 
 /* One cluster more for a layer: its place, or -EAGAIN, -ENOSPC. */
 static int64_t allocate(struct shard *s, uint64_t clusters) {
@@ -51,8 +49,7 @@ static int64_t allocate(struct shard *s, uint64_t clusters) {
   return -ENOSPC;
 }
 
-/* ---- Short path
- * ------------------------------------------------------------------------------------ */
+/* ---- Short path ------------------------------------------------------------------------------ */
 
 static void in_place_done(struct io *io) {
   struct shard_op *op = container_of(io, struct shard_op, io);
@@ -165,8 +162,7 @@ enum start volume_write_start(struct shard *s, struct shard_op *op) {
   return in + blocks <= CLUSTER_BLOCKS ? first_start(s, v, op) : vio_start(s, op);
 }
 
-/* ---- Chunks: prepare
- * ------------------------------------------------------------------------------- */
+/* ---- Chunks: prepare ------------------------------------------------------------------------- */
 
 /* What the chunk's blocks [first, end) mean for each cluster. Blocks that are written in part get
  * data in any case, but for discards, which leave them alone. */
@@ -339,8 +335,7 @@ int write_prepare(struct vio *x) {
   return r;
 }
 
-/* ---- Chunks: apply
- * --------------------------------------------------------------------------------- */
+/* ---- Chunks: apply --------------------------------------------------------------------------- */
 
 void write_cancel(struct vio *x) {
   struct volume *v = x->volume;
@@ -371,8 +366,8 @@ void write_apply(struct vio *x) {
     uint64_t cluster = (leaf_of(x) << LEAF_CLUSTER_SHIFT) + slot;
     struct cluster c = changed(x, slot, have[slot]);
     v->stats.first_writes += (uint32_t)__builtin_popcount(c.valid & ~have[slot].valid);
-    if (!c.valid && (PLANTED(give_up_busy_places) ||
-                     !volume_cluster_is_written(s, v, cluster, x->op)))
+    if (!c.valid &&
+        (PLANTED(give_up_busy_places) || !volume_cluster_is_written(s, v, cluster, x->op)))
       c.place = 0;
     clusters[slot] = c;
   }
@@ -382,8 +377,7 @@ void write_apply(struct vio *x) {
   x->reserved = 0;
 }
 
-/* ---- Flush
- * ----------------------------------------------------------------------------------------- */
+/* ---- Flush ----------------------------------------------------------------------------------- */
 
 static void file_flushed(struct io *io) {
   struct shard_op *op = container_of(io, struct shard_op, io);

@@ -243,8 +243,7 @@ struct bench_files {
 int bench_files_find(struct bench_files *f, struct bench *b);
 void bench_files_free(struct bench_files *f);
 
-/* ---- Environment and reports
- * ---------------------------------------------------------------------- */
+/* ---- Environment and reports ----------------------------------------------------------------- */
 
 struct bench_environment {
   char kernel[128], cpu_model[128], device[64], scheduler[32], write_cache[32], fua[8];

@@ -283,8 +283,7 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
   }
 }
 
-/* ---- Life
- * ------------------------------------------------------------------------------------------ */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static uint32_t op_of(const struct load *l) {
   int rw = l->rw;

@@ -147,9 +147,7 @@ static int timed_open(struct bench *b, struct answer *a) {
   return r;
 }
 
-/* ---- Many clones
- * ---------------------------------------------------------------------------------
- */
+/* ---- Many clones ----------------------------------------------------------------------------- */
 
 static uint64_t clone_count(const struct bench *b) { return b->o.clones ? b->o.clones : 10000; }
 
@@ -207,9 +205,7 @@ int bench_work_clone_open(struct bench *b, struct bench_figures *f) {
   return 0;
 }
 
-/* ---- A large map
- * ---------------------------------------------------------------------------------
- */
+/* ---- A large map ----------------------------------------------------------------------------- */
 
 static int map_child(struct bench *b, struct answer *a) {
   struct sr_space space;

@@ -505,8 +505,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   return r;
 }
 
-/* ---- --engine=raw and --rw=open
- * ------------------------------------------------------------------ */
+/* ---- --engine=raw and --rw=open -------------------------------------------------------------- */
 
 int bench_run_raw(struct bench *b, struct bench_result *res) {
   struct bench_files files;

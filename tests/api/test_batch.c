@@ -312,9 +312,7 @@ static void batches_go_on_when_the_log_is_full(void **state) {
   close_both(s, p);
 }
 
-/* ---- Many at once
- * --------------------------------------------------------------------------------
- */
+/* ---- Many at once ---------------------------------------------------------------------------- */
 
 #define WRITERS 3
 #define IDS     12

@@ -136,8 +136,7 @@ static void there_are_64_of_them(void **state) {
   close_both(s, p);
 }
 
-/* ---- Limits
- * -------------------------------------------------------------------------------------- */
+/* ---- Limits ---------------------------------------------------------------------------------- */
 
 static struct sr_limits limits_of(uint64_t bytes, uint64_t ops, const char *group) {
   struct sr_limits l = SR_LIMITS_INIT;

@@ -449,8 +449,7 @@ static void many_threads(void **state) {
   assert_int_equal(sr_store_close(s), 0);
 }
 
-/* ---- The rest of the interface
- * --------------------------------------------------------------------- */
+/* ---- The rest of the interface --------------------------------------------------------------- */
 
 static void streams(void **state) {
   struct sr_store *s = fresh(*state);

@@ -504,8 +504,7 @@ static void no_permission(void **state) {
   assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* ---- Other places
- * -------------------------------------------------------------------------------- */
+/* ---- Other places ---------------------------------------------------------------------------- */
 
 static void slices_of_files_and_descriptors(void **state) {
   struct fixture *f = *state;

@@ -153,9 +153,7 @@ static void buffer(struct worker *w) {
   sr_buffer_free(w->store, b);
 }
 
-/* ---- Many at a time
- * ------------------------------------------------------------------------------
- */
+/* ---- Many at a time -------------------------------------------------------------------------- */
 
 static void submit_and_reap(struct worker *w, struct sr_request *r, uint32_t count) {
   struct sr_request *list[BATCH], *out[BATCH];
@@ -219,9 +217,7 @@ static void batch_of_reads(struct worker *w) {
   }
 }
 
-/* ---- On a core
- * -----------------------------------------------------------------------------------
- */
+/* ---- On a core ------------------------------------------------------------------------------- */
 
 struct errand {
   struct sr_request request;
@@ -269,9 +265,7 @@ static void run_on_core(struct worker *w) {
   w->held[n] = v;
 }
 
-/* ---- The whole store
- * -----------------------------------------------------------------------------
- */
+/* ---- The whole store ------------------------------------------------------------------------- */
 
 /* Lists all: own ids as they are (nobody else changes them), constants, nothing of which nobody
  * knows; each at most once. */

@@ -8,8 +8,7 @@
 
 #include "tests/api/volume_world.h"
 
-/* ---- Merges
- * ---------------------------------------------------------------------------------------- */
+/* ---- Merges ---------------------------------------------------------------------------------- */
 
 /* As backups do it: a snapshot a day, the oldest goes. What only removed ones had comes back. */
 static void snapshots_in_rotation(struct world *w, const struct kind *k) {
@@ -87,8 +86,7 @@ static void the_last_clone_inherits(struct world *w, const struct kind *k) {
   }
 }
 
-/* ---- Crashes
- * --------------------------------------------------------------------------------------- */
+/* ---- Crashes --------------------------------------------------------------------------------- */
 
 /* A durable write after a change that concerns several shards: the change is there, too. */
 static void durable_writes_take_changes_along(struct world *w, const struct kind *k) {

@@ -119,8 +119,7 @@ static void rolled_back(struct world *w, const struct kind *k) {
   expect_in(w, "v", DISK, MIB, 0);
 }
 
-/* ---- Sizes
- * --------------------------------------------------------------------------------------- */
+/* ---- Sizes ----------------------------------------------------------------------------------- */
 
 static void resized(struct world *w, const struct kind *k) {
   const uint64_t odd = 5 * MIB + 512;
@@ -162,8 +161,7 @@ static void resized(struct world *w, const struct kind *k) {
   }
 }
 
-/* ---- Flatten
- * -------------------------------------------------------------------------------------- */
+/* ---- Flatten --------------------------------------------------------------------------------- */
 
 static void flattened(struct world *w, const struct kind *k) {
   create(w, k, "v", DISK);
@@ -202,8 +200,7 @@ static void flattened(struct world *w, const struct kind *k) {
   close_block(w, b);
 }
 
-/* ---- Diff
- * ------------------------------------------------------------------------------------------ */
+/* ---- Diff ------------------------------------------------------------------------------------ */
 
 struct ranges {
   struct sr_volume_range r[64];

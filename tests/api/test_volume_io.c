@@ -202,8 +202,7 @@ static void sealed_data_is_read_without_a_message(void **state) {
   close_all(&o);
 }
 
-/* ---- Snapshots of what is being written
- * ----------------------------------------------------------- */
+/* ---- Snapshots of what is being written ------------------------------------------------------ */
 
 #define SLOTS 96u /* spread over stripes and shards */
 
@@ -286,8 +285,7 @@ static void a_snapshot_is_one_moment(void **state) {
   }
 }
 
-/* ---- Many threads on one volume
- * --------------------------------------------------------------------- */
+/* ---- Many threads on one volume -------------------------------------------------------------- */
 
 #define THREADS 3u
 

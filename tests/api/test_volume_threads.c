@@ -124,8 +124,7 @@ static void of_striped_ones(void **state) {
   snapshots_under_load(true);
 }
 
-/* ---- Management by many
- * -------------------------------------------------------------------------- */
+/* ---- Management by many ---------------------------------------------------------------------- */
 
 #define MANAGERS 4u
 #define TURNS    25u

@@ -227,8 +227,7 @@ static void test_stream_order(void **state) {
   free(data);
 }
 
-/* ---- Durable, waiting
- * ---------------------------------------------------------------------------- */
+/* ---- Durable, waiting ------------------------------------------------------------------------ */
 
 static void test_durable_waits_for_its_commit(void **state) {
   (void)state;
@@ -278,8 +277,7 @@ static void test_ops_wait_for_works(void **state) {
   rig_close(&rig);
 }
 
-/* ---- List
- * ---------------------------------------------------------------------------------------- */
+/* ---- List ------------------------------------------------------------------------------------ */
 
 enum { LISTED = 3000 };
 
@@ -359,8 +357,7 @@ static void test_list_keeps_ties_together(void **state) {
   assert_int_equal(n, -ENOBUFS); /* no room for the five */
 }
 
-/* ---- Vacuum
- * --------------------------------------------------------------------------------------- */
+/* ---- Vacuum ---------------------------------------------------------------------------------- */
 
 static uint64_t highest(void) { return space_end(manifest_space(shard_manifest(rig.shard))); }
 

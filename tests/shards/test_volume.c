@@ -381,8 +381,7 @@ static void space_comes_back(void **state) {
   rig_close(&r);
 }
 
-/* ---- Merging
- * --------------------------------------------------------------------------------------- */
+/* ---- Merging --------------------------------------------------------------------------------- */
 
 static void answered(struct shard_op *op) { shard_answered(op); }
 static void ask(void *arg, struct shard_op *op, uint32_t shard) {
@@ -477,8 +476,7 @@ static void merges(void **state) {
   }
 }
 
-/* ---- What is refused, and what fails
- * ------------------------------------------------------------- */
+/* ---- What is refused, and what fails --------------------------------------------------------- */
 
 static void bad_ranges_change_nothing(void **state) {
   (void)state;

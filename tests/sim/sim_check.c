@@ -244,8 +244,7 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
   if (random_up_to(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found, volumes);
 }
 
-/* ---- Which states
- * --------------------------------------------------------------------------------- */
+/* ---- Which states ---------------------------------------------------------------------------- */
 
 /* Writes as a whole or not at all, with different luck; some torn between blocks, or between
  * sectors, or cut off after some. */
@@ -341,8 +340,7 @@ void checker_enumerate(struct checker *c, const struct sim_io *io, const struct 
   sim_cut_clear(&c->cut);
 }
 
-/* ---- Of a run
- * --------------------------------------------------------------------------------------- */
+/* ---- Of a run -------------------------------------------------------------------------------- */
 
 void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, uint64_t seed) {
   c->random.state = seed;

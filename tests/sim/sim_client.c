@@ -35,8 +35,7 @@ void client_close(struct client *c) {
   c->port = NULL;
 }
 
-/* ---- Asking
- * --------------------------------------------------------------------------------------- */
+/* ---- Asking ---------------------------------------------------------------------------------- */
 
 static enum kind choose_kind(struct client *c) {
   uint32_t sum = 0, k = 0;
@@ -191,8 +190,7 @@ bool client_submit(struct client *c) {
   return true;
 }
 
-/* ---- Results
- * ---------------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static const char *kind_name(enum kind k) {
   static const char *names[] = {"put", "delete", "get", "stat", "flush", "batch"};
@@ -305,8 +303,7 @@ uint32_t client_reap(struct client *c) {
   return (uint32_t)n;
 }
 
-/* ---- Calls that wait
- * ------------------------------------------------------------------------------ */
+/* ---- Calls that wait ------------------------------------------------------------------------- */
 
 /* Ids with nothing in flight are listed once, or not at all, as the model says. */
 static void block_list(struct client *c) {

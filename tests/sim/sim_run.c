@@ -66,8 +66,7 @@ static void watch(struct world *w, bool on) {
   w->io.moment_arg = w;
 }
 
-/* ---- Turns
- * --------------------------------------------------------------------------------------- */
+/* ---- Turns ----------------------------------------------------------------------------------- */
 
 static void wake_all(struct world *w) {
   struct store *s = store_of(w->store);
@@ -182,8 +181,7 @@ static void work(struct world *w, uint64_t requests) {
   }
 }
 
-/* ---- Lives
- * ----------------------------------------------------------------------------------------- */
+/* ---- Lives ----------------------------------------------------------------------------------- */
 
 static void collapse(struct world *w, const uint64_t found[]) {
   for (uint32_t i = 0; i < w->model.id_count; i++) {
@@ -273,8 +271,7 @@ static void live(struct world *w, uint64_t requests, bool cut) {
   w->io.faults.gone = false;
 }
 
-/* ---- Runs
- * ------------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 static void world_create(struct world *w, uint64_t seed, struct run_totals *t, uint32_t ids,
                          uint32_t slots) {

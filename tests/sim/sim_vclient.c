@@ -44,8 +44,7 @@ const char *vkind_name(enum vkind k) {
   return names[k];
 }
 
-/* ---- Asking
- * --------------------------------------------------------------------------------------- */
+/* ---- Asking ---------------------------------------------------------------------------------- */
 
 static enum vkind choose_kind(struct vclient *c) {
   uint32_t sum = 0, k = 0;
@@ -228,8 +227,7 @@ bool vclient_submit(struct vclient *c) {
   return true;
 }
 
-/* ---- Results
- * ---------------------------------------------------------------------------------------- */
+/* ---- Results --------------------------------------------------------------------------------- */
 
 static void unexpected(const struct vslot *s) {
   sim_violation("%s of volume %s [%llu, +%llu), flags %u: %lld (%s)", vkind_name(s->kind),
