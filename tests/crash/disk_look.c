@@ -130,13 +130,16 @@ static int read_disk(struct disks_looking *k, uint32_t d) {
 }
 
 static void look_at_disk(struct disks_looking *k, uint32_t d) {
-  if (!look_at_state(k, d)) return;
-  if (!k->unsure[d]) look_at_info(k, d);
+  bool there = look_at_state(k, d), unsure = k->unsure[d];
+  k->unsure[d] = true; /* unless its contents are read */
+  if (!there) return;
+  if (!unsure) look_at_info(k, d);
   int r = read_disk(k, d);
   if (r) {
     look_find(k->look, "disk %u at %u: cannot be read: %s", d, k->found[d].state, strerror(-r));
     return;
   }
+  k->unsure[d] = unsure;
   k->look->bytes += DISK_BYTES;
   for (uint32_t u = 0; u < DISK_UNITS; u++) look_at_unit(k, d, u);
 }
