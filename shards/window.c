@@ -14,7 +14,7 @@ enum {
   LOW_UNITS = WINDOW_COST_4K,
   LOW_SETTLED_UNITS = 2 * WINDOW_COST_4K, /* newcomers may exceed the window a little */
   LOW_SAMPLES = 32,
-  FLOOR_UNITS = 2 * WINDOW_COST_4K,
+  FLOOR_UNITS = WINDOW_COST_4K,
   START_UNITS = 8 * WINDOW_COST_4K,
   HIGH_UNITS = 64 * WINDOW_COST_4K,
   HIGH_EVERY = 4,
@@ -121,7 +121,7 @@ static void steer(struct window *w, uint64_t ratio, bool limiting) {
   uint64_t factor = (uint64_t)w->target * 256 / ratio, fastest = w->starting ? 512 : 320;
   factor = min_u64(max_u64(factor, 180), fastest);
   if (factor < 288) w->starting = false;
-  if (w->rate < w->rate_plenty / 16 * 13)
+  if (w->rate < w->rate_plenty / 3)
     factor = max_u64(factor, 272);
   else if (!w->starting)
     move_target(w);

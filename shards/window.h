@@ -5,7 +5,7 @@
  * more. Now and then it looks for a few ms at what operations take when hardly anything else is in
  * flight, and at how much gets done when plenty is. In between it steers so that operations take on
  * average a certain multiple of that, and 99 in 100 less than twice of what they would alone; but
- * not so low that less than four fifths of what is possible gets done. Latencies are compared
+ * not so low that less than a third of what is possible gets done. Latencies are compared
  * within a class (reads or writes, of similar size); the class that suffers most counts.
  *
  * Plain data of one thread, no clock, no I/O. Amounts in flight are in cost units: see
