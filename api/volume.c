@@ -92,6 +92,7 @@ static void info_out(const struct volume_info *in, struct sr_volume_info *out) {
                                  .size_bytes = in->size_bytes,
                                  .used_bytes = in->used_bytes,
                                  .shared_bytes = in->shared_bytes,
+                                 .unsummed_bytes = in->unsummed_bytes,
                                  .block_bytes = in->block_bytes,
                                  .stripe_bytes = in->stripe_bytes,
                                  .shard = in->shard,

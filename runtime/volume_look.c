@@ -9,8 +9,12 @@
  */
 
 struct usage {
+  uint64_t own, below; /* clusters */
+  uint64_t unsummed;   /* blocks in sealed layers that are to get checksums */
+};
+struct usage_query {
   const struct vdisk **disks;
-  uint64_t (*blocks)[2]; /* clusters of its own, valid blocks below */
+  struct usage *usage;
   uint32_t count;
 };
 
@@ -19,23 +23,26 @@ static bool in_shard(const struct vdisk *d, uint32_t shard) {
 }
 
 static int add_usage(struct core *core, uint32_t shard, void *arg) {
-  const struct usage *u = arg;
-  for (uint32_t i = 0; i < u->count; i++)
-    for (const struct vdisk *d = u->disks[i]; d; d = d->parent) {
+  const struct usage_query *q = arg;
+  for (uint32_t i = 0; i < q->count; i++)
+    for (const struct vdisk *d = q->disks[i]; d; d = d->parent) {
+      struct usage *u = &q->usage[i];
       struct layer_stats stats;
       if (!in_shard(d, shard)) continue;
       shard_layer_stats(core->shards[shard].shard, d->layer, &stats);
-      u->blocks[i][d != u->disks[i]] += stats.clusters;
+      *(d == q->disks[i] ? &u->own : &u->below) += stats.clusters;
+      if (d->sealed && !d->no_sums) u->unsummed += stats.valid_blocks - stats.summed_blocks;
     }
   return 0;
 }
 
-static void fill_info(const struct vdisk *d, const uint64_t clusters[2], struct volume_info *info) {
+static void fill_info(const struct vdisk *d, const struct usage *u, struct volume_info *info) {
   *info = (struct volume_info){.id = d->id,
                                .parent_id = d->parent ? d->parent->id : 0,
                                .size_bytes = d->size_bytes,
-                               .used_bytes = clusters[0] << CLUSTER_SHIFT,
-                               .shared_bytes = clusters[1] << CLUSTER_SHIFT,
+                               .used_bytes = u->own << CLUSTER_SHIFT,
+                               .shared_bytes = u->below << CLUSTER_SHIFT,
+                               .unsummed_bytes = u->unsummed << BLOCK_SHIFT,
                                .block_bytes = 1u << d->block_shift,
                                .stripe_bytes = d->stripe_shift ? 1u << d->stripe_shift : 0,
                                .shard = d->shard,
@@ -49,21 +56,21 @@ static void fill_info(const struct vdisk *d, const uint64_t clusters[2], struct 
 }
 
 static int read_usage(struct port *port, const struct vdisk **disks, uint32_t count,
-                      uint64_t (*clusters)[2]) {
-  struct usage u = {disks, clusters, count};
-  memset(clusters, 0, count * sizeof clusters[0]);
-  return call_shards(port, 0, port->store->shard_count, add_usage, &u);
+                      struct usage *usage) {
+  struct usage_query q = {disks, usage, count};
+  memset(usage, 0, count * sizeof *usage);
+  return call_shards(port, 0, port->store->shard_count, add_usage, &q);
 }
 
 int catalog_stat(struct port *port, const char *name, struct volume_info *info) {
   struct catalog *c;
   struct vdisk *d;
-  uint64_t clusters[1][2];
+  struct usage usage;
   int r = catalog_enter(port, false, &c);
   if (r) return r;
   r = catalog_find(c, name, &d);
-  if (!r) r = read_usage(port, (const struct vdisk **)&d, 1, clusters);
-  if (!r) fill_info(d, clusters[0], info);
+  if (!r) r = read_usage(port, (const struct vdisk **)&d, 1, &usage);
+  if (!r) fill_info(d, &usage, info);
   return catalog_leave(c, r);
 }
 
@@ -71,7 +78,7 @@ int catalog_list(struct port *port, const char *after, uint32_t max,
                  void (*fn)(void *arg, uint32_t i, const struct volume_info *info), void *arg) {
   struct catalog *c;
   const struct vdisk *disks[LIST_AT_ONCE];
-  uint64_t clusters[LIST_AT_ONCE][2];
+  struct usage usage[LIST_AT_ONCE];
   uint32_t done = 0, n;
   int r = catalog_enter(port, false, &c);
   if (r) return r;
@@ -79,10 +86,10 @@ int catalog_list(struct port *port, const char *after, uint32_t max,
   do {
     for (n = 0; d && n < LIST_AT_ONCE && done + n < max; d = catalog_after(c, d->name))
       disks[n++] = d;
-    r = n ? read_usage(port, disks, n, clusters) : 0;
+    r = n ? read_usage(port, disks, n, usage) : 0;
     for (uint32_t i = 0; i < n && !r; i++, done++) {
       struct volume_info info;
-      fill_info(disks[i], clusters[i], &info);
+      fill_info(disks[i], &usage[i], &info);
       fn(arg, done, &info);
     }
   } while (!r && n && done < max);

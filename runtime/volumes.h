@@ -139,7 +139,7 @@ int catalog_resize(struct port *port, const char *name, uint64_t size_bytes, boo
 int catalog_flatten(struct port *port, const char *name);
 
 struct volume_info {
-  uint64_t id, parent_id, size_bytes, used_bytes, shared_bytes;
+  uint64_t id, parent_id, size_bytes, used_bytes, shared_bytes, unsummed_bytes;
   uint32_t block_bytes, stripe_bytes, shard, depth, children, openers;
   bool sealed, open_for_writing;
   char name[VOLUME_NAME_MAX + 1];

@@ -55,6 +55,8 @@ static const char *remedy(int error) {
     return "an option or argument is out of range (a shard has at least 16 MiB)";
   case ENOSYS:
     return "not in this build";
+  case ETIMEDOUT:
+    return "nothing went on for ten seconds: look with check --scrub";
   default:
     return NULL;
   }
@@ -184,6 +186,8 @@ int main(int argc, char **argv) {
       {"no-checksum", ARG_FLAG, &o.no_checksum, .help = "put: store none; get: do not verify"},
       {"add-size", ARG_SIZE, &o.add_bytes, 4096, most, 4096, .help = "grow: so many bytes more"},
       {"add-device", ARG_TEXT, &o.add_device, .help = "grow: a further device or file"},
+      {"checksums", ARG_FLAG, &o.checksums,
+       .help = "flush: first wait until all that snapshots have got its checksums"},
       {"scrub", ARG_FLAG, &o.scrub,
        .help = "check: every byte that counts, in spite of damage; a remedy for each finding"},
       {"damaged", ARG_FLAG, &o.damaged,

@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+/* Of 10 ms, without any new checksum: something is in the way, the log says what. */
+enum { CHECKSUM_PAUSES_MAX = 1000 };
 
 int ctl_format(const struct ctl_options *o) {
   static const uint32_t kinds[] = {SR_PREALLOC_DEFAULT, SR_PREALLOC_FULL, SR_PREALLOC_SPARSE};
@@ -188,12 +192,47 @@ int ctl_stats(const struct ctl_options *o) {
 /* ---- flush, vacuum, grow ----------------------------------------------------------------------
  */
 
+/* Of the volume that misses most: what several share is counted once. */
+static int unsummed_bytes(struct sr_port *port, uint64_t *most) {
+  static struct sr_volume_info infos[64];
+  char after[sizeof(infos->name)] = "";
+  int n;
+  *most = 0;
+  while ((n = sr_volume_list(port, after, infos, 64)) > 0) {
+    for (int i = 0; i < n; i++)
+      if (infos[i].unsummed_bytes > *most) *most = infos[i].unsummed_bytes;
+    memcpy(after, infos[n - 1].name, sizeof(after));
+  }
+  return n;
+}
+
+/* Checksums are made in the background while the store is open: it only has to stay so. */
+static int wait_for_checksums(struct sr_port *port) {
+  const struct timespec pause = {.tv_nsec = 10000000};
+  struct progress progress;
+  uint64_t first, left, before = UINT64_MAX;
+  int idle = 0, r = unsummed_bytes(port, &first);
+  if (r < 0 || !first) return r;
+  progress_begin(&progress, "checksums");
+  for (left = first; r == 0 && left && idle < CHECKSUM_PAUSES_MAX;
+       r = unsummed_bytes(port, &left)) {
+    idle = left < before ? 0 : idle + 1;
+    before = left;
+    progress_step(&progress, left < first ? first - left : 0, first);
+    nanosleep(&pause, NULL);
+  }
+  progress_end(&progress);
+  return r < 0 ? r : left ? -ETIMEDOUT : 0;
+}
+
 int ctl_flush(const struct ctl_options *o) {
   struct ctl_session s;
   struct sr_store_stats stats = {0};
   int status = ctl_open(&s, o, false);
   if (status != CTL_OK) return status;
-  int r = sr_flush(s.port);
+  int r = o->checksums ? wait_for_checksums(s.port) : 0;
+  if (r < 0) status = ctl_fail("checksums", r);
+  r = sr_flush(s.port);
   if (r < 0) status = ctl_fail("flush", r);
   if (r == 0 && o->json && sr_store_stats(s.port, &stats) == 0) {
     struct js *root = js_object();

@@ -73,6 +73,7 @@ static struct js *info_json(const struct sr_volume_info *v) {
   js_count(json, "size_bytes", v->size_bytes);
   js_count(json, "used_bytes", v->used_bytes);
   js_count(json, "shared_bytes", v->shared_bytes);
+  js_count(json, "unsummed_bytes", v->unsummed_bytes);
   js_count(json, "block_bytes", v->block_bytes);
   js_bool(json, "striped", v->stripe_bytes != 0);
   if (v->stripe_bytes) js_count(json, "stripe_bytes", v->stripe_bytes);
