@@ -1,0 +1,88 @@
+/* ring.h - the device's side of a split virtqueue (virtio 1.1, 2.6): takes chains of descriptors
+ * that a driver has made available, and gives them back as used.
+ *
+ * Owned by one thread at a time. Everything in the three areas is the driver's word and may change
+ * at any moment: each field is read once, copied, and checked before it is used. Nothing here
+ * blocks or allocates, and no malformed ring makes it touch memory outside of the guest's regions
+ * or run for longer than RING_CHAIN_MAX descriptors. */
+#ifndef API_VHOST_RING_H
+#define API_VHOST_RING_H
+
+#include "api/vhost/memory.h"
+
+#define RING_SIZE_MAX  1024u /* descriptors; a power of two, as split rings have it */
+#define RING_CHAIN_MAX 1024u /* of one chain, those in an indirect table included */
+#define RING_BYTES_MAX UINT32_MAX
+
+/* As they lie in memory, little endian. */
+struct vring_desc {
+  uint64_t address;
+  uint32_t bytes;
+  uint16_t flags, next;
+};
+enum { VRING_NEXT = 1, VRING_WRITE = 2, VRING_INDIRECT = 4 };
+struct vring_avail {
+  uint16_t flags, index, ring[]; /* then used_event */
+};
+enum { VRING_NO_INTERRUPT = 1 };
+struct vring_used_entry {
+  uint32_t id, bytes;
+};
+struct vring_used {
+  uint16_t flags, index;
+  struct vring_used_entry ring[]; /* then avail_event */
+};
+enum { VRING_NO_NOTIFY = 1 };
+
+struct vring {
+  const struct guest_memory *memory;
+  struct vring_desc *desc; /* NULL: not set up */
+  struct vring_avail *avail;
+  struct vring_used *used;
+  uint16_t size;
+  uint16_t last_avail;  /* the next entry to be taken */
+  uint16_t next_used;   /* the next one to be filled: used->index as we wrote it */
+  uint16_t known_avail; /* avail->index as last read */
+  uint16_t told_used;   /* next_used when the driver was last told */
+  bool told_valid;
+  bool event_idx, indirect; /* negotiated features */
+  bool broken;              /* the driver's indices made no sense: nothing is taken any more */
+};
+
+/* Translates the three areas (user addresses, whole: sizes follow from `size`) and checks
+ * alignment (16, 2, 4). size: a power of two, at most RING_SIZE_MAX. What is taken next:
+ * last_avail; next_used comes from the ring itself. -EFAULT, -EINVAL: the ring is not set up then.
+ */
+int ring_map(struct vring *r, const struct guest_memory *memory, uint16_t size, uint64_t desc_user,
+             uint64_t avail_user, uint64_t used_user, uint16_t last_avail);
+void ring_unmap(struct vring *r);
+
+/* A chain, copied and translated: first all that the device reads, then all that it writes. */
+struct ring_chain {
+  uint16_t head;
+  uint32_t out_count, in_count; /* pieces; a descriptor of several regions is several */
+  uint64_t out_bytes, in_bytes;
+  struct iovec *iov; /* the caller's, of `room`: out pieces, then in pieces */
+  uint32_t room;
+};
+/* How many entries the driver has made available that were not taken. -EBADMSG: more than the ring
+ * has: broken. One look at shared memory. */
+int ring_available(struct vring *r);
+/* Takes the next one. 1; 0: there is none; -EBADMSG: this chain is malformed (loops, no such
+ * descriptor, outside of memory, device-readable after device-writable, nested or misplaced
+ * indirect table, more than RING_CHAIN_MAX or RING_BYTES_MAX, more pieces than room); chain->head
+ * is valid if it is below size, and whatever of the chain's in pieces was sound before is in iov,
+ * so that a status can be written; else (the head itself is beyond the ring) chain->head is
+ * UINT16_MAX and the ring is broken. */
+int ring_take(struct vring *r, struct ring_chain *chain);
+/* Fetches shared lines that the next few ring_take() will need. */
+void ring_prefetch(const struct vring *r, uint32_t count);
+/* Gives a head back, `bytes` of its in pieces written. Not visible before ring_publish(). */
+void ring_put(struct vring *r, uint16_t head, uint32_t bytes);
+/* Makes all that was put visible. True: the driver wants to be told (by EVENT_IDX or its flag). */
+bool ring_publish(struct vring *r);
+/* Asks the driver to tell of the next entry (true), or not to (false: a hint). After true: look at
+ * ring_available() once more. */
+void ring_notify_me(struct vring *r, bool wanted);
+
+#endif
