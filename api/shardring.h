@@ -466,9 +466,9 @@ int sr_volume_diff(struct sr_port *port, const char *from, const char *to,
                    int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
 
 struct sr_volume_info {
-  uint64_t id, parent_id;             /* parent: the snapshot that it lies on; 0: none */
-  uint64_t size_bytes, used_bytes;    /* used: clusters of its own, not of what it shares */
-  uint64_t shared_bytes;              /* clusters in all layers below */
+  uint64_t id, parent_id;          /* parent: the snapshot that it lies on; 0: none */
+  uint64_t size_bytes, used_bytes; /* used: clusters of its own, not of what it shares */
+  uint64_t shared_bytes;           /* clusters in all layers below */
   uint64_t unsummed_bytes; /* data of snapshots, its own or below, that has no checksum yet */
   uint32_t block_bytes, stripe_bytes; /* 0: on one shard */
   uint32_t shard;                     /* the first */

@@ -152,16 +152,16 @@ int shard_punch(struct shard *shard, struct shard_vacuum_result *result);
 struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
 
 /* Scrub: reads again all that counts on disk and verifies it: the manifest's part, then every blob
- * to the end of its last block, every block of volumes that has a checksum. One pass at a time, beside requests, with buffers of its own.
- * Findings go to manifest_config.damage, one for each place or blob. A blob that is replaced, moved
- * or deleted meanwhile is no finding. */
+ * to the end of its last block, every block of volumes that has a checksum. One pass at a time,
+ * beside requests, with buffers of its own. Findings go to manifest_config.damage, one for each
+ * place or blob. A blob that is replaced, moved or deleted meanwhile is no finding. */
 struct shard_scrub_stats {
   bool running;
   uint64_t passes; /* that came to their end */
   /* Of the running or the last pass. */
   uint64_t done_bytes, total_bytes;
   uint64_t blobs, damaged_blobs, damaged_metadata, unreadable;
-  uint64_t unverified_blobs; /* put without checksums: only read */
+  uint64_t unverified_blobs;       /* put without checksums: only read */
   uint64_t blocks, damaged_blocks; /* of volumes' sealed layers, with checksums */
 };
 /* -EBUSY: a pass runs. -ENOMEM. */
