@@ -30,8 +30,8 @@ struct ctl_options {
   const char *store;    /* WHERE */
   const char *words[2]; /* what follows: the id, the file */
   int word_count;
-  bool json, damaged, scrub, files, force, durable, if_absent, no_checksum, checksums, help, offset_given,
-      bytes_given;
+  bool json, damaged, scrub, files, force, durable, if_absent, no_checksum, checksums, help,
+      offset_given, bytes_given;
   int prealloc;
   uint64_t size_bytes, shards, log_bytes, offset, bytes, add_bytes;
   const char *add_device, *cores;
