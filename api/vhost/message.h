@@ -88,10 +88,13 @@ struct message_config {
   uint32_t offset, bytes, flags;
   uint8_t region[MESSAGE_CONFIG_MAX];
 };
+/* 24 bytes on the wire as QEMU has it, the padding included; some send 20. QEMU takes only 24. */
 struct message_inflight {
   uint64_t mmap_bytes, mmap_offset;
   uint16_t queues, queue_size;
-} __attribute__((packed));
+  uint32_t padding;
+};
+#define MESSAGE_INFLIGHT_SHORT 20u
 struct message_log {
   uint64_t bytes, offset;
 };
@@ -99,7 +102,7 @@ struct message_device_state {
   uint32_t direction, phase;
 };
 
-struct message { /* the first 12 bytes and the payload as on the wire */
+struct message { /* the first 12 bytes, and the payload, as on the wire (but apart) */
   uint32_t request, flags, bytes;
   union {
     uint64_t u64;
@@ -117,24 +120,39 @@ struct message { /* the first 12 bytes and the payload as on the wire */
   uint32_t fd_count;
 };
 
-/* A receiver collects a message over several reads; begin with a zeroed one. Surplus descriptors
- * (more than MESSAGE_FDS_MAX, or with a later part of a message) are closed at once. */
+/* What may come from a socket; it decides what message_receive() lets pass. */
+enum message_kind {
+  MESSAGE_REQUESTS, /* a front-end's requests; the REPLY flag is malformed */
+  MESSAGE_REPLIES,  /* answers and acknowledgements, of both channels: only with that flag */
+  MESSAGE_BACKEND_REQUESTS, /* of the channel that SET_BACKEND_REQ_FD gave */
+};
+/* A receiver collects a message over several reads; begin with a zeroed one (of requests). Surplus
+ * descriptors (more than MESSAGE_FDS_MAX, or with a later part of a message) are closed at once,
+ * and the message is malformed. */
 struct message_reader {
   uint32_t got; /* bytes of header and payload so far */
+  enum message_kind kind;
+  bool surplus;
   struct message message;
 };
-/* 1: a whole message is there, checked by message_check(), its descriptors the caller's; 0: would
- * block (non-blocking sockets), -ENODATA: the other side has closed, between messages; else an
- * error after which the connection is of no use: -EBADMSG (malformed, or closed in the middle),
- * -EMSGSIZE, -ECONNRESET... All descriptors received are closed then. */
+/* 1: a whole message is there, checked by message_check_as(), zeros behind its payload, its
+ * descriptors (close on exec) the caller's; 0: would block (non-blocking sockets, or SO_RCVTIMEO);
+ * -ENODATA: the other side has closed, between messages; else an error after which the connection
+ * is of no use: -EBADMSG (malformed, or closed in the middle), -EMSGSIZE (more than 4096 bytes of
+ * payload), -ECONNRESET... All descriptors received are closed then. */
 int message_receive(int fd, struct message_reader *reader, struct message *message);
 /* Sends whole. -EAGAIN: the socket is non-blocking and full (nothing was sent; if a part was, it
- * waits up to 1 s for the rest), -EPIPE... Never raises SIGPIPE. Descriptors stay the caller's. */
+ * waits up to 1 s for the rest, then -ETIMEDOUT: of no use any more), -EPIPE... Never raises
+ * SIGPIPE. Descriptors stay the caller's. */
 int message_send(int fd, const struct message *message);
-/* -EBADMSG: version or payload size do not fit what the request must have, or there are more
- * descriptors than it may bring (fewer are the caller's to see). Unknown requests pass: the caller
- * answers them. */
+/* A front-end's request. -EBADMSG: version or payload size do not fit what the request must have
+ * (the sizes and counts inside of payloads included), the REPLY flag, or there are more descriptors
+ * than it may bring (fewer are the caller's to see). Unknown requests pass: the caller answers
+ * them. */
 int message_check(const struct message *message);
+/* The same of each kind. Replies of GET_CONFIG and SET_LOG_BASE may be empty (a failure there). */
+int message_check_as(const struct message *message, enum message_kind kind);
+/* Closes all of them, and forgets them. */
 void message_close_fds(struct message *message);
 /* "SET_VRING_NUM"; "unknown request". */
 const char *message_name(uint32_t request);
