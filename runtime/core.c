@@ -298,6 +298,7 @@ static uint32_t finish_local(struct core *core) {
 
 bool core_step(struct core *core) {
   uint32_t mail = inbox_drain(&core->inbox, deliver, core);
+  bool served = core->services.first && core_services_step(&core->services);
   uint32_t started = start_incoming(core);
   /* First the device gets its work, then ours goes on while it is at it. */
   uint32_t completed = device_poll(core->device);
@@ -306,11 +307,12 @@ bool core_step(struct core *core) {
   if (unlikely(core->scrub.on)) ticked |= core_scrub_tick(core);
   if (was_busy) publish_dirty(core);
   uint32_t finished = finish_local(core);
+  if (core->services.first) core_services_end_step(&core->services);
   if (core->touched_count) send_returns(core);
   if (core->outgoing_touched_count) send_outgoing(core);
   core->stats.steps++;
-  bool worked = mail || started || ticked || completed || finished || core->incoming.head ||
-                core->touched_count || core->outgoing_touched_count;
+  bool worked = mail || served || started || ticked || completed || finished ||
+                core->incoming.head || core->touched_count || core->outgoing_touched_count;
   core->stats.idle_steps += !worked;
   return worked;
 }
@@ -330,6 +332,7 @@ bool core_idle(const struct core *core) {
 int core_init(struct core *core, struct store *store, uint32_t index) {
   core->store = store;
   core->index = index;
+  core_services_init(&core->services);
   core->shard_count = store->shard_count;
   core->shards = calloc(store->shard_count, sizeof *core->shards);
   core->mine = calloc(store->shard_count, sizeof *core->mine);
@@ -432,6 +435,7 @@ void core_stop(struct core *core) {
   free(core->scrub.layout.buf);
   if (core->device) core->device->ops->destroy(core->device);
   core->device = NULL;
+  core_services_finish(&core->services);
 }
 
 /* Until something is due by itself: a scrub's next read, tokens of a volume. -1: nothing is. */
@@ -449,11 +453,13 @@ static int64_t wait_ns(const struct core *core) {
 static void sleep_until_something(struct core *core) {
   struct store *store = core->store;
   uint64_t poll_ns_max = (uint64_t)store->config.poll_us * 1000;
+  if (!core_services_may_sleep(&core->services)) return;
   if (!inbox_prepare_sleep(&core->inbox)) return;
   uint64_t before = clock_now_ns(&store->clock);
   core->stats.sleeps++;
   core->device->ops->sleep(core->device, wait_ns(core));
   inbox_awake(&core->inbox);
+  if (core->services.watches) core_watches_look(&core->services);
   core->stats.wakes_received += inbox_has_mail(&core->inbox);
   uint64_t slept = clock_now_ns(&store->clock) - before;
   if (slept <= poll_ns_max)

@@ -17,6 +17,7 @@
 
 #include "runtime/mailbox.h"
 #include "runtime/scrub.h"
+#include "runtime/service.h"
 #include "shards/shard.h"
 
 struct store;
@@ -100,6 +101,7 @@ struct core {
   struct port *port;       /* the core's own */
   struct core_scrub scrub;
   struct splitter *splitter;
+  struct core_services services;
 
   _Atomic bool dirty;
   _Atomic bool quiet; /* the store is closing: no flushes of its own accord */

@@ -127,6 +127,8 @@ struct device_ops {
    * submitted first. Runs no callbacks. A wake sent before the call is not lost. */
   void (*sleep)(struct device *d, int64_t timeout_ns);
   void (*wake)(struct device *d); /* any thread */
+  /* From now on a sleep also ends as soon as fd is readable; it is not read. Once for a device. */
+  void (*sleep_on)(struct device *d, int fd);
   uint32_t (*in_flight)(const struct device *d);
   void (*stats)(const struct device *d, struct device_stats *stats);
 };

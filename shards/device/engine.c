@@ -1,9 +1,12 @@
 /* engine.c - what the engines share: the meaning of an answer, and sleeping without a ring.
  *
- * A waker is the only thing here that several threads touch; its lock covers all of it. */
+ * Of a waker other threads touch only `raised` and the eventfd. */
 #include "shards/device/engine.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 enum io_step io_advance(struct io *io, int32_t moved_now) {
   if (moved_now == -EAGAIN || moved_now == -EINTR) return IO_STEP_RETRY;
@@ -56,44 +59,29 @@ int64_t io_retry_left_ns(const struct io_retry *r, uint64_t now_ns) {
 }
 
 int waker_init(struct waker *w) {
-  pthread_condattr_t attr;
-  w->raised = false;
-  int rc = pthread_mutex_init(&w->lock, NULL);
-  if (rc) return -rc;
-  /* Never a reason to fail: glibc only fills in a word. */
-  check(pthread_condattr_init(&attr) == 0);
-  check(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
-  rc = pthread_cond_init(&w->cond, &attr);
-  pthread_condattr_destroy(&attr);
-  if (rc) pthread_mutex_destroy(&w->lock);
-  return -rc;
+  w->raised = 0;
+  w->other = -1;
+  w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return w->fd < 0 ? -errno : 0;
 }
 
-void waker_finish(struct waker *w) {
-  pthread_cond_destroy(&w->cond);
-  pthread_mutex_destroy(&w->lock);
-}
+void waker_finish(struct waker *w) { close(w->fd); }
 
 void waker_raise(struct waker *w) {
-  pthread_mutex_lock(&w->lock);
-  w->raised = true;
-  pthread_cond_signal(&w->cond);
-  pthread_mutex_unlock(&w->lock);
+  uint64_t one = 1;
+  if (__atomic_exchange_n(&w->raised, 1, __ATOMIC_SEQ_CST)) return;
+  check(write(w->fd, &one, sizeof one) == sizeof one);
 }
 
+/* First lowered, then read: a raise in between is seen by the next wait, one whose write comes late
+ * ends a later wait early, which does no harm. */
 void waker_wait(struct waker *w, int64_t timeout_ns) {
-  struct timespec end;
-  clock_gettime(CLOCK_MONOTONIC, &end);
-  int64_t ns = timeout_ns > 0 ? timeout_ns : 0;
-  end.tv_sec += ns / 1000000000;
-  end.tv_nsec += ns % 1000000000;
-  if (end.tv_nsec >= 1000000000) end.tv_sec++, end.tv_nsec -= 1000000000;
-
-  pthread_mutex_lock(&w->lock);
-  int rc = 0;
-  while (!w->raised && rc == 0)
-    rc = timeout_ns < 0 ? pthread_cond_wait(&w->cond, &w->lock)
-                        : pthread_cond_timedwait(&w->cond, &w->lock, &end);
-  w->raised = false;
-  pthread_mutex_unlock(&w->lock);
+  struct pollfd fds[2] = {{.fd = w->fd, .events = POLLIN}, {.fd = w->other, .events = POLLIN}};
+  struct timespec timeout = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+  uint64_t count;
+  if (!__atomic_load_n(&w->raised, __ATOMIC_SEQ_CST))
+    ppoll(fds, w->other < 0 ? 1 : 2, timeout_ns < 0 ? NULL : &timeout, NULL);
+  if (!__atomic_exchange_n(&w->raised, 0, __ATOMIC_SEQ_CST)) return;
+  ssize_t n = read(w->fd, &count, sizeof count);
+  (void)n;
 }

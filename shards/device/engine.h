@@ -5,8 +5,6 @@
 #define SHARDS_DEVICE_ENGINE_H
 
 #include <errno.h>
-#include <pthread.h>
-
 #include "shards/device/device.h"
 
 #define DEVICE_RANGES      16u                 /* of registered memory */
@@ -90,15 +88,15 @@ static inline void io_retry_progress(struct io_retry *r) { r->pause_ns = IO_RETR
 /* ---- Sleeping without a ring ----------------------------------------------------------- */
 
 struct waker {
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool raised;
+  int fd;    /* an eventfd */
+  int other; /* a descriptor that ends a wait as well; -1: none */
+  uint32_t raised;
 };
 int waker_init(struct waker *w);
 void waker_finish(struct waker *w);
 /* Any thread. Ends the wait under way, or the next one. */
 void waker_raise(struct waker *w);
-/* Until raised or the timeout (-1: for ever); lowers it. */
+/* Until raised, `other` is readable, or the timeout (-1: for ever); lowers it. */
 void waker_wait(struct waker *w, int64_t timeout_ns);
 
 /* ---- Probing --------------------------------------------------------------------------- */

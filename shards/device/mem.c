@@ -133,6 +133,7 @@ static void instant_sleep(struct device *d, int64_t timeout_ns) {
 }
 
 static void instant_wake(struct device *d) { waker_raise(&instant_of(d)->waker); }
+static void instant_sleep_on(struct device *d, int fd) { instant_of(d)->waker.other = fd; }
 
 static uint32_t instant_in_flight(const struct device *d) {
   return container_of(d, const struct instant, device)->count;
@@ -163,6 +164,7 @@ const struct device_ops device_mem = {
     .poll = mem_poll,
     .sleep = instant_sleep,
     .wake = instant_wake,
+    .sleep_on = instant_sleep_on,
     .in_flight = instant_in_flight,
     .stats = instant_stats,
 };
@@ -177,6 +179,7 @@ const struct device_ops device_null = {
     .poll = null_poll,
     .sleep = instant_sleep,
     .wake = instant_wake,
+    .sleep_on = instant_sleep_on,
     .in_flight = instant_in_flight,
     .stats = instant_stats,
 };

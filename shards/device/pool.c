@@ -4,6 +4,7 @@
  * The owner's thread holds `staged` (submitted since the last poll). Under the lock are `work`
  * (in the hands of the threads, at most queue_depth with those being worked on), `finished`, and
  * the owner's sleeping flag. An io is at one place: staged, work, a thread, finished. */
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -188,6 +189,7 @@ static void pool_sleep(struct device *d, int64_t timeout_ns) {
 }
 
 static void pool_wake(struct device *d) { waker_raise(&pool_of(d)->waker); }
+static void pool_sleep_on(struct device *d, int fd) { pool_of(d)->waker.other = fd; }
 
 static int pool_attach(struct device *d, uint16_t slot, struct backing *b) {
   struct pool *p = pool_of(d);
@@ -272,6 +274,7 @@ const struct device_ops device_pool = {
     .poll = pool_poll,
     .sleep = pool_sleep,
     .wake = pool_wake,
+    .sleep_on = pool_sleep_on,
     .in_flight = pool_in_flight,
     .stats = pool_stats,
 };

@@ -16,6 +16,7 @@
  * request only because something can go wrong: collect compares the answer with what was asked
  * and leaves the rest to collect_odd. */
 #include <liburing.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,8 +53,10 @@ struct uring {
   uint32_t enter_flags;
   uint32_t range_count; /* slots in use end here */
   struct range ranges[DEVICE_RANGES];
-  struct io wake_io; /* stands for the armed read of wake_fd; never given to anybody */
-  bool wake_armed;
+  struct io wake_io;  /* stands for the armed read of wake_fd; never given to anybody */
+  struct io other_io; /* for the armed poll of other_fd */
+  bool wake_armed, other_armed;
+  int other_fd; /* ends a sleep, too; -1: none */
   bool buffers_sparse, warned;
   int wake_fd;
   uint64_t wake_count;
@@ -190,6 +193,10 @@ static __attribute__((noinline)) void collect_odd(struct uring *u, struct io *io
     u->wake_armed = false; /* armed again before the next sleep */
     return;
   }
+  if (io == &u->other_io) {
+    u->other_armed = false;
+    return;
+  }
   switch (io_advance(io, res)) {
   case IO_STEP_DONE:
     push_ready(u, io);
@@ -290,22 +297,41 @@ static void uring_wake(struct device *d) {
   check(n == sizeof one);
 }
 
-static void arm_wake(struct uring *u) {
-  if (u->wake_armed) return;
-  if (unsent(u) > u->sq_mask) enter(u, 0, 0); /* the ring is full */
-  if (unsent(u) > u->sq_mask) return;         /* and stays so */
-  struct io_uring_sqe *sqe = next_sqe(u);
-  io_uring_prep_read(sqe, u->wake_fd, &u->wake_count, sizeof u->wake_count, 0);
-  sqe->user_data = (uintptr_t)&u->wake_io;
-  u->wake_armed = true;
+static bool sq_has_room(struct uring *u) {
+  if (unsent(u) > u->sq_mask) enter(u, 0, 0);
+  return unsent(u) <= u->sq_mask;
 }
 
-/* The kernel takes entries in order, so one that it left behind includes the last, the wake:
- * out again, since its place may be a request's. */
-static void disarm_unsent_wake(struct uring *u) {
-  if (!unsent(u)) return;
-  u->sqe_tail--;
-  u->wake_armed = false;
+/* What ends a sleep. False: the ring is full and stays so. */
+static bool arm(struct uring *u) {
+  if (!u->wake_armed) {
+    if (!sq_has_room(u)) return false;
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_read(sqe, u->wake_fd, &u->wake_count, sizeof u->wake_count, 0);
+    sqe->user_data = (uintptr_t)&u->wake_io;
+    u->wake_armed = true;
+  }
+  if (!u->other_armed && u->other_fd >= 0) {
+    if (!sq_has_room(u)) return false;
+    struct io_uring_sqe *sqe = next_sqe(u);
+    io_uring_prep_poll_add(sqe, u->other_fd, POLLIN);
+    sqe->user_data = (uintptr_t)&u->other_io;
+    u->other_armed = true;
+  }
+  return true;
+}
+
+/* The kernel takes entries in order, so those that it left behind include the last ones, which were
+ * armed just now: out again, since their places may be requests'. */
+static void disarm_unsent(struct uring *u, bool wake, bool other) {
+  if (other && unsent(u)) {
+    u->sqe_tail--;
+    u->other_armed = false;
+  }
+  if (wake && unsent(u)) {
+    u->sqe_tail--;
+    u->wake_armed = false;
+  }
 }
 
 static void uring_sleep(struct device *d, int64_t timeout_ns) {
@@ -314,21 +340,23 @@ static void uring_sleep(struct device *d, int64_t timeout_ns) {
   if (u->retry.count) restart_retries(u);
   collect(u);
   bool woken = __atomic_exchange_n(&u->wake_pending, 0, __ATOMIC_SEQ_CST);
-  bool armed_before = u->wake_armed;
-  if (!woken && !u->ready.head) arm_wake(u);
+  bool wake_before = u->wake_armed, other_before = u->other_armed;
+  bool armed = !woken && !u->ready.head && arm(u);
   if (u->retry.count) { /* they are not in the kernel: nothing else would end the sleep */
     int64_t left = io_retry_left_ns(&u->retry, clock_now_ns(&u->clock));
     if (timeout_ns < 0 || left < timeout_ns) timeout_ns = left;
   }
-  if (woken || u->ready.head || !u->wake_armed) {
+  if (!armed) {
     if (unsent(u)) enter(u, 0, 0);
   } else {
     enter(u, 1, timeout_ns);
-    if (!armed_before) disarm_unsent_wake(u);
   }
+  disarm_unsent(u, u->wake_armed && !wake_before, u->other_armed && !other_before);
   collect(u);
   __atomic_exchange_n(&u->wake_pending, 0, __ATOMIC_SEQ_CST);
 }
+
+static void uring_sleep_on(struct device *d, int fd) { uring_of(d)->other_fd = fd; }
 
 /* ---- Files and memory ------------------------------------------------------------------- */
 
@@ -453,7 +481,7 @@ static void adopt_ring(struct uring *u, uint32_t queue_depth) {
   u->cq_tail = ring->cq.ktail;
   u->cq_mask = ring->cq.ring_mask;
   u->cap = (uint32_t)min_u64(queue_depth, ring->sq.ring_entries);
-  check(u->cap + 1 <= ring->cq.ring_entries); /* one more for the wake */
+  check(u->cap + 2 <= ring->cq.ring_entries); /* for the wake, and for other_fd */
   u->taskrun_flag = ring->flags & IORING_SETUP_TASKRUN_FLAG;
 }
 
@@ -490,14 +518,17 @@ static int uring_create(struct device **d, const struct device_options *options)
   io_list_init(&u->ready);
   io_retry_init(&u->retry);
   u->hit = empty_range;
-  u->wake_io.bytes = 1; /* a read of wake_fd moves 8: always an odd answer */
+  /* A read of wake_fd moves 8, a poll gives bits: always odd answers. */
+  u->wake_io.bytes = 1;
+  u->other_io.bytes = IO_BYTES_MAX;
+  u->other_fd = -1;
   for (uint32_t i = 0; i < DEVICE_RANGES; i++) u->ranges[i] = empty_range;
   /* Not EFD_NONBLOCK: some kernels answer the read of such a descriptor at once with -EAGAIN
    * instead of waiting for it. */
   u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->files = malloc(u->file_count * sizeof *u->files);
   int rc = u->wake_fd < 0 ? -errno : u->files ? 0 : -ENOMEM;
-  if (rc == 0) rc = make_ring(&u->ring, options->queue_depth);
+  if (rc == 0) rc = make_ring(&u->ring, (uint32_t)max_u64(options->queue_depth, 2));
   if (rc < 0) {
     uring_free(u);
     return rc;
@@ -550,6 +581,7 @@ const struct device_ops device_uring = {
     .poll = uring_poll,
     .sleep = uring_sleep,
     .wake = uring_wake,
+    .sleep_on = uring_sleep_on,
     .in_flight = uring_in_flight,
     .stats = uring_stats,
 };

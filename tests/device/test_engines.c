@@ -1,6 +1,7 @@
 /* test_engines.c - one suite over all engines: what device.h promises, whoever does the I/O. */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "tests/device/device_testing.h"
@@ -23,6 +24,7 @@ struct rig {
   struct io ios[IOS_MAX];
   uint8_t done[IOS_MAX]; /* times done() ran */
   uint32_t done_count;
+  int bell; /* an eventfd */
 };
 static struct rig rig;
 static const struct engine_case *engine;
@@ -317,6 +319,48 @@ static void the_timeout_ends_the_sleep(void **state) {
   engine->ops->sleep(rig.device, 0);
 }
 
+static void *ring_the_bell(void *arg) {
+  struct handshake *h = arg;
+  for (int i = 1; i <= 100; i++) {
+    uint64_t one = 1;
+    while (atomic_load(&h->asked) < i) sched_yield();
+    atomic_store(&h->answered, i);
+    assert_int_equal(write(rig.bell, &one, sizeof one), sizeof one);
+  }
+  return NULL;
+}
+
+static void empty_the_bell(void) {
+  uint64_t count;
+  while (read(rig.bell, &count, sizeof count) < 0) engine->ops->sleep(rig.device, -1);
+}
+
+static void another_descriptor_ends_the_sleep(void **state) {
+  SKIP_WITHOUT_ENGINE(state);
+  struct handshake h = {0};
+  pthread_t thread;
+  uint64_t one = 1;
+  rig.bell = eventfd(0, EFD_NONBLOCK);
+  assert_true(rig.bell >= 0);
+  engine->ops->sleep_on(rig.device, rig.bell);
+  the_timeout_ends_the_sleep(state); /* it is not readable */
+  assert_int_equal(write(rig.bell, &one, sizeof one), sizeof one);
+  engine->ops->sleep(rig.device, -1);
+  engine->ops->sleep(rig.device, -1); /* it still is */
+  empty_the_bell();
+  assert_int_equal(pthread_create(&thread, NULL, ring_the_bell, &h), 0);
+  for (int i = 1; i <= 100; i++) {
+    if (i % 3 == 0) submit(0, IO_READ, 0, 0, rig.buffers, BLOCK_BYTES);
+    if (i % 3 == 1) engine->ops->wake(rig.device);
+    atomic_store(&h.asked, i);
+    empty_the_bell();
+    if (i % 3 == 0) run_until(rig.done_count + 1);
+  }
+  pthread_join(thread, NULL);
+  the_timeout_ends_the_sleep(state);
+  close(rig.bell);
+}
+
 /* ---- Memory, several devices, ends ------------------------------------------------------- */
 
 static void registered_memory_works(void **state) {
@@ -470,6 +514,7 @@ static int run_suite(const struct engine_case *e) {
       CASE(wake_ends_the_sleep, e),
       CASE(a_completion_ends_the_sleep, e),
       CASE(the_timeout_ends_the_sleep, e),
+      CASE(another_descriptor_ends_the_sleep, e),
       CASE(registered_memory_works, e),
       CASE(two_devices_share_a_backing, e),
       CASE(destroy_calls_nobody, e),
