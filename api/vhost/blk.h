@@ -24,7 +24,10 @@ enum blk_feature {
 };
 #define BLK_SECTOR_BYTES 512u
 #define BLK_SERIAL_BYTES 20u
-#define BLK_SEGMENTS_MAX 254u /* data pieces of a request: seg_max */
+#define BLK_SEGMENTS_MAX                                                                           \
+  254u /* data pieces of a request: seg_max, in a queue that is long enough */
+#define BLK_SEGMENT_BYTES_MAX (4u << 20)          /* size_max; nobody minds longer ones */
+#define BLK_DISCARD_BYTES_MAX (UINT64_C(2) << 30) /* of a discard or write zeroes; enforced */
 
 enum blk_status { BLK_OK = 0, BLK_IOERR = 1, BLK_UNSUPPORTED = 2 };
 enum blk_kind { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_GET_ID, BLK_DISCARD, BLK_WRITE_ZEROES };
@@ -46,20 +49,25 @@ struct blk_request {
                              `bytes` (discard and write zeroes: nothing) */
   uint32_t data_count;
   uint8_t *status;     /* the last writable byte; NULL: there is none */
-  uint32_t used_bytes; /* to be reported when it went well: writable bytes, the status included */
+  uint32_t used_bytes; /* to be reported when it went well: bytes written, the status included */
 };
 /* What a chain that ring_take() found sound asks for. BLK_OK, or the status with which it is to be
  * answered at once. The chain's pieces are cut (header off the front, status off the end).
  *   header     16 bytes, in any number of pieces, copied once
- *   sectors    offset + bytes without overflow, inside the disk, whole logical blocks: else IOERR
- *   writes     to a read-only disk: IOERR; discard, write zeroes: one segment or several (up to
- *              the one that is announced, max_*_seg = 1), flags other than unmap: UNSUPPORTED
+ *   sectors    offset + bytes without overflow, inside the disk, whole logical blocks, at least
+ *              one: else IOERR
+ *   writes     to a read-only disk: IOERR
+ *   discard,   one segment, as is announced: of several, or with flags (but for unmap of a write
+ *   zeroes     zeroes): UNSUPPORTED; IOERR beyond BLK_DISCARD_BYTES_MAX
  *   GET_ID     up to 20 bytes of the answer, however many the buffer has
  *   no status  status NULL and IOERR: nothing can be answered
  *   anything else UNSUPPORTED */
 enum blk_status blk_parse(const struct blk_disk *disk, struct ring_chain *chain,
                           struct blk_request *request);
-/* Copies the serial to a GET_ID's data. */
+/* The byte for the status, whatever the chain asks for: the last one that the device may write;
+ * NULL: there is none. Also of a chain that ring_take() refused. */
+uint8_t *blk_status_of(const struct ring_chain *chain);
+/* Copies the serial to a GET_ID's data, with zeros behind it. */
 void blk_put_id(const struct blk_disk *disk, const struct blk_request *request);
 
 /* Features to be offered (VIRTIO and vhost-user ones). flush: FLUSH and CONFIG_WCE too. */

@@ -34,24 +34,27 @@ struct vring_used {
 };
 enum { VRING_NO_NOTIFY = 1 };
 
+/* Begins zeroed, but for the negotiated features. */
 struct vring {
   const struct guest_memory *memory;
-  struct vring_desc *desc; /* NULL: not set up */
+  const struct memory_region *recent; /* where the last address was found */
+  struct vring_desc *desc;            /* NULL: not set up */
   struct vring_avail *avail;
   struct vring_used *used;
   uint16_t size;
   uint16_t last_avail;  /* the next entry to be taken */
   uint16_t next_used;   /* the next one to be filled: used->index as we wrote it */
   uint16_t known_avail; /* avail->index as last read */
-  uint16_t told_used;   /* next_used when the driver was last told */
-  bool told_valid;
+  uint16_t told_used;   /* next_used at the last ring_publish(): what the driver knows of */
+  bool told_valid;      /* false: the driver may wait for what another one of us has published */
   bool event_idx, indirect; /* negotiated features */
   bool broken;              /* the driver's indices made no sense: nothing is taken any more */
 };
 
 /* Translates the three areas (user addresses, whole: sizes follow from `size`) and checks
- * alignment (16, 2, 4). size: a power of two, at most RING_SIZE_MAX. What is taken next:
- * last_avail; next_used comes from the ring itself. -EFAULT, -EINVAL: the ring is not set up then.
+ * alignment (16, 2, 4) here. size: a power of two, at most RING_SIZE_MAX. What is taken next:
+ * last_avail; next_used comes from the ring itself. After every change of the memory's regions this
+ * has to be done again, with last_avail as it was. -EFAULT, -EINVAL: the ring is not set up then.
  */
 int ring_map(struct vring *r, const struct guest_memory *memory, uint16_t size, uint64_t desc_user,
              uint64_t avail_user, uint64_t used_user, uint16_t last_avail);
@@ -66,23 +69,27 @@ struct ring_chain {
   uint32_t room;
 };
 /* How many entries the driver has made available that were not taken. -EBADMSG: more than the ring
- * has: broken. One look at shared memory. */
+ * has: broken. One look at shared memory. 0: the ring is not set up. */
 int ring_available(struct vring *r);
-/* Takes the next one. 1; 0: there is none; -EBADMSG: this chain is malformed (loops, no such
- * descriptor, outside of memory, device-readable after device-writable, nested or misplaced
- * indirect table, more than RING_CHAIN_MAX or RING_BYTES_MAX, more pieces than room); chain->head
- * is valid if it is below size, and whatever of the chain's in pieces was sound before is in iov,
- * so that a status can be written; else (the head itself is beyond the ring) chain->head is
- * UINT16_MAX and the ring is broken. */
+/* Takes the next one of those that ring_available() has last seen. 1; 0: there is none; -EBADMSG:
+ * this chain is malformed (loops, no such descriptor, outside of memory, device-readable after
+ * device-writable, nested or misplaced indirect table, one that is not whole in one region, more
+ * than RING_CHAIN_MAX or RING_BYTES_MAX, more pieces than room). Then chain->head is to be given
+ * back, and the chain is cut down to the byte where a driver looks for the status: the last
+ * writable one of what could be followed, in_count 1 and in_bytes 1; or in_count 0. If the head
+ * itself is beyond the ring, chain->head is UINT16_MAX, and the ring is broken: every further call
+ * is -EBADMSG in the same way. */
 int ring_take(struct vring *r, struct ring_chain *chain);
 /* Fetches shared lines that the next few ring_take() will need. */
 void ring_prefetch(const struct vring *r, uint32_t count);
-/* Gives a head back, `bytes` of its in pieces written. Not visible before ring_publish(). */
+/* Gives a head back (one that is below size), `bytes` of its in pieces written. Not visible before
+ * ring_publish(). */
 void ring_put(struct vring *r, uint16_t head, uint32_t bytes);
-/* Makes all that was put visible. True: the driver wants to be told (by EVENT_IDX or its flag). */
+/* Makes all that was put visible. True: the driver wants to be told (by EVENT_IDX or its flag);
+ * always at the first time after ring_map(). */
 bool ring_publish(struct vring *r);
-/* Asks the driver to tell of the next entry (true), or not to (false: a hint). After true: look at
- * ring_available() once more. */
+/* Asks the driver to tell of the next entry (true), or not to (false: a hint, which EVENT_IDX has
+ * no need of). After true: look at ring_available() once more. */
 void ring_notify_me(struct vring *r, bool wanted);
 
 #endif
