@@ -46,5 +46,6 @@ int main(int argc, char **argv) {
   corpus_image();
   corpus_text();
   corpus_volume();
+  corpus_message();
   return 0;
 }
