@@ -173,7 +173,7 @@ int stream_read_begin(struct stream_reader *r, int fd, const void *early, size_t
   struct head h;
   *r = (struct stream_reader){.fd = fd, .at = early_bytes};
   if (early_bytes > sizeof(h)) return -EINVAL;
-  memcpy(&h, early, early_bytes);
+  if (early_bytes) memcpy(&h, early, early_bytes);
   int e = take(r, (char *)&h + early_bytes, sizeof(h) - early_bytes);
   if (e == 0) e = examine_head(r, &h);
   if (e < 0) return e;
