@@ -464,6 +464,11 @@ struct sr_volume_range {
  * ranges are as good as the moment. -EINVAL: from is no snapshot, or they are striped otherwise. */
 int sr_volume_diff(struct sr_port *port, const char *from, const char *to,
                    int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
+/* The same of one volume, from NULL, in [offset, offset + bytes) alone: the ranges are cut to it.
+ * Costs what is looked at, a message for each 4 MiB that has something. -EINVAL: outside the
+ * volume. */
+int sr_volume_ranges(struct sr_port *port, const char *name, uint64_t offset, uint64_t bytes,
+                     int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
 
 struct sr_volume_info {
   uint64_t id, parent_id;          /* parent: the snapshot that it lies on; 0: none */

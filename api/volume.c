@@ -141,7 +141,16 @@ int sr_volume_diff(struct sr_port *p, const char *from, const char *to,
   struct diff_call call = {fn, arg};
   int r = refused(p, to);
   if (!r && !fn) r = -EINVAL;
-  return r ? r : catalog_diff(port_of(p), from, to, range_out, &call);
+  return r ? r : catalog_diff(port_of(p), from, to, NULL, range_out, &call);
+}
+
+int sr_volume_ranges(struct sr_port *p, const char *name, uint64_t offset, uint64_t bytes,
+                     int (*fn)(void *arg, const struct sr_volume_range *range), void *arg) {
+  struct diff_call call = {fn, arg};
+  const struct volume_range window = {offset, bytes, false};
+  int r = refused(p, name);
+  if (!r && !fn) r = -EINVAL;
+  return r ? r : catalog_diff(port_of(p), NULL, name, &window, range_out, &call);
 }
 
 /* ---- Limits -------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /* volume_walk.c - looking at where a volume's blocks lie, leaf by leaf, in whatever shards its
- * layers are; and diffs by that. On the thread of the port.
+ * layers are; and diffs by that, of all or of a window. On the thread of the port.
  *
  * Order. A row is what the parts of a striped volume have at the same addresses: one leaf of each,
  * or as many as a stripe takes. Rows follow each other on the disk; inside a row stripes alternate
@@ -55,7 +55,7 @@ struct diff {
   struct port *port;
   uint32_t part_count;
   uint8_t stripe_shift;
-  uint64_t size_bytes;
+  uint64_t begin, end;       /* what is looked at */
   struct walk *from, *to;    /* [part_count] */
   struct volume_range range; /* bytes 0: none yet */
   int (*fn)(void *arg, const struct volume_range *range);
@@ -65,8 +65,11 @@ struct diff {
 static int emit(struct diff *x) {
   struct volume_range range = x->range;
   x->range.bytes = 0;
-  if (!range.bytes || range.offset_bytes >= x->size_bytes) return 0;
-  range.bytes = min_u64(range.bytes, x->size_bytes - range.offset_bytes);
+  uint64_t begin = max_u64(range.offset_bytes, x->begin);
+  uint64_t end = min_u64(range.offset_bytes + range.bytes, x->end);
+  if (begin >= end) return 0;
+  range.offset_bytes = begin;
+  range.bytes = end - begin;
   return x->fn(x->arg, &range);
 }
 
@@ -133,6 +136,9 @@ static int diff_stripe_of_all(struct diff *x, uint64_t row, uint32_t shift, uint
   for (uint32_t p = 0; p < x->part_count && !r; p++) {
     uint64_t leaf = row << shift, end = (row + 1) << shift, next = leaf;
     for (; leaf < end && !r; leaf = next) {
+      uint64_t at = on_disk(x, p, leaf << LEAF_SHIFT);
+      next = at >= x->end ? UINT64_MAX : leaf + 1; /* of this part nothing more is asked for */
+      if (at >= x->end || at + (UINT64_C(1) << LEAF_SHIFT) <= x->begin) continue;
       r = resolve_both(x, p, leaf, &next);
       if (!r) r = compare(x, p, leaf, 0, LEAF_BLOCKS);
     }
@@ -143,19 +149,22 @@ static int diff_stripe_of_all(struct diff *x, uint64_t row, uint32_t shift, uint
 
 static int diff_all(struct diff *x) {
   uint32_t shift = x->stripe_shift > LEAF_SHIFT ? x->stripe_shift - LEAF_SHIFT : 0;
+  uint64_t first = (x->begin >> (LEAF_SHIFT + shift)) / x->part_count;
   int r = 0;
-  for (uint64_t row = 0, next; row != UINT64_MAX && !r; row = next) {
+  for (uint64_t row = first, next; row != UINT64_MAX && !r; row = next) {
     next = UINT64_MAX;
-    if (on_disk(x, 0, row << (LEAF_SHIFT + shift)) >= x->size_bytes) break;
+    if (on_disk(x, 0, row << (LEAF_SHIFT + shift)) >= x->end) break;
     r = shift ? diff_stripe_of_all(x, row, shift, &next) : diff_leaf_of_all(x, row, &next);
   }
   return r ? r : emit(x);
 }
 
-static int diff_init(struct diff *x, const struct vdisk *from, const struct vdisk *to) {
+static int diff_init(struct diff *x, const struct vdisk *from, const struct vdisk *to,
+                     const struct volume_range *window) {
   x->part_count = vdisk_part_count(to, x->port->store->shard_count);
   x->stripe_shift = to->stripe_shift;
-  x->size_bytes = to->size_bytes;
+  x->begin = window ? window->offset_bytes : 0;
+  x->end = window ? x->begin + window->bytes : to->size_bytes;
   x->from = calloc(x->part_count, sizeof *x->from);
   x->to = calloc(x->part_count, sizeof *x->to);
   int r = x->from && x->to ? 0 : -ENOMEM;
@@ -184,7 +193,13 @@ static int find_both(struct catalog *c, const char *from, const char *to, struct
   return (*a)->sealed && (*a)->stripe_shift == (*b)->stripe_shift ? 0 : -EINVAL;
 }
 
+static bool inside(const struct vdisk *d, const struct volume_range *window) {
+  return !window ||
+         (window->bytes <= d->size_bytes && window->offset_bytes <= d->size_bytes - window->bytes);
+}
+
 int catalog_diff(struct port *port, const char *from, const char *to,
+                 const struct volume_range *window,
                  int (*fn)(void *arg, const struct volume_range *range), void *arg) {
   struct diff x = {.port = port, .fn = fn, .arg = arg};
   struct catalog *c;
@@ -192,8 +207,9 @@ int catalog_diff(struct port *port, const char *from, const char *to,
   int r = catalog_enter(port, false, &c);
   if (r) return r;
   r = find_both(c, from, to, &a, &b);
+  if (!r && !inside(b, window)) r = -EINVAL;
   if (r) return catalog_leave(c, r);
-  r = diff_init(&x, a, b);
+  r = diff_init(&x, a, b, window);
   if (a) a->pins++;
   b->pins++;
   c->walks++;

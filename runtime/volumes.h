@@ -154,7 +154,9 @@ struct volume_range {
   uint64_t offset_bytes, bytes;
   bool zeros;
 };
+/* window: NULL, or the part of `to` to look at (zeros does not matter); ranges are cut to it. */
 int catalog_diff(struct port *port, const char *from, const char *to,
+                 const struct volume_range *window,
                  int (*fn)(void *arg, const struct volume_range *range), void *arg);
 
 /* group: NULL or "": of none. */

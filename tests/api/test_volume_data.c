@@ -288,6 +288,48 @@ static void differences(struct world *w, const struct kind *k) {
   assert_int_equal(sr_volume_diff(w->p, NULL, "s2", NULL, NULL), -EINVAL);
 }
 
+/* Every window shows what a look at all shows there. Stripes of 16 MiB are longer than what the map
+ * is cut into. */
+static void windows(struct world *w, const struct kind *k) {
+  const uint64_t disk = 64 * MIB, end = disk + 512;
+  struct sr_volume_options o = SR_VOLUME_OPTIONS_INIT;
+  o.size_bytes = end, o.striped = k->striped, o.stripe_bytes = k->striped ? 16 * MIB : 0;
+  assert_int_equal(sr_volume_create(w->p, "v", &o), 0);
+  create(w, k, "fine", end);
+  static const char *const names[] = {"v", "fine", "v", "fine"};
+  for (int n = 0; n < 4; n++) {
+    const char *name = names[n];
+    write_in(w, name, n < 2 ? 0 : 8192, 4096, 1);
+    write_in(w, name, 16 * MIB - PIECE, 2 * PIECE, 1);
+    write_in(w, name, 21 * MIB, 4096, 1);
+    write_in(w, name, disk, 512, 1);
+    if (n < 2) assert_int_equal(sr_volume_snapshot(w->p, name, n ? "fine below" : "below"), 0);
+    struct ranges all = diff(w, NULL, name);
+    const uint64_t cuts[] = {0,         512,          4096,     8192,     16 * MIB - 4096,
+                             16 * MIB,  21 * MIB + 1, 40 * MIB, 63 * MIB, disk,
+                             disk + 512};
+    for (uint32_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+      for (uint32_t j = i; j < sizeof cuts / sizeof *cuts; j++) {
+        struct ranges some = {.count = 0};
+        assert_int_equal(
+            sr_volume_ranges(w->p, name, cuts[i], cuts[j] - cuts[i], keep_range, &some), 0);
+        int at = 0;
+        for (int a = 0; a < all.count; a++) {
+          uint64_t from = all.r[a].offset_bytes, to = from + all.r[a].bytes;
+          if (from < cuts[i]) from = cuts[i];
+          if (to > cuts[j]) to = cuts[j];
+          if (from < to) assert_range(&some, at++, from, to - from, false);
+        }
+        assert_int_equal(at, some.count);
+      }
+  }
+  int calls = 0;
+  assert_int_equal(sr_volume_ranges(w->p, "v", 0, end, stop_at_once, &calls), 77);
+  assert_int_equal(sr_volume_ranges(w->p, "v", 512, end, stop_at_once, &calls), -EINVAL);
+  assert_int_equal(sr_volume_ranges(w->p, "v", UINT64_MAX, 2, stop_at_once, &calls), -EINVAL);
+  assert_int_equal(sr_volume_ranges(w->p, "none", 0, 1, stop_at_once, &calls), -ENOENT);
+}
+
 static void t_snapshots(void **state) { on_all(state, snapshots_keep_what_was); }
 static void t_clones(void **state) { on_all(state, clones_go_their_own_ways); }
 static void t_space(void **state) { on_all(state, space_comes_back); }
@@ -295,11 +337,12 @@ static void t_rollback(void **state) { on_all(state, rolled_back); }
 static void t_resize(void **state) { on_all(state, resized); }
 static void t_flatten(void **state) { on_all(state, flattened); }
 static void t_diff(void **state) { on_all(state, differences); }
+static void t_windows(void **state) { on_all(state, windows); }
 
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {TEST(t_snapshots), TEST(t_clones), TEST(t_space),
                                      TEST(t_rollback),  TEST(t_resize), TEST(t_flatten),
-                                     TEST(t_diff)};
+                                     TEST(t_diff),      TEST(t_windows)};
   return cmocka_run_group_tests_name("volume_data", tests, NULL, NULL);
 }
