@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "api/vhost/memory.h"
+#include "tests/child.h"
 
 #define PAGE              4096u
 #define HIGH              (UINT64_C(1) << 32)
@@ -403,12 +404,12 @@ static int status_of_child(void (*disposition)(int), bool access) {
     static char page[PAGE] __attribute__((aligned(PAGE)));
     static _Atomic uint32_t lost;
     signal(SIGBUS, disposition);
-    if (memory_guard(page, PAGE, &lost) != 0) _exit(2);
+    if (memory_guard(page, PAGE, &lost) != 0) child_exit(2);
     if (access)
       (void)*map_nothing();
     else
       raise(SIGBUS);
-    _exit(0);
+    child_exit(0);
   }
   int status;
   assert_int_equal(waitpid(pid, &status, 0), pid);
