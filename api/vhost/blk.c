@@ -63,7 +63,8 @@ static enum blk_status set_range(const struct blk_disk *disk, uint64_t sector, u
   if (sector > UINT64_MAX / BLK_SECTOR_BYTES) return BLK_IOERR;
   q->offset = sector * BLK_SECTOR_BYTES;
   q->bytes = bytes;
-  if (!bytes || bytes > disk->size_bytes || q->offset > disk->size_bytes - bytes) return BLK_IOERR;
+  uint64_t size = __atomic_load_n(&disk->size_bytes, __ATOMIC_RELAXED); /* a resize may run */
+  if (!bytes || bytes > size || q->offset > size - bytes) return BLK_IOERR;
   return is_aligned(q->offset | bytes, disk->block_bytes) ? BLK_OK : BLK_IOERR;
 }
 

@@ -193,9 +193,20 @@ cut_down(struct vring *r, struct ring_chain *c, struct walk *w, struct vring_des
   return -EBADMSG;
 }
 
-int ring_take(struct vring *r, struct ring_chain *chain) {
+static inline int follow(struct vring *r, struct ring_chain *chain, uint16_t head) {
   chain->out_count = chain->in_count = 0;
   chain->out_bytes = chain->in_bytes = 0;
+  chain->head = head;
+  struct walk w = {.table = r->desc, .entries = r->size, .next = head, .left = r->size};
+  struct vring_desc d;
+  do {
+    if (unlikely(!next_desc(r, &w, &d))) return cut_down(r, chain, &w, NULL);
+    if (unlikely(!add_desc(r, chain, &w, &d))) return cut_down(r, chain, &w, &d);
+  } while (d.flags & VRING_NEXT);
+  return 1;
+}
+
+int ring_take(struct vring *r, struct ring_chain *chain) {
   chain->head = UINT16_MAX;
   if (unlikely(r->broken)) return -EBADMSG;
   if (r->last_avail == r->known_avail) return 0;
@@ -205,14 +216,12 @@ int ring_take(struct vring *r, struct ring_chain *chain) {
     return -EBADMSG;
   }
   r->last_avail++;
-  chain->head = head;
-  struct walk w = {.table = r->desc, .entries = r->size, .next = head, .left = r->size};
-  struct vring_desc d;
-  do {
-    if (unlikely(!next_desc(r, &w, &d))) return cut_down(r, chain, &w, NULL);
-    if (unlikely(!add_desc(r, chain, &w, &d))) return cut_down(r, chain, &w, &d);
-  } while (d.flags & VRING_NEXT);
-  return 1;
+  return follow(r, chain, head);
+}
+
+int ring_again(struct vring *r, uint16_t head, struct ring_chain *chain) {
+  check(head < r->size);
+  return follow(r, chain, head);
 }
 
 /* ---- Giving back ----------------------------------------------------------------------------- */

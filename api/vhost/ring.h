@@ -80,6 +80,11 @@ int ring_available(struct vring *r);
  * itself is beyond the ring, chain->head is UINT16_MAX, and the ring is broken: every further call
  * is -EBADMSG in the same way. */
 int ring_take(struct vring *r, struct ring_chain *chain);
+/* The same chain once more, by its head (below size), whatever the available ring says. 1 or
+ * -EBADMSG, as ring_take(). */
+int ring_again(struct vring *r, uint16_t head, struct ring_chain *chain);
+/* What ring_take() has given last is to be given once more. */
+static inline void ring_untake(struct vring *r) { r->last_avail--; }
 /* Fetches shared lines that the next few ring_take() will need. */
 void ring_prefetch(const struct vring *r, uint32_t count);
 /* Gives a head back (one that is below size), `bytes` of its in pieces written. Not visible before

@@ -1,0 +1,127 @@
+/* server.h - what the files of the vhost server share. Not for others.
+ *
+ *   vhost.c    the calls of shardring_vhost.h, from any thread
+ *   server.c   the server's thread: sockets, connections, calls to cores
+ *   client.c   one monitor's connection: what its messages mean
+ *   queue.c    a virtqueue, on its core
+ *
+ * All of it is guarded by server->lock, which the server's thread holds while it works. It never
+ * blocks under it; calls to cores are sent and their answers come back later. Only that thread
+ * frees disks and clients, and only when nothing of theirs runs on a core. */
+#ifndef API_VHOST_SERVER_H
+#define API_VHOST_SERVER_H
+
+#include "api/internal.h"
+#include "api/vhost/message.h"
+#include "api/vhost/queue.h"
+
+#define VHOST_QUEUES_MAX 64u
+
+/* What an epoll event is about. */
+struct source {
+  enum { SOURCE_WAKE, SOURCE_PORT, SOURCE_DISK, SOURCE_CLIENT } kind;
+  int fd;
+};
+
+struct client_ring { /* what the monitor has said of a queue */
+  uint32_t size;
+  uint16_t last_avail;
+  bool has_address, started, enabled;
+  bool running; /* on its core, or on its way there or back */
+  struct message_vring_addr address;
+  int kick_fd, call_fd, error_fd;
+};
+
+struct client {
+  struct source source;
+  struct disk *disk;
+  struct message_reader reader;
+  struct message message; /* being carried out */
+  enum {
+    CLIENT_IDLE,    /* waits for a message */
+    CLIENT_HALTING, /* rings are being stopped for the message */
+    CLIENT_RUNNING, /* ... and started again, after it was carried out */
+    CLIENT_CLOSING, /* rings are being stopped for good */
+  } state;
+  int result;        /* of the message */
+  uint32_t calls;    /* to cores, without an answer yet */
+  uint64_t features; /* VIRTIO and vhost-user ones, as acknowledged */
+  uint64_t protocol; /* protocol features */
+  bool active;       /* a queue has been enabled */
+  uint64_t since_ns; /* connected */
+  int backend_fd;
+  struct guest_memory memory;
+  void *inflight; /* the file, mapped; NULL: none */
+  uint64_t inflight_bytes, inflight_mapped;
+  uint32_t inflight_queues, inflight_size;
+  struct client_ring rings[VHOST_QUEUES_MAX];
+};
+
+struct disk_queue {
+  struct queue queue;
+  struct shard_op call; /* to the core; call.work stays the function */
+  uint32_t index;
+  uint16_t *heads; /* [2 * RING_SIZE]: queue.put, queue.again */
+  uint32_t heads_size;
+  _Atomic(const char *) why; /* it broke */
+};
+
+struct disk {
+  struct source source; /* the listening socket */
+  struct vhost_server *server;
+  char name[256], volume[256], socket[108];
+  bool made_socket, discards, closing;
+  bool gone; /* from the table: for whoever waits for it to be freed */
+  uint32_t cache;
+  uint64_t connections;
+  struct block *block;
+  struct blk_disk blk;
+  struct client *client;
+  struct disk_queue *queues; /* [blk.queues]; NULL until the first connection */
+};
+
+struct vhost_server {
+  struct store *store;
+  struct sr_vhost_options options;
+  pthread_mutex_t lock;
+  pthread_cond_t gone;          /* a disk was taken down */
+  pthread_mutex_t control_lock; /* one attach or detach at a time, they use `control` */
+  struct port *port;            /* the server's thread's */
+  struct port *control;
+  struct source wake, port_source;
+  int epoll_fd;
+  pthread_t thread;
+  bool stop;
+  struct vhost_core **homes; /* by core */
+  struct disk **disks;       /* by name */
+  uint32_t disk_count, disk_room;
+  bool closing_some, woken;
+};
+
+/* server.c */
+int server_start(struct vhost_server *s);
+void server_wake(struct vhost_server *s);
+void *server_main(void *arg);
+/* The disk gets its events; after a client has gone again. */
+int server_listen(struct vhost_server *s, struct disk *d);
+/* Has a queue's function run on its core; client_called() when it has. */
+void server_call(struct vhost_server *s, struct disk_queue *q, core_call_fn *fn);
+void server_event(const struct disk *d, enum sr_vhost_event_kind kind, const char *what);
+/* The position of a name, or where it belongs. */
+uint32_t server_find(const struct vhost_server *s, const char *name, bool *found);
+
+/* client.c */
+/* fd becomes the client's, or is closed. */
+int client_open(struct disk *d, int fd);
+/* Its socket is readable. */
+void client_readable(struct client *c);
+/* A call to a core has come back. */
+void client_called(struct client *c, struct disk_queue *q);
+/* Stops all; it frees itself, later. why: an event tells; NULL: the monitor's own wish. */
+void client_close(struct client *c, const char *why);
+/* The size of the disk has changed. */
+void client_config_changed(struct client *c);
+/* A queue has told that it broke. */
+void client_queue_broke(struct client *c, struct disk_queue *q, const char *why);
+
+#endif
