@@ -10,6 +10,7 @@
  *   ctl_volume_change.c  volume create to flatten
  *   ctl_volume_limit.c   volume limit
  *   ctl_volume_export.c, ctl_volume_import.c  with volume_copy.h and volume_stream.h
+ *   ctl_host.c    host ...: asks a running shard-host
  */
 #ifndef TOOLS_CTL_H
 #define TOOLS_CTL_H
@@ -76,6 +77,11 @@ int ctl_volume_flatten(const struct ctl_options *o);
 int ctl_volume_limit(const struct ctl_options *o);
 int ctl_volume_export(const struct ctl_options *o);
 int ctl_volume_import(const struct ctl_options *o);
+
+/* ---- A running shard-host ---- */
+
+/* `host COMMAND ...`: argv[0] is the word "host". */
+int ctl_host_main(int argc, char **argv);
 
 struct sr_port;
 /* "shard-ctl: name: error: remedy" in the words of volumes; CTL_FAILED. */

@@ -1,7 +1,7 @@
 /* ctl_main.c - shard-ctl: looks after a store from the command line.
  *
- * shard-ctl COMMAND WHERE [WORDS] [--options]; --store=WHERE may stand for WHERE. `volume`, which
- * has options of its own, must be the first word. */
+ * shard-ctl COMMAND WHERE [WORDS] [--options]; --store=WHERE may stand for WHERE. `volume` and
+ * `host`, which have options of their own, must be the first word. */
 #include "tools/args.h"
 #include "tools/ctl.h"
 
@@ -126,7 +126,8 @@ static void help(const struct arg *table) {
   puts("shard-ctl COMMAND WHERE [options]: looks after a Shardring store.\n"
        "WHERE is a directory, or devices joined by commas; --store=WHERE means the same.\n");
   ctl_help_commands("", commands);
-  puts("  volume COMMAND WHERE    virtual disks: see shard-ctl volume --help\n");
+  puts("  volume COMMAND WHERE    virtual disks: see shard-ctl volume --help\n"
+       "  host COMMAND            a running shard-host: see shard-ctl host --help\n");
   args_help(table);
   puts("\nExit status: 0 done, 1 failed or something was found, 2 the command line is wrong.");
 }
@@ -137,7 +138,7 @@ static const struct ctl_command *find_command(const char *prefix, const struct c
     if (strcmp(c->name, name) == 0) return c;
   fprintf(stderr, "%s: unknown command \"%s%s\"; there are:", TOOL, prefix, name);
   for (const struct ctl_command *c = table; c->name; c++) fprintf(stderr, " %s", c->name);
-  fprintf(stderr, "%s (see %s %s--help)\n", *prefix ? "" : " volume", TOOL, prefix);
+  fprintf(stderr, "%s (see %s %s--help)\n", *prefix ? "" : " volume host", TOOL, prefix);
   return NULL;
 }
 
@@ -165,6 +166,7 @@ int ctl_dispatch(const char *prefix, const struct ctl_command *table, struct ctl
 
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "volume") == 0) return ctl_volume_main(argc - 1, argv + 1);
+  if (argc > 1 && strcmp(argv[1], "host") == 0) return ctl_host_main(argc - 1, argv + 1);
   struct ctl_options o = {.bytes = UINT64_MAX};
   bool version = false;
   const uint64_t mib = 1048576, most = UINT64_C(1) << 50;
@@ -206,9 +208,9 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s: what shall be done? See %s --help\n", TOOL, TOOL);
     return CTL_USAGE;
   }
-  if (strcmp(words[0], "volume") == 0) {
-    fprintf(stderr, "%s: volume must be the first word: %s volume COMMAND WHERE [options]\n", TOOL,
-            TOOL);
+  if (strcmp(words[0], "volume") == 0 || strcmp(words[0], "host") == 0) {
+    fprintf(stderr, "%s: %s must be the first word: see %s %s --help\n", TOOL, words[0], TOOL,
+            words[0]);
     return CTL_USAGE;
   }
   return ctl_dispatch("", commands, &o, words, count);

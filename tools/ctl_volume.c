@@ -5,6 +5,7 @@
  * where a command's help says so. */
 #include "tools/args.h"
 #include "tools/ctl.h"
+#include "tools/volume_json.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -57,47 +58,12 @@ static int finish_text(void) {
 /* ---- A volume as JSON -------------------------------------------------------------------------
  */
 
-static void bucket_json(struct js *parent, const char *key, const struct sr_bucket *b) {
-  if (!b->size) return;
-  struct js *bucket = js_add(parent, key, js_object());
-  js_count(bucket, "size", b->size);
-  js_count(bucket, "one_time_burst", b->one_time_burst);
-  js_count(bucket, "refill_ms", b->refill_ms);
-}
-
-static struct js *info_json(const struct sr_volume_info *v) {
-  struct js *json = js_object();
-  js_text(json, "name", v->name);
-  js_count(json, "id", v->id);
-  js_text(json, "kind", v->snapshot ? "snapshot" : v->parent_id ? "clone" : "volume");
-  js_count(json, "size_bytes", v->size_bytes);
-  js_count(json, "used_bytes", v->used_bytes);
-  js_count(json, "shared_bytes", v->shared_bytes);
-  js_count(json, "unsummed_bytes", v->unsummed_bytes);
-  js_count(json, "block_bytes", v->block_bytes);
-  js_bool(json, "striped", v->stripe_bytes != 0);
-  if (v->stripe_bytes) js_count(json, "stripe_bytes", v->stripe_bytes);
-  js_count(json, "shard", v->shard);
-  js_count(json, "parent_id", v->parent_id);
-  js_count(json, "depth", v->depth);
-  js_count(json, "children", v->children);
-  if (*v->group) js_text(json, "group", v->group);
-  return json;
-}
-
 static int read_volume(struct sr_port *port, const char *name, struct sr_volume_info *v,
                        struct sr_limits *limits) {
   char group[64];
   *limits = (struct sr_limits)SR_LIMITS_INIT;
   int r = sr_volume_stat(port, name, v);
   return r < 0 ? r : sr_volume_limits(port, name, limits, group);
-}
-
-static struct js *volume_json(const struct sr_volume_info *v, const struct sr_limits *limits) {
-  struct js *json = info_json(v);
-  bucket_json(json, "limit_bytes", &limits->bytes);
-  bucket_json(json, "limit_ops", &limits->ops);
-  return json;
 }
 
 int ctl_volume_json(struct sr_port *port, const char *name, struct js **json) {
@@ -182,7 +148,7 @@ static int print_list(const struct ctl_options *o, const struct listing *l) {
     const struct sr_volume_info *v = l->all + i;
     const char *parent = parent_name(l, order, v->parent_id, text);
     if (root) {
-      struct js *one = js_add(volumes, NULL, info_json(v));
+      struct js *one = js_add(volumes, NULL, volume_json(v, NULL));
       if (v->parent_id) js_text(one, "parent", parent);
       continue;
     }
@@ -362,8 +328,8 @@ int ctl_volume_main(int argc, char **argv) {
        .help = "the same, in stripes of this size, a power of two; default 1M"},
       {"shard", ARG_NUMBER, &v->shard, 0, SR_SHARDS_MAX - 1,
        .help = "create, clone, import: lie on this one", .given = &v->shard_given},
-      {"integrity", ARG_CHOICE, &v->integrity, .choices = "sealed|off",
-       .help = "create, clone, import: checksums of what snapshots have; default sealed"},
+      {"integrity", ARG_CHOICE, &v->integrity, .choices = "sealed|off|on",
+       .help = "create, clone, import: checksums of what snapshots have (default), or of all"},
       {"force", ARG_FLAG, &o.force, .help = "resize: throw away what is behind the new end"},
       {"iops", ARG_NUMBER, &v->iops, 1, UINT64_C(1) << 40, .help = "limit: requests a second"},
       {"iops-burst", ARG_NUMBER, &v->iops_burst, 1, bursts,

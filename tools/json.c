@@ -66,6 +66,43 @@ struct js *js_read(FILE *in, char *why, size_t why_bytes) {
   return (struct js *)root;
 }
 
+/* How deep containers lie inside one another; brackets in texts do not count. Of text that is no
+ * JSON the answer is not below what a parser would reach. */
+static unsigned depth_of(const char *text, size_t bytes) {
+  unsigned depth = 0, most = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < bytes; i++) {
+    if (quoted && text[i] == '\\') {
+      i++;
+    } else if (text[i] == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (text[i] == '{' || text[i] == '[')) {
+      if (++depth > most) most = depth;
+    } else if (!quoted && (text[i] == '}' || text[i] == ']') && depth > 0) {
+      depth--;
+    }
+  }
+  return most;
+}
+
+struct js *js_parse(const char *text, size_t bytes, unsigned depth_max, char *why,
+                    size_t why_bytes) {
+  json_error_t e;
+  if (depth_of(text, bytes) > depth_max) {
+    snprintf(why, why_bytes, "more than %u containers inside one another", depth_max);
+    return NULL;
+  }
+  json_t *root = json_loadb(text, bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &e);
+  if (!root) snprintf(why, why_bytes, "byte %d: %s", e.position, e.text);
+  return (struct js *)root;
+}
+
+char *js_line(const struct js *root) {
+  char *line = json_dumps(theirs(root), JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+  if (!line) ours(NULL);
+  return line;
+}
+
 const struct js *js_find(const struct js *root, const char *path) {
   const json_t *node = theirs(root);
   while (node && *path) {
@@ -81,6 +118,9 @@ const struct js *js_find(const struct js *root, const char *path) {
 
 bool js_is_text(const struct js *node) { return node && json_is_string(theirs(node)); }
 bool js_is_number(const struct js *node) { return node && json_is_number(theirs(node)); }
+bool js_is_bool(const struct js *node) { return node && json_is_boolean(theirs(node)); }
+bool js_is_object(const struct js *node) { return node && json_is_object(theirs(node)); }
+bool js_is_array(const struct js *node) { return node && json_is_array(theirs(node)); }
 const char *js_text_of(const struct js *node) {
   return js_is_text(node) ? json_string_value(theirs(node)) : "";
 }
@@ -93,4 +133,30 @@ size_t js_size(const struct js *node) {
   if (!node) return 0;
   return json_is_array(theirs(node)) ? json_array_size(theirs(node))
                                      : json_object_size(theirs(node));
+}
+
+bool js_count_of(const struct js *node, uint64_t *value) {
+  if (!node || !json_is_integer(theirs(node)) || json_integer_value(theirs(node)) < 0) return false;
+  *value = (uint64_t)json_integer_value(theirs(node));
+  return true;
+}
+
+struct js *js_copy(const struct js *node) {
+  return ours(json_deep_copy(theirs(node)));
+}
+
+const struct js *js_member(const struct js *object, const char *key) {
+  return object ? (const struct js *)json_object_get(theirs(object), key) : NULL;
+}
+
+int js_each(const struct js *object, int (*fn)(void *arg, const char *key, const struct js *value),
+            void *arg) {
+  const char *key;
+  json_t *value;
+  if (!object) return 0;
+  json_object_foreach(theirs(object), key, value) {
+    int r = fn(arg, key, (const struct js *)value);
+    if (r) return r;
+  }
+  return 0;
 }

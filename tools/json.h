@@ -26,12 +26,31 @@ void js_free(struct js *root);
 
 /* Reads one value from the file; on an error NULL and a message with the line in why. */
 struct js *js_read(FILE *in, char *why, size_t why_bytes);
+/* The same of `bytes` bytes of text that somebody else made: one value and nothing behind it, no
+ * key twice in an object, no zero byte in a text. More than depth_max containers inside one
+ * another: refused before any memory is taken for them. */
+struct js *js_parse(const char *text, size_t bytes, unsigned depth_max, char *why,
+                    size_t why_bytes);
+/* On one line, without a newline; the caller frees it. */
+char *js_line(const struct js *root);
 /* A node by path: "jobs/0/read/iops". NULL if there is none. It belongs to the root. */
 const struct js *js_find(const struct js *root, const char *path);
 bool js_is_text(const struct js *node);
 bool js_is_number(const struct js *node);
+bool js_is_bool(const struct js *node);
+bool js_is_object(const struct js *node);
+bool js_is_array(const struct js *node);
 const char *js_text_of(const struct js *node); /* "" if it is no text */
 double js_number_of(const struct js *node);    /* numbers and booleans; else 0 */
 size_t js_size(const struct js *node);         /* members of an object or array; else 0 */
+/* A whole number, not below 0. False if it is something else; *value is untouched then. */
+bool js_count_of(const struct js *node, uint64_t *value);
+/* For another parent. */
+struct js *js_copy(const struct js *node);
+/* The member of that very name, slashes and all. */
+const struct js *js_member(const struct js *object, const char *key);
+/* Calls fn for each member of an object; the first that is not 0 ends it and is returned. */
+int js_each(const struct js *object, int (*fn)(void *arg, const char *key, const struct js *value),
+            void *arg);
 
 #endif
