@@ -9,6 +9,7 @@
  *   bench_verify.c   --workload=verify; with bench_verify_io.c
  *   bench_manage.c   --workload=clone-create, clone-open, map-open
  *   bench_shares.c   --workload=limits, neighbour
+ *   bench_vhost.c    --engine=vhost; with bench_vhost_job.c
  *   bench_figures.c  the report of a workload
  *   bench_env.c      what machine, device and engine it was
  *   bench_report.c   the table and the JSON
@@ -36,7 +37,7 @@ enum bench_rw {
 };
 enum bench_where { WHERE_CORE, WHERE_CLIENT };
 enum bench_device { DEVICE_URING, DEVICE_POOL, DEVICE_MEM, DEVICE_NULL };
-enum bench_engine { ENGINE_STORE, ENGINE_RAW, ENGINE_VOLUME };
+enum bench_engine { ENGINE_STORE, ENGINE_RAW, ENGINE_VOLUME, ENGINE_VHOST };
 enum bench_work {
   WORK_LOAD,
   WORK_CLONE_CREATE,
@@ -61,7 +62,11 @@ struct bench_options {
   int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
   bool first_writes, reserve, rw_given, clones_given, volume_size_given, numjobs_given;
   uint64_t volume_bytes, volumes, clones, chain, stripe_bytes, mix_read, ops;
-  char where_text[4096]; /* the store, completed */
+  /* --engine=vhost; numjobs: its queues */
+  const char *socket, *control_file;
+  uint64_t queue_size, pieces, regions;
+  double reconnect_s;
+  char where_text[4096]; /* the store, completed; the socket */
   char core_list[256];   /* --cores, when it is a list */
   uint32_t core_count;   /* ... or a number; 0: neither */
 };
@@ -210,6 +215,13 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
 
 #define BENCH_PAIRS_MAX 4096
 
+struct bench_vhost_figures {
+  uint64_t kicks, calls, sleeps, reconnects;
+  uint64_t others, checked; /* zeroes, discards and flushes; requests whose data was compared */
+  uint64_t features, protocol, disk_bytes;
+  uint32_t queue_size;
+};
+
 struct bench_result {
   const char *direction; /* "read", "write", "trim" or "sync" */
   uint64_t ops, bytes, errors, flushes, elapsed_ns;
@@ -219,6 +231,7 @@ struct bench_result {
   int error;                                /* of the first request that failed */
   bool mismatch;
   struct latency latency, write_latency;
+  struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */
 
   uint32_t pairs;
   double ratio[BENCH_PAIRS_MAX], raw_iops[BENCH_PAIRS_MAX], own_iops[BENCH_PAIRS_MAX];
@@ -228,6 +241,7 @@ struct bench_result {
 int bench_run_store(struct bench *b, struct bench_result *result);
 int bench_run_raw(struct bench *b, struct bench_result *result);
 int bench_run_open(struct bench *b, struct bench_result *result);
+int bench_run_vhost(struct bench *b, struct bench_result *result);
 
 /* ---- Files for the raw loop (bench_files.c) -----------------------------------------------------
  */

@@ -18,6 +18,7 @@ static int prepare_raw(struct bench *b) {
 }
 
 static int prepare(struct bench *b) {
+  if (b->o.engine == ENGINE_VHOST) return 0;
   int r = b->o.create ? bench_create(&b->o) : 0;
   if (r < 0) return r;
   if (b->o.engine == ENGINE_RAW) return prepare_raw(b);
@@ -27,12 +28,14 @@ static int prepare(struct bench *b) {
 
 static int run(struct bench *b, struct bench_result *result) {
   if (b->o.engine == ENGINE_RAW) return bench_run_raw(b, result);
+  if (b->o.engine == ENGINE_VHOST) return bench_run_vhost(b, result);
   if (b->o.rw == RW_OPEN) return bench_run_open(b, result);
   return bench_run_store(b, result);
 }
 
 /* Reads back what the run has put: of --verify with writes. */
 static int verify_writes(struct bench *b, struct bench_result *result) {
+  if (b->o.engine == ENGINE_VHOST) return 0; /* it has done that itself */
   struct bench_result *again = calloc(1, sizeof(*again));
   struct bench read = *b;
   if (!again) return -ENOMEM;

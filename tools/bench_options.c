@@ -34,7 +34,7 @@ bool bench_is_sequential(int rw) { return rw == RW_READ || rw == RW_WRITE || rw 
 
 uint64_t bench_request_bytes(const struct bench_options *o) {
   if (o->rw == RW_DELETE || o->rw == RW_FLUSH || o->rw == RW_OPEN) return 0;
-  if (o->engine == ENGINE_VOLUME) return o->block_bytes;
+  if (o->engine == ENGINE_VOLUME || o->engine == ENGINE_VHOST) return o->block_bytes;
   return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
 }
 
@@ -175,6 +175,34 @@ static int check_workload(struct bench_options *o) {
   return 0;
 }
 
+static int check_vhost(struct bench_options *o) {
+  bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_OPEN;
+  if (!o->socket) return refuse("--engine=vhost needs --socket");
+  if (o->store) return refuse("--engine=vhost goes to whatever the server has: no --store");
+  if (other)
+    return refuse_rw(o, "with --engine=vhost randread, read, randwrite, write, randrw, flush");
+  if (o->control)
+    return refuse("--engine=vhost cannot know the server's file: --control-file instead");
+  if (o->control_file && (o->rw == RW_RANDRW || o->rw == RW_FLUSH))
+    return refuse_rw(o, "with --control-file randread, read, randwrite, write");
+  if (o->verify && o->rw == RW_FLUSH) return refuse("--verify does not go with --rw=flush");
+  if (o->create && (o->control_file || !o->verify))
+    return refuse("--create fills the disk for --verify, and goes without --control-file");
+  if (o->verify && o->control_file && !bench_is_read(o->rw))
+    return refuse("the raw loop would overwrite what --verify has written");
+  if (o->rw == RW_FLUSH && o->sample) o->sample = 1;
+  if (o->iodepth > 1024) return refuse_size("iodepth", o->iodepth, "up to 1024 for vhost");
+  if (o->queue_size & (o->queue_size - 1))
+    return refuse_size("queue-size", o->queue_size, "a power of two up to 1024");
+  if (!o->batch_given && o->batch > o->iodepth) o->batch = o->iodepth;
+  if (o->batch > o->iodepth) return refuse_size("batch", o->batch, "1 up to --iodepth");
+  if (o->block_bytes > 16 * MIB) return refuse_size("bs", o->block_bytes, "up to 16M for vhost");
+  if (o->block_bytes * o->iodepth * o->numjobs > 8 * GIB)
+    return refuse("requests of that size need more than 8 GiB of buffers");
+  snprintf(o->where_text, sizeof(o->where_text), "%s", o->socket);
+  return 0;
+}
+
 static int check_volumes(struct bench_options *o) {
   bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_FLUSH ||
                o->rw == RW_OPEN;
@@ -250,9 +278,21 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .given = &o->where_given},
       {"device", ARG_CHOICE, &o->device, .choices = "uring|pool|mem|null",
        .help = "engine of the store; default uring", .given = &o->device_given},
-      {"engine", ARG_CHOICE, &o->engine, .choices = "store|raw|volume",
+      {"engine", ARG_CHOICE, &o->engine, .choices = "store|raw|volume|vhost",
        .help = "raw: a bare io_uring loop on the same file instead of the store; volume: the "
-               "load goes to volumes instead of blobs"},
+               "load goes to volumes instead of blobs; vhost: to a vhost-user-blk server"},
+      {"socket", ARG_TEXT, &o->socket, .help = "of --engine=vhost: where the server listens"},
+      {"queues", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "of --engine=vhost: one thread each"},
+      {"queue-size", ARG_NUMBER, &o->queue_size, 2, 1024, 1,
+       .help = "of --engine=vhost; default: what --iodepth needs"},
+      {"pieces", ARG_NUMBER, &o->pieces, 1, 14, 1,
+       .help = "of --engine=vhost: descriptors for the data of a request"},
+      {"regions", ARG_NUMBER, &o->regions, 1, 8, 1,
+       .help = "of --engine=vhost: mappings that the memory is shared in"},
+      {"reconnect", ARG_SECONDS, &o->reconnect_s, 0, 3600, 1,
+       .help = "of --engine=vhost: when the server goes, wait so long for the next one"},
+      {"control-file", ARG_TEXT, &o->control_file,
+       .help = "of --engine=vhost: alternate with the raw loop on this file"},
       {"workload", ARG_CHOICE, &o->workload, .choices = WORKLOAD_CHOICES,
        .help = "of volumes, instead of --rw; verify: mixed requests, snapshots and clones, all "
                "data checked"},
@@ -303,6 +343,9 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
     return -EINVAL;
   }
   if (o->gtod_reduce) o->sample = 0;
+  if (o->engine == ENGINE_VHOST) return check_vhost(o);
+  if (o->socket || o->control_file || o->queue_size || o->reconnect_s > 0)
+    return refuse("--socket, --control-file, --queue-size and --reconnect are for --engine=vhost");
   int r = check_volumes(o);
   if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);

@@ -32,6 +32,7 @@ static struct spread spread_of(const double *values, uint32_t count) {
 
 static const char *checksums(const struct bench_options *o) {
   if (o->engine == ENGINE_RAW) return "none";
+  if (o->engine == ENGINE_VHOST) return "the server's own";
   if (o->engine == ENGINE_VOLUME) return o->integrity ? "off" : "of what is sealed";
   return bench_is_hollow(o) ? "off" : "on";
 }
@@ -94,7 +95,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
   js_real(to, "runtime", o->runtime_s);
   add_word(to, "where", "core|client", o->where);
   add_word(to, "device", "uring|pool|mem|null", o->device);
-  add_word(to, "engine", "store|raw|volume", o->engine);
+  add_word(to, "engine", "store|raw|volume|vhost", o->engine);
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
@@ -146,6 +147,24 @@ static void add_control(struct js *root, const struct bench_result *r) {
   js_text(c, "raw_files", r->raw_note);
 }
 
+static void add_vhost(struct js *root, const struct bench_options *o,
+                      const struct bench_result *r) {
+  const struct bench_vhost_figures *v = &r->vhost;
+  if (o->engine != ENGINE_VHOST) return;
+  struct js *n = js_add(root, "vhost", js_object());
+  js_count(n, "queues", o->numjobs);
+  js_count(n, "queue_size", v->queue_size);
+  js_count(n, "disk_bytes", v->disk_bytes);
+  js_count(n, "features", v->features);
+  js_count(n, "protocol_features", v->protocol);
+  js_count(n, "kicks", v->kicks);
+  js_count(n, "calls", v->calls);
+  js_count(n, "sleeps", v->sleeps);
+  js_count(n, "reconnects", v->reconnects);
+  js_count(n, "others", v->others);
+  js_count(n, "checked", v->checked);
+}
+
 static void add_environment(struct js *root, const struct bench *b,
                             const struct bench_environment *e) {
   struct js *n = js_add(root, "environment", js_object());
@@ -181,6 +200,7 @@ static int write_json(FILE *out, const struct bench *b, const struct bench_resul
   js_real(root, "cpu_ns_per_op", per_op(r->cpu_ns_process, r->ops));
   js_real(root, "cpu_ns_per_op_cores", per_op(r->cpu_ns_cores, r->ops));
   add_control(root, r);
+  add_vhost(root, &b->o, r);
   add_environment(root, b, e);
   int rc = js_write(root, out);
   js_free(root);
@@ -270,6 +290,18 @@ static void print_volumes(FILE *out, const struct bench *b) {
           o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
 }
 
+static void print_vhost(FILE *out, const struct bench_result *r) {
+  const struct bench_vhost_figures *v = &r->vhost;
+  double ops = r->ops ? (double)r->ops : 1;
+  fprintf(out, "  %-14s %.4f kicks and %.4f calls an operation, %llu sleeps\n", "notifications",
+          (double)v->kicks / ops, (double)v->calls / ops, (unsigned long long)v->sleeps);
+  if (v->checked)
+    fprintf(out, "  %-14s %llu requests; %llu zeroes, discards and flushes\n", "compared",
+            (unsigned long long)v->checked, (unsigned long long)v->others);
+  if (v->reconnects)
+    fprintf(out, "  %-14s %llu times\n", "reconnected", (unsigned long long)v->reconnects);
+}
+
 static void print_head(FILE *out, const struct bench *b, const struct bench_environment *e) {
   const struct bench_options *o = &b->o;
   char size[32], blob[32];
@@ -281,13 +313,18 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
             (unsigned long long)o->batch);
   else if (o->engine == ENGINE_VOLUME)
     print_volumes(out, b);
+  else if (o->engine == ENGINE_VHOST)
+    fprintf(out, ", vhost-user-blk, %llu queue%s, depth %llu, batch %llu\n",
+            (unsigned long long)o->numjobs, o->numjobs == 1 ? "" : "s",
+            (unsigned long long)o->iodepth, (unsigned long long)o->batch);
   else
     fprintf(out, ", %llu blobs of %s, %u shard%s on %u core%s, depth %llu, batch %llu, %s\n",
             (unsigned long long)o->blobs, human_bytes((double)o->blob_bytes, blob, 32), b->shards,
             b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
             (unsigned long long)o->iodepth, (unsigned long long)o->batch,
             o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
-  fprintf(out, "  %-14s %s%s%s%s\n", "store", o->where_text, e->device[0] ? " on " : "", e->device,
+  fprintf(out, "  %-14s %s%s%s%s\n", o->engine == ENGINE_VHOST ? "socket" : "store", o->where_text,
+          e->device[0] ? " on " : "", e->device,
           e->fallback ? " (another engine than asked for)" : "");
   if (e->engine[0]) fprintf(out, "  %-14s %s (%s)\n", "engine", e->engine, e->why_engine);
   if (o->reserve)
@@ -313,9 +350,12 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
   fprintf(out, "  %-14s %s an operation in all", "processor",
           human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));
   if (r->cpu_ns_cores)
-    fprintf(out, ", %s of them on the cores", human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
+    fprintf(out,
+            o->engine == ENGINE_VHOST ? " here, %s by the server" : ", %s of them on the cores",
+            human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
   fputc('\n', out);
   print_control(out, r);
+  if (o->engine == ENGINE_VHOST) print_vhost(out, r);
   if (o->engine == ENGINE_VOLUME && r->ops)
     fprintf(out, "  %-14s %.4f an operation (%llu; flushes not counted)\n",
             o->first_writes ? "device writes" : "device I/Os",
