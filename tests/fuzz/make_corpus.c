@@ -47,5 +47,6 @@ int main(int argc, char **argv) {
   corpus_text();
   corpus_volume();
   corpus_message();
+  corpus_ring();
   return 0;
 }

@@ -1,0 +1,371 @@
+/* fuzz_ring.c - the device's side of a virtqueue against whatever a driver may write, and when: a
+ * second walk over the same bytes says which chains are sound, and what is in them.
+ *
+ * Input: flags (1 byte: features), room (1), the ring: its size (1), first entry (2), areas (3
+ * places); then steps: kind (1) and what belongs to it. A place is two bytes, or ten: which region,
+ * offset from a little before its start; or any address.
+ *
+ * The guest has three regions, each an allocation of its own of just that size: two that meet, and
+ * one that ends with the last address there is. While a chain is taken, memory changes between two
+ * looks at descriptors: the calls of ring.c that translate addresses come by here (--wrap). */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "api/vhost/ring.h"
+#include "tests/fuzz/fuzz.h"
+
+#define REGIONS   3u
+#define ROOM_MAX  64u
+#define STEPS_MAX 400
+
+struct guest {
+  struct guest_memory memory;
+  struct vring ring;
+  struct ring_chain chain;
+  struct iovec *iov; /* of just the room that the ring is told of */
+  uint16_t heads[64];
+  uint32_t head_count;
+  uint16_t published;
+  bool told;
+};
+
+static const struct {
+  uint64_t guest, user, bytes;
+} layout[REGIONS] = {
+    {0x1000, 0x70000, 2048}, {0x1800, 0x90000, 1024}, {UINT64_MAX - 1008, 0x70800, 1008}};
+
+static uint64_t feed_place(struct feed *f, bool user) {
+  uint16_t v = feed_u16(f);
+  uint32_t which = v >> 14;
+  if (which == REGIONS) return feed_number(f, 8);
+  return (user ? layout[which].user : layout[which].guest) + (v & 0x3fff) % 2200 - 32;
+}
+static uint32_t feed_length(struct feed *f) {
+  uint16_t v = feed_u16(f);
+  return v < 0xff00 ? v & 0xfff : UINT32_MAX - (v & 0xff);
+}
+
+/* ---- A second opinion ------------------------------------------------------------------------ */
+
+/* What follows at a guest's (or a user's) address in one region; NULL: it is none. */
+static char *translate(const struct guest *g, __uint128_t address, bool user, uint64_t *run) {
+  for (uint32_t i = 0; i < REGIONS; i++) {
+    __uint128_t base = user ? layout[i].user : layout[i].guest;
+    if (address < base || address >= base + layout[i].bytes) continue;
+    *run = (uint64_t)(base + layout[i].bytes - address);
+    return g->memory.regions[i].host + (uint64_t)(address - base);
+  }
+  return NULL;
+}
+
+static bool area_is_good(const struct guest *g, uint64_t user, uint64_t bytes, uint64_t unit) {
+  uint64_t run;
+  char *at = translate(g, user, true, &run);
+  return at && run >= bytes && (uintptr_t)at % unit == 0;
+}
+
+static void check_inside(const struct guest *g, const void *base, uint64_t bytes) {
+  bool inside = false;
+  for (uint32_t i = 0; i < REGIONS; i++) {
+    uint64_t offset = (uint64_t)((uintptr_t)base - (uintptr_t)g->memory.regions[i].host);
+    inside |= offset < layout[i].bytes && bytes <= layout[i].bytes - offset;
+  }
+  check(inside && bytes > 0);
+}
+
+struct walk {
+  struct iovec pieces[RING_CHAIN_MAX * 2];
+  uint32_t count[2];
+  uint64_t bytes[2];
+};
+
+static bool walk_pieces(const struct guest *g, struct walk *w, const struct vring_desc *d) {
+  __uint128_t address = d->address;
+  bool in = d->flags & VRING_WRITE;
+  uint64_t left = d->bytes, run;
+  uint32_t all = w->count[0] + w->count[1];
+  for (; left > 0; left -= run, address += run) {
+    char *at = translate(g, address, false, &run);
+    if (!at || all == array_size(w->pieces)) return false;
+    run = min_u64(run, left);
+    struct iovec *last = w->count[in] ? &w->pieces[all - 1] : NULL;
+    bool begins = false; /* a region */
+    for (uint32_t i = 0; i < REGIONS; i++) begins |= at == g->memory.regions[i].host;
+    if (last && !begins && (char *)last->iov_base + last->iov_len == at) {
+      last->iov_len += run;
+    } else {
+      w->pieces[all++] = (struct iovec){at, run};
+      w->count[in]++;
+    }
+  }
+  w->bytes[in] += d->bytes;
+  return all <= g->chain.room && w->bytes[0] + w->bytes[1] <= UINT32_MAX;
+}
+
+static bool walk_chain(const struct guest *g, uint32_t head, struct walk *w) {
+  const char *table = (const char *)g->ring.desc;
+  uint64_t entries = g->ring.size, next = head, steps = 0, most = entries, run;
+  bool indirect = false, writable = false;
+  memset(w->count, 0, sizeof(w->count));
+  memset(w->bytes, 0, sizeof(w->bytes));
+  for (;;) {
+    struct vring_desc d;
+    if (next >= entries || steps++ == most) return false;
+    memcpy(&d, table + next * sizeof(d), sizeof(d));
+    if (d.flags & VRING_INDIRECT) {
+      if (indirect || !g->ring.indirect || d.flags & VRING_NEXT || d.bytes % 16) return false;
+      table = translate(g, d.address, false, &run);
+      if (!table || run < d.bytes) return false;
+      entries = d.bytes / 16;
+      most = min_u64(RING_CHAIN_MAX, steps + entries);
+      next = 0;
+      indirect = true;
+      continue;
+    }
+    if (writable && !(d.flags & VRING_WRITE)) return false;
+    writable = d.flags & VRING_WRITE;
+    if (!walk_pieces(g, w, &d)) return false;
+    if (!(d.flags & VRING_NEXT)) return true;
+    next = d.next;
+  }
+}
+
+/* ---- Changes meanwhile ----------------------------------------------------------------------- */
+
+static struct {
+  struct guest *guest; /* NULL: nothing changes now */
+  struct feed *feed;
+  uint32_t calls;
+} changes;
+
+static void write_bytes(struct guest *g, struct feed *f) {
+  uint64_t run, guest = feed_place(f, false);
+  char *at = translate(g, guest, false, &run);
+  uint64_t bytes = feed_u8(f) % 65u;
+  if (at) feed_bytes(f, at, min_u64(bytes, run));
+}
+
+static void change(void) {
+  changes.calls++;
+  if (changes.guest && feed_u8(changes.feed) & 1) write_bytes(changes.guest, changes.feed);
+}
+
+char *__real_memory_at(const struct guest_memory *m, uint64_t guest, uint64_t bytes, uint64_t *run);
+char *__wrap_memory_at(const struct guest_memory *m, uint64_t guest, uint64_t bytes, uint64_t *run);
+char *__wrap_memory_at(const struct guest_memory *m, uint64_t guest, uint64_t bytes,
+                       uint64_t *run) {
+  change();
+  return __real_memory_at(m, guest, bytes, run);
+}
+const struct memory_region *__real_memory_region_at(const struct guest_memory *m, uint64_t guest);
+const struct memory_region *__wrap_memory_region_at(const struct guest_memory *m, uint64_t guest);
+const struct memory_region *__wrap_memory_region_at(const struct guest_memory *m, uint64_t guest) {
+  change();
+  return __real_memory_region_at(m, guest);
+}
+
+/* ---- Steps ----------------------------------------------------------------------------------- */
+
+static void map_ring(struct guest *g, struct feed *f) {
+  static const uint16_t sizes[] = {8, 16, 1, 2, 4, 32, 0, 3, 2048, 1024};
+  uint16_t size = sizes[feed_u8(f) % array_size(sizes)], first = feed_u16(f);
+  uint64_t desc = feed_place(f, true), avail = feed_place(f, true), used = feed_place(f, true);
+  bool good = size && !(size & (size - 1)) && size <= RING_SIZE_MAX &&
+              area_is_good(g, desc, 16u * size, 16) && area_is_good(g, avail, 6 + 2u * size, 2) &&
+              area_is_good(g, used, 6 + 8u * size, 4);
+  int result = ring_map(&g->ring, &g->memory, size, desc, avail, used, first);
+  check((result == 0) == good && (g->ring.desc != NULL) == good);
+  g->head_count = 0;
+  if (!good) return;
+  g->told = false;
+  g->published = g->ring.used->index;
+  check(g->ring.next_used == g->published && g->ring.last_avail == first && !g->ring.broken);
+}
+
+static void look(struct guest *g) {
+  bool was_broken = g->ring.broken;
+  int n = ring_available(&g->ring);
+  if (!g->ring.desc && !was_broken) {
+    check(n == 0);
+    return;
+  }
+  if (was_broken) {
+    check(n == -EBADMSG);
+    return;
+  }
+  uint16_t count = (uint16_t)(g->ring.avail->index - g->ring.last_avail);
+  check(n == (count <= g->ring.size ? count : -EBADMSG));
+  check(g->ring.broken == (n < 0));
+}
+
+/* All of a chain's memory is the guest's, and may be used. */
+static void use_pieces(const struct guest *g, const struct ring_chain *c, int result) {
+  uint64_t bytes[2] = {0, 0};
+  uint32_t all = c->out_count + c->in_count;
+  static volatile uint8_t sum;
+  check(all <= c->room);
+  for (uint32_t i = 0; i < all; i++) {
+    check_inside(g, c->iov[i].iov_base, c->iov[i].iov_len);
+    bytes[i >= c->out_count] += c->iov[i].iov_len;
+    for (size_t k = 0; k < c->iov[i].iov_len; k++) sum += ((uint8_t *)c->iov[i].iov_base)[k];
+  }
+  check(bytes[0] == c->out_bytes && bytes[1] == c->in_bytes);
+  check(bytes[0] + bytes[1] <= RING_BYTES_MAX);
+  if (result == 1) return;
+  check(result == -EBADMSG && c->out_count == 0 && c->in_count <= 1 && c->in_bytes == c->in_count);
+}
+
+static void compare(const struct guest *g, int result, const struct walk *w, bool sound) {
+  const struct ring_chain *c = &g->chain;
+  check((result == 1) == sound);
+  if (!sound) return;
+  check(c->out_count == w->count[0] && c->in_count == w->count[1]);
+  check(c->out_bytes == w->bytes[0] && c->in_bytes == w->bytes[1]);
+  for (uint32_t i = 0; i < c->out_count + c->in_count; i++) {
+    check(c->iov[i].iov_base == w->pieces[i].iov_base);
+    check(c->iov[i].iov_len == w->pieces[i].iov_len);
+  }
+}
+
+static void take(struct guest *g, struct feed *f, bool changing) {
+  static struct walk w;
+  struct ring_chain *c = &g->chain;
+  bool was_broken = g->ring.broken;
+  uint16_t before = g->ring.last_avail, waiting = (uint16_t)(g->ring.known_avail - before);
+  changes.guest = changing ? g : NULL;
+  changes.feed = f;
+  changes.calls = 0;
+  int result = ring_take(&g->ring, c);
+  changes.guest = NULL;
+  check(changes.calls <= 2 * RING_CHAIN_MAX + 8);
+  if (result == 0) {
+    check(waiting == 0 && g->ring.last_avail == before);
+    return;
+  }
+  if (c->head == UINT16_MAX) {
+    check(result == -EBADMSG && g->ring.broken && g->ring.last_avail == before);
+    check(was_broken || g->ring.avail->ring[before % g->ring.size] >= g->ring.size);
+    return;
+  }
+  check(waiting > 0 && !was_broken && g->ring.last_avail == (uint16_t)(before + 1));
+  check(c->head < g->ring.size);
+  use_pieces(g, c, result);
+  if (!changing) compare(g, result, &w, walk_chain(g, c->head, &w));
+  for (uint32_t i = 0; i < c->in_count; i++) /* as a device does; maybe over its own ring */
+    memset(c->iov[c->out_count + i].iov_base, feed_u8(f), c->iov[c->out_count + i].iov_len);
+  if (g->head_count < array_size(g->heads)) g->heads[g->head_count++] = c->head;
+}
+
+static void put(struct guest *g, uint32_t bytes) {
+  struct vring_used_entry entry;
+  if (!g->ring.desc || !g->head_count) return;
+  uint16_t at = g->ring.next_used % g->ring.size, head = g->heads[--g->head_count];
+  ring_put(&g->ring, head, bytes);
+  memcpy(&entry, &g->ring.used->ring[at], sizeof(entry));
+  check(entry.id == head && entry.bytes == bytes);
+}
+
+static void publish(struct guest *g) {
+  if (!g->ring.desc) return;
+  uint16_t next = g->ring.next_used;
+  bool asked = ring_publish(&g->ring), wanted = false;
+  if (!g->told) {
+    wanted = true;
+  } else if (next != g->published && !g->ring.event_idx) {
+    wanted = !(g->ring.avail->flags & 1);
+  } else {
+    for (uint16_t i = g->published; i != next; i++)
+      wanted |= i == g->ring.avail->ring[g->ring.size];
+  }
+  check(asked == wanted);
+  check(next == g->published || g->ring.used->index == next);
+  g->published = next;
+  g->told = true;
+}
+
+static void offer(struct guest *g, uint16_t head) {
+  if (!g->ring.desc) return;
+  struct vring_avail *a = g->ring.avail;
+  a->ring[a->index % g->ring.size] = head;
+  a->index++;
+}
+
+static void step(struct guest *g, struct feed *f) {
+  struct vring_desc d;
+  uint64_t place, run;
+  char *at;
+  switch (feed_u8(f) % 12) {
+  case 0:
+    write_bytes(g, f);
+    break;
+  case 1: /* a descriptor of the ring */
+  case 2: /* or anywhere, as in an indirect table */
+    place = feed_place(f, false);
+    d.address = feed_place(f, false);
+    d.bytes = feed_length(f);
+    d.flags = feed_u8(f) % 16;
+    d.next = feed_u8(f);
+    at = g->ring.desc ? (char *)&g->ring.desc[place % g->ring.size] : NULL;
+    if (!at || d.flags & 8)
+      at = translate(g, place, false, &run);
+    else
+      run = sizeof(d);
+    if (at && run >= sizeof(d)) memcpy(at, &d, sizeof(d));
+    break;
+  case 3:
+    offer(g, feed_u8(f) % (g->ring.size + 1u));
+    break;
+  case 4:
+    if (g->ring.desc) g->ring.avail->index = feed_u16(f);
+    break;
+  case 5:
+    look(g);
+    break;
+  case 6:
+    look(g);
+    take(g, f, false);
+    break;
+  case 7:
+    take(g, f, true);
+    break;
+  case 8:
+    put(g, feed_length(f));
+    break;
+  case 9:
+    publish(g);
+    break;
+  case 10:
+    ring_prefetch(&g->ring, feed_u8(f));
+    ring_notify_me(&g->ring, feed_u8(f) & 1);
+    break;
+  case 11:
+    map_ring(g, f);
+    break;
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  struct feed f = {data, size};
+  static struct guest g;
+  memset(&g, 0, sizeof(g));
+  for (uint32_t i = 0; i < REGIONS; i++) {
+    struct memory_region *r = &g.memory.regions[i];
+    r->guest = layout[i].guest;
+    r->user = layout[i].user;
+    r->bytes = layout[i].bytes;
+    r->host = aligned_alloc(16, layout[i].bytes);
+    check(r->host != NULL);
+    memset(r->host, 0, layout[i].bytes);
+  }
+  g.memory.count = REGIONS;
+  uint8_t flags = feed_u8(&f);
+  g.ring.event_idx = flags & 1;
+  g.ring.indirect = !(flags & 2);
+  g.chain.room = feed_u8(&f) % (ROOM_MAX + 1);
+  g.chain.iov = fuzz_alloc(g.chain.room * sizeof(*g.chain.iov));
+  map_ring(&g, &f);
+  for (int i = 0; i < STEPS_MAX && f.left > 0; i++) step(&g, &f);
+  for (uint32_t i = 0; i < REGIONS; i++) free(g.memory.regions[i].host);
+  free(g.chain.iov);
+  return 0;
+}
