@@ -64,7 +64,8 @@ struct bench_options {
   uint64_t volume_bytes, volumes, clones, chain, stripe_bytes, mix_read, ops;
   /* --engine=vhost; numjobs: its queues */
   const char *socket, *control_file;
-  uint64_t queue_size, pieces, regions;
+  const char *without;
+  uint64_t queue_size, pieces, regions, features_off, protocol_off;
   double reconnect_s;
   char where_text[4096]; /* the store, completed; the socket */
   char core_list[256];   /* --cores, when it is a list */

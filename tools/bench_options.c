@@ -1,6 +1,7 @@
 /* bench_options.c - what may be asked of shard-bench: option names as fio's where fio has them. */
 #include "tools/args.h"
 #include "tools/bench.h"
+#include "tools/vhost_front.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -175,6 +176,34 @@ static int check_workload(struct bench_options *o) {
   return 0;
 }
 
+/* "flush,mq": bits that the front-end does not acknowledge. */
+static int check_without(struct bench_options *o) {
+  static const struct {
+    const char *name;
+    int bit;
+    bool protocol;
+  } parts[] = {
+      {"flush", BLK_F_FLUSH, false},
+      {"indirect", VIRTIO_F_INDIRECT_DESC, false},
+      {"event-idx", VIRTIO_F_EVENT_IDX, false},
+      {"mq", VHOST_PF_MQ, true},
+      {"reply-ack", VHOST_PF_REPLY_ACK, true},
+      {"inflight", VHOST_PF_INFLIGHT_SHMFD, true},
+      {"mem-slots", VHOST_PF_CONFIGURE_MEM_SLOTS, true},
+      {"backend-req", VHOST_PF_BACKEND_REQ, true},
+  };
+  for (const char *at = o->without; at && *at;) {
+    size_t n = strcspn(at, ","), i = 0, count = sizeof(parts) / sizeof(parts[0]);
+    while (i < count && !(strlen(parts[i].name) == n && memcmp(parts[i].name, at, n) == 0)) i++;
+    if (i == count)
+      return refuse("--without: legal: a list of flush, indirect, event-idx, mq, reply-ack, "
+                    "inflight, mem-slots, backend-req");
+    *(parts[i].protocol ? &o->protocol_off : &o->features_off) |= UINT64_C(1) << parts[i].bit;
+    at += n + (at[n] == ',');
+  }
+  return 0;
+}
+
 static int check_vhost(struct bench_options *o) {
   bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_OPEN;
   if (!o->socket) return refuse("--engine=vhost needs --socket");
@@ -200,7 +229,7 @@ static int check_vhost(struct bench_options *o) {
   if (o->block_bytes * o->iodepth * o->numjobs > 8 * GIB)
     return refuse("requests of that size need more than 8 GiB of buffers");
   snprintf(o->where_text, sizeof(o->where_text), "%s", o->socket);
-  return 0;
+  return check_without(o);
 }
 
 static int check_volumes(struct bench_options *o) {
@@ -289,6 +318,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "of --engine=vhost: descriptors for the data of a request"},
       {"regions", ARG_NUMBER, &o->regions, 1, 8, 1,
        .help = "of --engine=vhost: mappings that the memory is shared in"},
+      {"without", ARG_TEXT, &o->without,
+       .help = "of --engine=vhost: what is not to be negotiated, as flush,indirect,event-idx"},
       {"reconnect", ARG_SECONDS, &o->reconnect_s, 0, 3600, 1,
        .help = "of --engine=vhost: when the server goes, wait so long for the next one"},
       {"control-file", ARG_TEXT, &o->control_file,

@@ -127,6 +127,32 @@ static bool all_zeros(const char *buf, uint64_t bytes) {
   return buf[0] == 0 && memcmp(buf, buf + 1, bytes - 1) == 0;
 }
 
+/* Each sector of a block may be another's. */
+static const char *what_it_holds(const struct job *j, const struct vfront_request *r, char *text,
+                                 size_t bytes) {
+  for (uint32_t at = 0; at < r->bytes; at += BLK_SECTOR_BYTES) {
+    const char *sector = (const char *)r->buf + at;
+    const char *more = at ? "from its middle on " : "";
+    const struct job_work *w = (const struct job_work *)r;
+    if (w->generation != GENERATION_ZEROS &&
+        bench_matches(sector, w->generation, j->o->seed, r->offset + at, BLK_SECTOR_BYTES))
+      continue;
+    if (all_zeros(sector, BLK_SECTOR_BYTES)) {
+      if (w->generation == GENERATION_ZEROS) continue;
+      snprintf(text, bytes, "%szeros", more);
+      return text;
+    }
+    for (uint32_t g = GENERATION_FIRST; g <= j->generation; g++)
+      if (bench_matches(sector, g, j->o->seed, r->offset + at, BLK_SECTOR_BYTES)) {
+        snprintf(text, bytes, "%sgeneration %u", more, g);
+        return text;
+      }
+    snprintf(text, bytes, "%snothing of this run", more);
+    return text;
+  }
+  return "it again";
+}
+
 static void compare(struct job *j, const struct job_work *w) {
   const struct vfront_request *r = &w->request;
   bool same = true;
@@ -137,10 +163,13 @@ static void compare(struct job *j, const struct job_work *w) {
     same = bench_matches(r->buf, w->generation, j->o->seed, r->offset, r->bytes);
   j->checked++;
   if (same) return;
-  char what[160];
+  char what[160], found[64], wanted[32];
   j->mismatch = true;
-  snprintf(what, sizeof(what), "%llu bytes at %llu do not hold generation %u",
-           (unsigned long long)r->bytes, (unsigned long long)r->offset, w->generation);
+  snprintf(wanted, sizeof(wanted), "generation %u", w->generation);
+  snprintf(what, sizeof(what), "%llu bytes at %llu do not hold %s, but %s",
+           (unsigned long long)r->bytes, (unsigned long long)r->offset,
+           w->generation == GENERATION_ZEROS ? "zeros" : wanted,
+           what_it_holds(j, r, found, sizeof(found)));
   fail(j, -EBADMSG, what);
 }
 

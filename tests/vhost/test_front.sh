@@ -71,6 +71,11 @@ runs 'write' --rw=write --create --verify --bs=32k --iodepth=8
 runs 'read' --rw=randread --verify --bs=4k --queues=2
 answers 'vhost/checked>0'
 
+# With less negotiated.
+for without in indirect event-idx indirect,event-idx reply-ack mem-slots; do
+  runs 'read' --rw=randrw --create --verify --size=16m --iodepth=16 --without=$without
+done
+
 # Damage behind the server's back.
 printf 'x' | dd of="$file" bs=1 seek=20000000 conv=notrunc status=none
 # shellcheck disable=SC2086
@@ -87,6 +92,8 @@ said 'do not hold generation 1' 'does not hold what was written'
   said 'randrw'
   expect 2 "$bench" --engine=vhost --rw=randread
   said '--socket'
+  expect 2 "$bench" $quick --rw=randread --without=flush,nothing
+  said '--without'
   expect 2 "$bench" $quick --rw=randwrite --verify --control-file="$file"
 }
 
