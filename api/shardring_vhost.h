@@ -85,6 +85,30 @@ int sr_vhost_detach(struct sr_vhost *vhost, const char *name, bool force);
 /* After sr_volume_resize(): tells the guest. 0 also where nobody is connected. */
 int sr_vhost_resized(struct sr_vhost *vhost, const char *name);
 
+/* Planned upgrade: another process takes over all disks with the connections of their monitors,
+ * their guests' memory and rings; no request is lost, guests see a pause.
+ *
+ *   old process                              new process
+ *   sr_vhost_hand_over(vhost, socket)  --->  sr_vhost_receive(socket, &handover)
+ *   sr_vhost_stop(), sr_store_close()
+ *   tells that it has                  --->  sr_store_open(), sr_vhost_start()
+ *                                            sr_vhost_resume(vhost, handover)
+ *
+ * over a connected UNIX stream socket. How the old one tells (by closing the socket, say) is theirs
+ * to agree on. */
+struct sr_vhost_handover;
+/* Waits for requests in flight; afterwards vhost has no disks. -EBUSY: a guest migrates.
+ * -ETIMEDOUT: a monitor did not end a message, or requests did not end, for 10 s; that, or an error
+ * of the socket: all disks go on here. */
+int sr_vhost_hand_over(struct sr_vhost *vhost, int socket);
+/* Needs no store yet. -ETIMEDOUT, -ECONNRESET, -EBADMSG. */
+int sr_vhost_receive(int socket, struct sr_vhost_handover **handover);
+/* Attaches all disks, and goes on with their guests. Frees the handover. The first error, if some
+ * could not be; the others are there. Disks of files: names of files as they were. */
+int sr_vhost_resume(struct sr_vhost *vhost, struct sr_vhost_handover *handover);
+/* Instead of resuming: monitors see their connections end. */
+void sr_vhost_handover_free(struct sr_vhost_handover *handover);
+
 struct sr_vhost_info {
   char name[256], volume[256], socket[108];
   bool connected, active, read_only, striped;

@@ -16,65 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "api/vhost/server.h"
-
-#define PROTOCOL_FEATURES                                                                          \
-  (UINT64_C(1) << VHOST_PF_MQ | UINT64_C(1) << VHOST_PF_REPLY_ACK |                                \
-   UINT64_C(1) << VHOST_PF_BACKEND_REQ | UINT64_C(1) << VHOST_PF_CONFIG |                          \
-   UINT64_C(1) << VHOST_PF_INFLIGHT_SHMFD | UINT64_C(1) << VHOST_PF_CONFIGURE_MEM_SLOTS |          \
-   UINT64_C(1) << VHOST_PF_RESET_DEVICE)
-
-static bool has(uint64_t bits, unsigned number) { return bits >> number & 1; }
-
-static void close_fd(int *fd) {
-  if (*fd >= 0) close(*fd);
-  *fd = -1;
-}
-
-/* Takes the message's descriptor number i; -1: it brought none. */
-static int take_fd(struct client *c, uint32_t i) {
-  if (i >= c->message.fd_count) return -1;
-  int fd = c->message.fds[i];
-  c->message.fds[i] = -1;
-  return fd;
-}
-
-/* ---- Features ---------------------------------------------------------------------------------
- */
-
-static uint64_t offered(const struct client *c) {
-  uint64_t features = blk_features(&c->disk->blk, true);
-  if (!c->disk->discards) features &= ~(UINT64_C(1) << BLK_F_DISCARD);
-  return features;
-}
-
-static int set_features(struct client *c) {
-  if (c->message.u64 & ~offered(c)) return -EINVAL;
-  c->features = c->message.u64;
-  /* A driver that does not know of flushes believes that what completed is safe. */
-  __atomic_store_n(&c->disk->blk.writeback, has(c->features, BLK_F_FLUSH), __ATOMIC_RELAXED);
-  return 0;
-}
-
-static int set_protocol_features(struct client *c) {
-  /* A monitor may acknowledge what it was not offered; that does not make it so. */
-  c->protocol = c->message.u64 & PROTOCOL_FEATURES;
-  return 0;
-}
+#include "api/vhost/handover.h"
 
 /* ---- Rings ------------------------------------------------------------------------------------
  */
-
-static struct client_ring *ring_at(struct client *c, uint64_t index) {
-  return index < c->disk->blk.queues ? &c->rings[index] : NULL;
-}
-
-static void reset_ring(struct client_ring *r) {
-  close_fd(&r->kick_fd);
-  close_fd(&r->call_fd);
-  close_fd(&r->error_fd);
-  *r = (struct client_ring){.kick_fd = -1, .call_fd = -1, .error_fd = -1};
-}
 
 static bool can_run(const struct client *c, const struct client_ring *r) {
   bool enabled = r->enabled || !has(c->features, VHOST_USER_F_PROTOCOL_FEATURES);
@@ -127,6 +72,8 @@ static int start_ring(struct client *c, uint32_t i) {
   q->queue.memory = &c->memory;
   q->queue.kick.fd = r->kick_fd;
   q->queue.call_fd = r->call_fd;
+  q->queue.log = has(c->features, VHOST_F_LOG_ALL) && c->log.bits ? &c->log : NULL;
+  q->queue.used_guest = r->address.flags & 1 ? r->address.log_guest : UINT64_MAX;
   q->queue.write_through = d->cache == SR_VHOST_WRITE_THROUGH;
   q->queue.ephemeral = d->cache == SR_VHOST_EPHEMERAL;
   atomic_store(&q->why, NULL);
@@ -156,326 +103,13 @@ static void halt_rings(struct client *c) {
   for (uint32_t i = 0; i < c->disk->blk.queues; i++) halt_ring(c, i);
 }
 
-/* ---- Messages: the queues ----------------------------------------------------------------------
+/* ---- A message's three steps --------------------------------------------------------------------
  */
-
-static int set_size(struct client *c, struct client_ring *r) {
-  uint32_t size = c->message.state.num;
-  if (!size || size > c->disk->blk.queue_size_max || (size & (size - 1))) return -EINVAL;
-  r->size = size;
-  return 0;
-}
-
-static int set_base(struct client *c, struct client_ring *r) {
-  if (c->message.state.num > UINT16_MAX) return -EINVAL;
-  r->last_avail = (uint16_t)c->message.state.num;
-  return 0;
-}
-
-static int set_address(struct client *c, struct client_ring *r) {
-  if (c->message.addr.flags) return -EOPNOTSUPP; /* a log of used rings */
-  r->address = c->message.addr;
-  r->has_address = true;
-  return 0;
-}
-
-static int set_enabled(struct client *c, struct client_ring *r) {
-  if (c->message.state.num > 1) return -EINVAL;
-  r->enabled = c->message.state.num;
-  return 0;
-}
-
-/* A descriptor that can be waited for and written without blocking. */
-static int take_event_fd(struct client *c, int *to) {
-  bool none = c->message.u64 & MESSAGE_VRING_NO_FD;
-  int fd = take_fd(c, 0);
-  if ((fd < 0) != none) {
-    close_fd(&fd);
-    return -EINVAL;
-  }
-  if (fd >= 0) {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-      close_fd(&fd);
-      return -EINVAL;
-    }
-  }
-  close_fd(to);
-  *to = fd;
-  return 0;
-}
-
-static int set_kick(struct client *c, struct client_ring *r) {
-  int e = take_event_fd(c, &r->kick_fd);
-  if (!e) r->started = true;
-  return e;
-}
-
-/* ---- Messages: memory ---------------------------------------------------------------------------
- */
-
-static int add_region(struct client *c, const struct message_region *m, uint32_t fd_index) {
-  int fd = take_fd(c, fd_index);
-  if (fd < 0) return -EINVAL;
-  int e = memory_add(&c->memory, m->guest, m->user, m->bytes, m->file_offset, fd);
-  close(fd);
-  return e;
-}
-
-static int set_table(struct client *c) {
-  const struct message_mem_table *t = &c->message.table;
-  if (t->count > MESSAGE_REGIONS_MAX || t->count != c->message.fd_count) return -EINVAL;
-  memory_clear(&c->memory);
-  for (uint32_t i = 0; i < t->count; i++) {
-    int e = add_region(c, &t->regions[i], i);
-    if (e) {
-      memory_clear(&c->memory);
-      return e;
-    }
-  }
-  return 0;
-}
-
-static void drop_inflight(struct client *c) {
-  if (!c->inflight) return;
-  memory_unguard(c->inflight);
-  munmap(c->inflight, c->inflight_mapped);
-  c->inflight = NULL;
-}
-
-static bool inflight_fits(const struct client *c, const struct message_inflight *m) {
-  return m->queues && m->queues <= c->disk->blk.queues && m->queue_size &&
-         m->queue_size <= c->disk->blk.queue_size_max && !(m->queue_size & (m->queue_size - 1));
-}
-
-/* Answers with a new file, of zeros. */
-static int get_inflight(struct client *c) {
-  struct message *m = &c->message;
-  if (!inflight_fits(c, &m->inflight)) return -EINVAL;
-  uint64_t bytes = m->inflight.queues * inflight_queue_bytes(m->inflight.queue_size);
-  int fd = memfd_create("shardring-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) return -errno;
-  if (ftruncate(fd, (off_t)bytes) < 0) {
-    close_fd(&fd);
-    return -EIO;
-  }
-  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-  m->inflight.mmap_bytes = bytes;
-  m->inflight.mmap_offset = 0;
-  m->fds[0] = fd;
-  m->fd_count = 1;
-  return 0;
-}
-
-static int set_inflight(struct client *c) {
-  const struct message_inflight *m = &c->message.inflight;
-  struct stat st;
-  drop_inflight(c);
-  int fd = take_fd(c, 0);
-  if (fd < 0) return -EINVAL;
-  uint64_t needed = m->queues * inflight_queue_bytes(m->queue_size);
-  bool fits = inflight_fits(c, m) && m->mmap_bytes >= needed && m->mmap_offset % 4096 == 0 &&
-              fstat(fd, &st) == 0 && m->mmap_offset <= (uint64_t)st.st_size &&
-              needed <= (uint64_t)st.st_size - m->mmap_offset;
-  void *at = fits
-                 ? mmap(NULL, needed, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)m->mmap_offset)
-                 : MAP_FAILED;
-  close(fd);
-  if (at == MAP_FAILED) return -EINVAL;
-  if (memory_guard(at, needed, &c->memory.lost) < 0) {
-    munmap(at, needed);
-    return -ENOMEM;
-  }
-  c->inflight = at;
-  c->inflight_mapped = needed;
-  c->inflight_queues = m->queues;
-  c->inflight_size = m->queue_size;
-  return 0;
-}
-
-/* ---- Messages: configuration
- * --------------------------------------------------------------------- */
-
-/* Exactly as many bytes as were asked for, zeros behind what there is; none: an error. */
-static int get_config(struct client *c) {
-  struct message_config *m = &c->message.config;
-  uint8_t config[BLK_CONFIG_BYTES];
-  if (m->offset > MESSAGE_CONFIG_MAX || m->bytes > MESSAGE_CONFIG_MAX - m->offset) return -EINVAL;
-  blk_config(&c->disk->blk, config);
-  memset(m->region, 0, sizeof m->region);
-  for (uint32_t i = 0; i < m->bytes && m->offset + i < BLK_CONFIG_BYTES; i++)
-    m->region[i] = config[m->offset + i];
-  return 0;
-}
-
-/* The one byte that a driver may write: its cache on or off. */
-static int set_config(struct client *c) {
-  const struct message_config *m = &c->message.config;
-  if (m->offset != BLK_CONFIG_WRITEBACK || m->bytes != 1 || m->region[0] > 1) return -EINVAL;
-  if (!has(c->features, BLK_F_CONFIG_WCE)) return -EINVAL;
-  __atomic_store_n(&c->disk->blk.writeback, m->region[0] == 1, __ATOMIC_RELAXED);
-  return 0;
-}
-
-static int set_backend_fd(struct client *c) {
-  int fd = take_fd(c, 0);
-  if (fd < 0) return -EINVAL;
-  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-  close_fd(&c->backend_fd);
-  c->backend_fd = fd;
-  return 0;
-}
-
-/* We ask for no answer, so none is read: what a monitor sends there nevertheless fills its own
- * buffer. */
-void client_config_changed(struct client *c) {
-  struct message m = {.request = VHOST_BACKEND_CONFIG_CHANGE_MSG, .flags = MESSAGE_VERSION};
-  if (c->backend_fd >= 0 && has(c->protocol, VHOST_PF_BACKEND_REQ)) message_send(c->backend_fd, &m);
-}
-
-/* ---- A message's three steps
- * --------------------------------------------------------------------- */
-
-enum halt { HALT_NONE, HALT_ONE, HALT_ALL };
-/* Which rings must not run while it is applied, and which one it is about. */
-static enum halt halts(const struct message *m, uint64_t *index) {
-  *index = 0;
-  switch (m->request) {
-  case VHOST_SET_VRING_NUM:
-  case VHOST_SET_VRING_BASE:
-  case VHOST_GET_VRING_BASE:
-  case VHOST_SET_VRING_ENABLE:
-    *index = m->state.index;
-    return HALT_ONE;
-  case VHOST_SET_VRING_ADDR:
-    *index = m->addr.index;
-    return HALT_ONE;
-  case VHOST_SET_VRING_KICK:
-  case VHOST_SET_VRING_CALL:
-    *index = m->u64 & MESSAGE_VRING_INDEX;
-    return HALT_ONE;
-  case VHOST_SET_VRING_ERR:
-    *index = m->u64 & MESSAGE_VRING_INDEX;
-    return HALT_NONE;
-  case VHOST_SET_FEATURES:
-  case VHOST_SET_MEM_TABLE:
-  case VHOST_ADD_MEM_REG:
-  case VHOST_REM_MEM_REG:
-  case VHOST_SET_INFLIGHT_FD:
-  case VHOST_RESET_OWNER:
-  case VHOST_RESET_DEVICE:
-    return HALT_ALL;
-  default:
-    return HALT_NONE;
-  }
-}
-
-static int apply_to_ring(struct client *c, struct client_ring *r) {
-  struct message *m = &c->message;
-  switch (m->request) {
-  case VHOST_SET_VRING_NUM:
-    return set_size(c, r);
-  case VHOST_SET_VRING_BASE:
-    return set_base(c, r);
-  case VHOST_SET_VRING_ADDR:
-    return set_address(c, r);
-  case VHOST_SET_VRING_ENABLE:
-    return set_enabled(c, r);
-  case VHOST_SET_VRING_KICK:
-    return set_kick(c, r);
-  case VHOST_SET_VRING_CALL:
-    return take_event_fd(c, &r->call_fd);
-  case VHOST_SET_VRING_ERR:
-    return take_event_fd(c, &r->error_fd);
-  default: /* GET_VRING_BASE: it is stopped until the next SET_VRING_KICK */
-    r->started = false;
-    close_fd(&r->kick_fd);
-    m->state.num = r->last_avail;
-    return 0;
-  }
-}
-
-static void reset_device(struct client *c) {
-  for (uint32_t i = 0; i < c->disk->blk.queues; i++) reset_ring(&c->rings[i]);
-  c->features = 0;
-}
-
-static int apply(struct client *c) {
-  struct message *m = &c->message;
-  uint64_t index;
-  switch (m->request) {
-  case VHOST_GET_FEATURES:
-    m->u64 = offered(c);
-    return 0;
-  case VHOST_SET_FEATURES:
-    return set_features(c);
-  case VHOST_GET_PROTOCOL_FEATURES:
-    m->u64 = PROTOCOL_FEATURES;
-    return 0;
-  case VHOST_SET_PROTOCOL_FEATURES:
-    return set_protocol_features(c);
-  case VHOST_SET_OWNER:
-    return 0;
-  case VHOST_RESET_OWNER:
-  case VHOST_RESET_DEVICE:
-    reset_device(c);
-    return 0;
-  case VHOST_GET_QUEUE_NUM:
-    m->u64 = c->disk->blk.queues;
-    return 0;
-  case VHOST_GET_MAX_MEM_SLOTS:
-    m->u64 = MEMORY_SLOTS_MAX;
-    return 0;
-  case VHOST_SET_MEM_TABLE:
-    return set_table(c);
-  case VHOST_ADD_MEM_REG:
-    return add_region(c, &m->reg.region, 0);
-  case VHOST_REM_MEM_REG:
-    return memory_remove(&c->memory, m->reg.region.guest, m->reg.region.user, m->reg.region.bytes);
-  case VHOST_GET_CONFIG:
-    return get_config(c);
-  case VHOST_SET_CONFIG:
-    return set_config(c);
-  case VHOST_GET_INFLIGHT_FD:
-    return get_inflight(c);
-  case VHOST_SET_INFLIGHT_FD:
-    return set_inflight(c);
-  case VHOST_SET_BACKEND_REQ_FD:
-    return set_backend_fd(c);
-  case VHOST_SET_VRING_NUM:
-  case VHOST_SET_VRING_BASE:
-  case VHOST_GET_VRING_BASE:
-  case VHOST_SET_VRING_ADDR:
-  case VHOST_SET_VRING_ENABLE:
-  case VHOST_SET_VRING_KICK:
-  case VHOST_SET_VRING_CALL:
-  case VHOST_SET_VRING_ERR:
-    halts(m, &index);
-    return ring_at(c, index) ? apply_to_ring(c, ring_at(c, index)) : -EINVAL;
-  default:
-    return -EOPNOTSUPP;
-  }
-}
-
-static bool answers_itself(uint32_t request) {
-  switch (request) {
-  case VHOST_GET_FEATURES:
-  case VHOST_GET_PROTOCOL_FEATURES:
-  case VHOST_GET_QUEUE_NUM:
-  case VHOST_GET_MAX_MEM_SLOTS:
-  case VHOST_GET_CONFIG:
-  case VHOST_GET_INFLIGHT_FD:
-  case VHOST_GET_VRING_BASE:
-    return true;
-  default:
-    return false;
-  }
-}
 
 /* 0, or why the connection is of no use any more. */
 static int send_answer(struct client *c) {
   struct message *m = &c->message;
-  bool own = answers_itself(m->request);
+  bool own = client_answers(m->request);
   bool ack = has(c->protocol, VHOST_PF_REPLY_ACK) && m->flags & MESSAGE_NEED_REPLY;
   if (!own && !ack) return c->result == -EOPNOTSUPP ? 0 : c->result;
   if (own && c->result < 0 && m->request != VHOST_GET_CONFIG) return c->result;
@@ -512,7 +146,7 @@ static void finish_message(struct client *c) {
 }
 
 static void apply_and_start(struct client *c) {
-  c->result = apply(c);
+  c->result = client_apply(c);
   int r = start_rings(c);
   if (c->result == 0) c->result = r;
   c->state = CLIENT_RUNNING;
@@ -521,10 +155,10 @@ static void apply_and_start(struct client *c) {
 
 static void begin_message(struct client *c) {
   uint64_t index;
-  enum halt halt = halts(&c->message, &index);
+  enum halt halt = client_halts(&c->message, &index);
   c->state = CLIENT_HALTING;
   if (halt == HALT_ALL) halt_rings(c);
-  if (halt == HALT_ONE && ring_at(c, index)) halt_ring(c, (uint32_t)index);
+  if (halt == HALT_ONE && client_ring_at(c, index)) halt_ring(c, (uint32_t)index);
   if (!c->calls) apply_and_start(c);
 }
 
@@ -547,10 +181,12 @@ void client_readable(struct client *c) {
 /* ---- Life -------------------------------------------------------------------------------------
  */
 
-static void dispose(struct client *c) {
+void client_forget(struct client *c) {
   struct disk *d = c->disk;
-  for (uint32_t i = 0; i < d->blk.queues; i++) reset_ring(&c->rings[i]);
-  drop_inflight(c);
+  for (uint32_t i = 0; i < d->blk.queues; i++) client_reset_ring(&c->rings[i]);
+  client_drop_inflight(c);
+  dirty_unmap(&c->log);
+  close_fd(&c->state_fd);
   memory_clear(&c->memory);
   message_close_fds(&c->message);
   message_close_fds(&c->reader.message);
@@ -584,7 +220,10 @@ void client_called(struct client *c, struct disk_queue *q) {
     break;
   case CLIENT_CLOSING: /* those that were being started, too */
     halt_rings(c);
-    if (!c->calls) dispose(c);
+    if (!c->calls) client_forget(c);
+    break;
+  case CLIENT_LEAVING:
+    c->state = CLIENT_LEFT;
     break;
   default:
     break;
@@ -601,7 +240,7 @@ void client_close(struct client *c, const char *why) {
   shutdown(c->source.fd, SHUT_RDWR);
   if (busy) return; /* the calls under way come back first */
   halt_rings(c);
-  if (!c->calls) dispose(c);
+  if (!c->calls) client_forget(c);
 }
 
 void client_queue_broke(struct client *c, struct disk_queue *q, const char *why) {
@@ -639,7 +278,8 @@ static int make_queues(struct disk *d) {
   return 0;
 }
 
-int client_open(struct disk *d, int fd) {
+/* The descriptor is taken, or closed. */
+static int make_client(struct disk *d, int fd) {
   struct client *c = calloc(1, sizeof *c);
   struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT};
   int r = c ? make_queues(d) : -ENOMEM;
@@ -654,13 +294,78 @@ int client_open(struct disk *d, int fd) {
   }
   c->source = (struct source){SOURCE_CLIENT, fd};
   c->disk = d;
-  c->backend_fd = -1;
+  c->backend_fd = c->inflight_fd = c->state_fd = -1;
   c->since_ns = clock_now_ns(&d->server->store->clock);
   for (uint32_t i = 0; i < VHOST_QUEUES_MAX; i++)
     c->rings[i].kick_fd = c->rings[i].call_fd = c->rings[i].error_fd = -1;
   d->client = c;
+  return 0;
+}
+
+int client_open(struct disk *d, int fd) {
+  int r = make_client(d, fd);
+  if (r) return r;
   d->connections++;
   d->blk.writeback = false;
   server_event(d, SR_VHOST_CONNECTED, "a monitor");
+  return 0;
+}
+
+/* ---- From one process to the next
+ * ----------------------------------------------------------------
+ */
+
+bool client_leave(struct client *c) {
+  if (c->state == CLIENT_IDLE && c->reader.got == 0) {
+    check(epoll_ctl(c->disk->server->epoll_fd, EPOLL_CTL_DEL, c->source.fd, NULL) == 0);
+    c->state = CLIENT_LEAVING;
+    halt_rings(c);
+    if (!c->calls) c->state = CLIENT_LEFT;
+  }
+  return c->state == CLIENT_LEFT;
+}
+
+void client_go_on(struct client *c) {
+  struct epoll_event event = {.events = 0, .data.ptr = &c->source};
+  check(epoll_ctl(c->disk->server->epoll_fd, EPOLL_CTL_ADD, c->source.fd, &event) == 0);
+  c->message = (struct message){.request = 0};
+  c->result = start_rings(c);
+  c->state = CLIENT_RUNNING;
+  if (!c->calls) finish_message(c);
+}
+
+int client_adopt(struct disk *d, const struct handover_client *state, int fds[3]) {
+  int r = make_client(d, fds[0]);
+  fds[0] = -1;
+  if (r) return r;
+  struct client *c = d->client;
+  check(epoll_ctl(d->server->epoll_fd, EPOLL_CTL_DEL, c->source.fd, NULL) == 0);
+  c->state = CLIENT_LEFT;
+  c->features = state->features;
+  c->protocol = state->protocol;
+  c->active = state->active;
+  d->blk.writeback = state->writeback;
+  c->backend_fd = fds[1];
+  fds[1] = -1;
+  if (fds[2] < 0) return 0;
+  int fd = fds[2];
+  fds[2] = -1;
+  return client_map_inflight(c, fd, state->inflight_offset, state->inflight_queues,
+                             state->inflight_size);
+}
+
+int client_adopt_ring(struct client *c, const struct handover_ring *ring, int fds[3]) {
+  struct client_ring *r = client_ring_at(c, ring->index);
+  if (!r || r->kick_fd >= 0) return -EBADMSG;
+  *r = (struct client_ring){.size = ring->size,
+                            .last_avail = (uint16_t)ring->last_avail,
+                            .has_address = ring->has_address,
+                            .started = ring->started,
+                            .enabled = ring->enabled,
+                            .address = ring->address,
+                            .kick_fd = fds[0],
+                            .call_fd = fds[1],
+                            .error_fd = fds[2]};
+  fds[0] = fds[1] = fds[2] = -1;
   return 0;
 }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/magic.h>
 #include <pthread.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -61,14 +62,19 @@ static int map_region(struct memory_region *r, uint64_t file_offset, int fd,
   if (r->mapping == MAP_FAILED) return -errno;
   r->host = (char *)r->mapping + (file_offset - start);
   (void)madvise(r->mapping, r->mapping_bytes, MADV_DONTDUMP); /* a guest's secrets */
-  result = memory_guard(r->mapping, r->mapping_bytes, lost);
-  if (result < 0) munmap(r->mapping, r->mapping_bytes);
+  r->file_offset = file_offset;
+  r->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  result = r->fd < 0 ? -errno : memory_guard(r->mapping, r->mapping_bytes, lost);
+  if (result == 0) return 0;
+  if (r->fd >= 0) close(r->fd);
+  munmap(r->mapping, r->mapping_bytes);
   return result;
 }
 
 static void unmap_region(struct memory_region *r) {
   memory_unguard(r->mapping);
   munmap(r->mapping, r->mapping_bytes);
+  close(r->fd);
 }
 
 int memory_add(struct guest_memory *m, uint64_t guest, uint64_t user, uint64_t bytes,

@@ -24,6 +24,8 @@ struct memory_region {
   char *host;                  /* where `guest` and `user` begin here */
   void *mapping;               /* what was mapped: whole pages, from the file's offset on */
   uint64_t mapping_bytes;
+  uint64_t file_offset;
+  int fd; /* our own, of the file: for whoever serves the guest next */
 };
 /* Begins zeroed, and stays where it is while it has regions. */
 struct guest_memory {

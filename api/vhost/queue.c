@@ -34,7 +34,8 @@ struct request {
   uint32_t used_bytes;
   uint32_t bytes; /* that its op is to move */
   uint16_t head;
-  bool busy;
+  uint16_t pieces;
+  bool busy, reads;
   struct iovec iov[PIECES_INLINE];
 };
 struct large {
@@ -118,10 +119,35 @@ static void give_back(struct queue *q, uint16_t head, uint32_t used_bytes) {
   handle(q);
 }
 
+/* While the guest migrates: what was written for it. */
+static __attribute__((noinline)) void log_written(struct queue *q, const void *at, uint64_t bytes) {
+  dirty_mark_host(q->log, q->memory, at, bytes);
+}
+
+/* The used entries that are about to be published, and the index. */
+static __attribute__((noinline)) void log_used(struct queue *q, uint16_t from) {
+  uint64_t guest = q->used_guest;
+  if (guest > UINT64_MAX - (1u << 20)) return;
+  for (; from != q->ring.next_used; from++)
+    dirty_mark(q->log,
+               guest + offsetof(struct vring_used, ring) +
+                   (from & (q->ring.size - 1u)) * sizeof(struct vring_used_entry),
+               sizeof(struct vring_used_entry));
+  dirty_mark(q->log, guest, sizeof(struct vring_used));
+}
+
+/* Of a request that moved data: all that a read may have written. */
+static __attribute__((noinline)) void log_data(struct queue *q, const struct request *r) {
+  const struct iovec *iov = r->large ? r->large->iov : r->iov;
+  if (!r->reads) return;
+  for (uint32_t i = 0; i < r->pieces; i++) log_written(q, iov[i].iov_base, iov[i].iov_len);
+}
+
 /* used_bytes: of a request that went well. */
 static void answer(struct queue *q, uint16_t head, uint8_t *status, enum blk_status what,
                    uint32_t used_bytes) {
   if (status) *status = (uint8_t)what;
+  if (unlikely(q->log) && status) log_written(q, status, 1);
   if (what == BLK_IOERR) COUNT(q->stats.errors, 1);
   give_back(q, head, what == BLK_OK ? used_bytes : status ? 1 : 0);
 }
@@ -150,6 +176,7 @@ static void request_done(struct peer *peer, struct shard_op *op) {
   struct request *r = container_of(op, struct request, op);
   struct queue *q = container_of(r - r->head, struct queue_slots, requests[0])->queue;
   (void)peer;
+  if (unlikely(q->log)) log_data(q, r);
   answer(q, r->head, r->status, status_of(r), r->used_bytes);
   if (r->taken_ns) time_request(q, r);
   if (r->large) large_put(q, r->large);
@@ -161,7 +188,9 @@ static void request_done(struct peer *peer, struct shard_op *op) {
 
 static void publish(struct queue *q) {
   uint64_t one = 1;
+  uint16_t before = q->ring.told_used;
   bool tell = ring_publish(&q->ring);
+  if (unlikely(q->log)) log_used(q, before);
   inflight_published(&q->inflight, q->ring.next_used);
   if (tell && q->call_fd >= 0) {
     COUNT(q->stats.calls, 1);
@@ -241,16 +270,18 @@ static bool keep_pieces(struct queue *q, struct request *r, const struct blk_req
     to = r->large->iov;
   }
   memcpy(to, b->data, b->data_count * sizeof *to);
-  r->op.buf = to;
+  r->pieces = (uint16_t)b->data_count;
   return true;
 }
 
 static bool start_op(struct queue *q, struct request *r, const struct blk_request *b) {
   struct shard_op *op = &r->op;
   bool data = b->kind == BLK_READ || b->kind == BLK_WRITE;
-  uint32_t pieces = data && b->data_count != 1 ? b->data_count : 0;
-  op->buf = data && !pieces ? b->data->iov_base : NULL;
-  if (pieces && !keep_pieces(q, r, b)) return false;
+  r->pieces = 0;
+  r->reads = b->kind == BLK_READ;
+  if (data && !keep_pieces(q, r, b)) return false;
+  uint32_t pieces = r->pieces > 1 ? r->pieces : 0; /* one is no vector */
+  op->buf = pieces ? (r->large ? r->large->iov : r->iov) : r->iov[0].iov_base;
   op->offset = b->offset;
   op->bytes = b->kind == BLK_FLUSH ? 0 : b->bytes;
   op->size = 0;
@@ -276,6 +307,12 @@ static bool is_answered(const struct queue *q, const struct blk_request *b) {
   return b->kind == BLK_GET_ID || (b->kind == BLK_FLUSH && q->ephemeral);
 }
 
+static void put_id(struct queue *q, const struct blk_request *b) {
+  blk_put_id(q->disk, b);
+  for (uint32_t i = 0; q->log && i < b->data_count; i++)
+    log_written(q, b->data[i].iov_base, b->data[i].iov_len);
+}
+
 /* A chain that ring_take() or ring_again() has filled, or has found malformed (taken < 0). False:
  * no room, nothing was started; the chain is to be taken again. */
 static bool start_chain(struct queue *q, struct ring_chain *chain, int taken) {
@@ -286,7 +323,7 @@ static bool start_chain(struct queue *q, struct ring_chain *chain, int taken) {
   else
     b.status = blk_status_of(chain);
   if (status != BLK_OK || is_answered(q, &b)) {
-    if (status == BLK_OK && b.kind == BLK_GET_ID) blk_put_id(q->disk, &b);
+    if (status == BLK_OK && b.kind == BLK_GET_ID) put_id(q, &b);
     answer(q, chain->head, b.status, status, b.used_bytes);
     return true;
   }

@@ -12,6 +12,7 @@
 
 #include "api/shardring_vhost.h"
 #include "api/vhost/blk.h"
+#include "api/vhost/dirty.h"
 #include "api/vhost/inflight.h"
 #include "runtime/core.h"
 
@@ -35,8 +36,10 @@ struct queue {
   uint16_t *put;   /* [RING_SIZE_MAX of the disk], for inflight */
   uint16_t *again; /* heads that a process before had taken, in their order */
   uint32_t again_count;
-  struct core_watch kick; /* kick.fd; -1: polls only */
-  int call_fd;            /* -1: the driver polls */
+  struct core_watch kick;      /* kick.fd; -1: polls only */
+  int call_fd;                 /* -1: the driver polls */
+  const struct dirty_log *log; /* NULL: nobody wants to know what is written to */
+  uint64_t used_guest;         /* with a log: guest address of the used ring; UINT64_MAX: not */
   bool write_through, ephemeral;
   /* Shared by a disk's queues; size and writeback change while they run, under the rules of
    * server.c. */

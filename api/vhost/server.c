@@ -74,7 +74,7 @@ int server_listen(struct vhost_server *s, struct disk *d) {
 }
 
 static void accept_client(struct disk *d) {
-  if (d->closing || d->client) return;
+  if (d->closing || d->client || d->server->leaving) return;
   int fd = accept4(d->source.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   int r = fd < 0 ? -errno : client_open(d, fd);
   if (r == 0) return;
@@ -97,7 +97,7 @@ static void dispose(struct vhost_server *s, uint32_t i) {
   s->disk_count--;
   epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, d->source.fd, NULL);
   close(d->source.fd);
-  if (d->made_socket) unlink(d->socket);
+  if (d->made_socket && !d->keeps_socket) unlink(d->socket);
   for (uint32_t q = 0; d->queues && q < d->blk.queues; q++) {
     free(d->queues[q].heads);
     free(d->queues[q].queue.slots);
@@ -112,7 +112,10 @@ static void close_some(struct vhost_server *s) {
   s->closing_some = false;
   for (uint32_t i = 0; i < s->disk_count;) {
     struct disk *d = s->disks[i];
-    if (d->closing && d->client) client_close(d->client, "the disk is taken away");
+    if (d->closing && d->client && d->client->state == CLIENT_LEFT)
+      client_forget(d->client);
+    else if (d->closing && d->client)
+      client_close(d->client, "the disk is taken away");
     if (d->closing && !d->client) {
       dispose(s, i);
       continue;
@@ -120,6 +123,13 @@ static void close_some(struct vhost_server *s) {
     s->closing_some |= d->closing;
     i++;
   }
+}
+
+static void leave_all(struct vhost_server *s) {
+  bool left = true;
+  for (uint32_t i = 0; i < s->disk_count; i++)
+    if (s->disks[i]->client) left &= client_leave(s->disks[i]->client);
+  if (left) pthread_cond_broadcast(&s->gone);
 }
 
 /* Nanoseconds until a client has taken too long to get its first queue running; -1: nobody can. */
@@ -175,6 +185,7 @@ void *server_main(void *arg) {
     for (uint32_t i = 0; s->woken && i < s->disk_count; i++) look_at_queues(s->disks[i]);
     s->woken = false;
     timeout_ns = drop_late_ones(s);
+    if (s->leaving) leave_all(s);
     if (s->closing_some) close_some(s);
   }
   pthread_mutex_unlock(&s->lock);

@@ -2,7 +2,9 @@
  *
  *   vhost.c    the calls of shardring_vhost.h, from any thread
  *   server.c   the server's thread: sockets, connections, calls to cores
- *   client.c   one monitor's connection: what its messages mean
+ *   client.c   one monitor's connection: its rings halted and started around each message
+ *   apply.c    what its messages mean
+ *   handover.c disks and connections go to another process
  *   queue.c    a virtqueue, on its core
  *
  * All of it is guarded by server->lock, which the server's thread holds while it works. It never
@@ -10,6 +12,8 @@
  * frees disks and clients, and only when nothing of theirs runs on a core. */
 #ifndef API_VHOST_SERVER_H
 #define API_VHOST_SERVER_H
+
+#include <unistd.h>
 
 #include "api/internal.h"
 #include "api/vhost/message.h"
@@ -42,6 +46,8 @@ struct client {
     CLIENT_HALTING, /* rings are being stopped for the message */
     CLIENT_RUNNING, /* ... and started again, after it was carried out */
     CLIENT_CLOSING, /* rings are being stopped for good */
+    CLIENT_LEAVING, /* rings are being stopped, then it goes to another process */
+    CLIENT_LEFT,    /* ... they are */
   } state;
   int result;        /* of the message */
   uint32_t calls;    /* to cores, without an answer yet */
@@ -51,9 +57,12 @@ struct client {
   uint64_t since_ns; /* connected */
   int backend_fd;
   struct guest_memory memory;
+  struct dirty_log log;
+  int state_fd;   /* SET_DEVICE_STATE_FD, to be loaded; -1: none */
   void *inflight; /* the file, mapped; NULL: none */
-  uint64_t inflight_bytes, inflight_mapped;
+  uint64_t inflight_mapped, inflight_offset;
   uint32_t inflight_queues, inflight_size;
+  int inflight_fd;
   struct client_ring rings[VHOST_QUEUES_MAX];
 };
 
@@ -69,9 +78,10 @@ struct disk_queue {
 struct disk {
   struct source source; /* the listening socket */
   struct vhost_server *server;
-  char name[256], volume[256], socket[108];
+  char name[256], volume[256], file[256], socket[108];
   bool made_socket, discards, closing;
-  bool gone; /* from the table: for whoever waits for it to be freed */
+  bool keeps_socket; /* when it is taken down: it lives on elsewhere */
+  bool gone;         /* from the table: for whoever waits for it to be freed */
   uint32_t cache;
   uint64_t connections;
   struct block *block;
@@ -96,6 +106,7 @@ struct vhost_server {
   struct disk **disks;       /* by name */
   uint32_t disk_count, disk_room;
   bool closing_some, woken;
+  bool leaving; /* all clients are to leave, nobody is accepted */
 };
 
 /* server.c */
@@ -110,6 +121,34 @@ void server_event(const struct disk *d, enum sr_vhost_event_kind kind, const cha
 /* The position of a name, or where it belongs. */
 uint32_t server_find(const struct vhost_server *s, const char *name, bool *found);
 
+static inline struct vhost_server *server_of(struct sr_vhost *v) {
+  return (struct vhost_server *)v;
+}
+/* vhost.c. With control_lock. A socket_fd is the disk's only if it succeeds. */
+int disk_attach(struct vhost_server *s, const char *name, const struct sr_vhost_disk *options,
+                struct disk **d);
+/* With both locks: waits until the server's thread has let go of it. */
+void disk_take_away(struct vhost_server *s, struct disk *d);
+
+/* apply.c: one message */
+enum halt { HALT_NONE, HALT_ONE, HALT_ALL };
+/* Which rings must not run while it is applied, and which one it is about. */
+enum halt client_halts(const struct message *m, uint64_t *index);
+/* Carries c->message out, and fills its answer in if it has one of its own. */
+int client_apply(struct client *c);
+bool client_answers(uint32_t request);
+struct client_ring *client_ring_at(struct client *c, uint64_t index); /* NULL: there is none */
+void client_reset_ring(struct client_ring *r);
+/* Maps what the file holds for so many queues; the descriptor is taken. */
+int client_map_inflight(struct client *c, int fd, uint64_t offset, uint32_t queues, uint32_t size);
+void client_drop_inflight(struct client *c);
+/* A number of a feature bit. */
+static inline bool has(uint64_t bits, unsigned number) { return bits >> number & 1; }
+static inline void close_fd(int *fd) {
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+}
+
 /* client.c */
 /* fd becomes the client's, or is closed. */
 int client_open(struct disk *d, int fd);
@@ -119,6 +158,12 @@ void client_readable(struct client *c);
 void client_called(struct client *c, struct disk_queue *q);
 /* Stops all; it frees itself, later. why: an event tells; NULL: the monitor's own wish. */
 void client_close(struct client *c, const char *why);
+/* Nothing of its runs any more: frees it, without a word to the monitor. */
+void client_forget(struct client *c);
+/* Halts its rings between two messages. True: it has left, and nothing of it changes until
+ * client_go_on(). */
+bool client_leave(struct client *c);
+void client_go_on(struct client *c);
 /* The size of the disk has changed. */
 void client_config_changed(struct client *c);
 /* A queue has told that it broke. */

@@ -12,8 +12,6 @@
 
 #define DISKS_MAX 16384u
 
-static struct vhost_server *server_of(struct sr_vhost *v) { return (struct vhost_server *)v; }
-
 /* ---- Life -------------------------------------------------------------------------------------
  */
 
@@ -81,8 +79,7 @@ int sr_vhost_start(struct sr_store *store, const struct sr_vhost_options *option
   return 0;
 }
 
-/* Waits until the server's thread has let go of it. With the lock. */
-static void take_away(struct vhost_server *s, struct disk *d) {
+void disk_take_away(struct vhost_server *s, struct disk *d) {
   d->closing = true;
   s->closing_some = true;
   server_wake(s);
@@ -96,7 +93,7 @@ void sr_vhost_stop(struct sr_vhost *vhost) {
   pthread_mutex_lock(&s->lock);
   while (s->disk_count) {
     struct disk *d = s->disks[s->disk_count - 1];
-    take_away(s, d);
+    disk_take_away(s, d);
     check(catalog_close_block(s->control, d->block) == 0);
     free(d);
   }
@@ -172,6 +169,7 @@ static bool well_formed(const struct sr_vhost_disk *o) {
 
 static int open_block(struct vhost_server *s, struct disk *d, const struct sr_vhost_disk *o) {
   struct volume_info info;
+  if (o->file) snprintf(d->file, sizeof d->file, "%s", o->file);
   if (o->file)
     return catalog_open_file(s->control, o->file, o->read_only, 0, UINT32_MAX, &d->block);
   int r = catalog_stat(s->control, o->volume, &info);
@@ -214,7 +212,8 @@ static int add_disk(struct vhost_server *s, struct disk *d) {
   return 0;
 }
 
-static int attach(struct vhost_server *s, const char *name, const struct sr_vhost_disk *o) {
+int disk_attach(struct vhost_server *s, const char *name, const struct sr_vhost_disk *o,
+                struct disk **out) {
   struct disk *d = calloc(1, sizeof *d);
   bool found;
   if (!d) return -ENOMEM;
@@ -233,6 +232,7 @@ static int attach(struct vhost_server *s, const char *name, const struct sr_vhos
   pthread_mutex_lock(&s->lock);
   if (!r) r = add_disk(s, d);
   pthread_mutex_unlock(&s->lock);
+  if (!r && out) *out = d;
   if (!r) return 0;
   if (d->source.fd >= 0 && d->source.fd != o->socket_fd) close(d->source.fd);
   if (d->made_socket) unlink(d->socket);
@@ -252,7 +252,7 @@ int sr_vhost_attach(struct sr_vhost *vhost, const char *name, const struct sr_vh
   if (!*name) return -EINVAL;
   if (strlen(name) > 255) return -ENAMETOOLONG;
   pthread_mutex_lock(&s->control_lock);
-  r = attach(s, name, &o);
+  r = disk_attach(s, name, &o, NULL);
   pthread_mutex_unlock(&s->control_lock);
   return r;
 }
@@ -276,7 +276,7 @@ int sr_vhost_detach(struct sr_vhost *vhost, const char *name, bool force) {
   pthread_mutex_lock(&s->lock);
   int r = find_disk(s, name, &d);
   if (!r && d->client && !force) r = -EBUSY;
-  if (!r) take_away(s, d);
+  if (!r) disk_take_away(s, d);
   pthread_mutex_unlock(&s->lock);
   if (!r) {
     check(catalog_close_block(s->control, d->block) == 0);
