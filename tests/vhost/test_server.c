@@ -1,0 +1,445 @@
+/* test_server.c - the vhost-user-blk server as an embedder has it, with a front-end that checks
+ * everything: requests, configuration, resizing, detaching, migration's log, and disks that go from
+ * one server to the next while they are in use. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "api/shardring_vhost.h"
+#include "tools/vhost_front.h"
+
+#define DISK  (UINT64_C(16) << 20)
+#define BLOCK 4096u
+
+struct rig {
+  char dir[256], store_path[300], socket[300];
+  struct sr_store *store;
+  struct sr_port *port;
+  struct sr_vhost *vhost;
+  struct vfront *front;
+};
+
+/* ---- The rig ----------------------------------------------------------------------------------
+ */
+
+static void open_store(struct rig *r) {
+  struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
+  o.core_count = 2;
+  o.no_pin = true;
+  o.lock_timeout_ms = 5000;
+  assert_int_equal(sr_store_open(r->store_path, &o, &r->store), 0);
+  assert_int_equal(sr_port_open(r->store, NULL, &r->port), 0);
+  assert_int_equal(sr_vhost_start(r->store, NULL, &r->vhost), 0);
+}
+
+static void close_store(struct rig *r) {
+  sr_vhost_stop(r->vhost);
+  assert_int_equal(sr_port_close(r->port), 0);
+  assert_int_equal(sr_store_close(r->store), 0);
+  r->vhost = NULL;
+}
+
+static int set_up(void **state) {
+  struct rig *r = calloc(1, sizeof *r);
+  struct sr_format_options f = SR_FORMAT_OPTIONS_INIT;
+  struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+  const char *tmp = getenv("TMPDIR");
+  assert_non_null(r);
+  snprintf(r->dir, sizeof r->dir, "%s/vhost-XXXXXX", tmp ? tmp : ".");
+  assert_non_null(mkdtemp(r->dir));
+  snprintf(r->store_path, sizeof r->store_path, "%s/store", r->dir);
+  snprintf(r->socket, sizeof r->socket, "%s/socket", r->dir);
+  f.size_bytes = 96 << 20;
+  f.shards = 2;
+  assert_int_equal(sr_format(r->store_path, &f), 0);
+  open_store(r);
+  v.size_bytes = DISK;
+  assert_int_equal(sr_volume_create(r->port, "plain", &v), 0);
+  v.striped = true;
+  assert_int_equal(sr_volume_create(r->port, "striped", &v), 0);
+  *state = r;
+  return 0;
+}
+
+static int tear_down(void **state) {
+  struct rig *r = *state;
+  char command[400];
+  vfront_close(r->front);
+  close_store(r);
+  assert_int_not_equal(access(r->socket, F_OK), 0); /* it was taken away */
+  snprintf(command, sizeof command, "rm -rf '%s'", r->dir);
+  assert_int_equal(system(command), 0);
+  free(r);
+  return 0;
+}
+
+static void attach(struct rig *r, const char *volume, uint32_t queues) {
+  struct sr_vhost_disk d = SR_VHOST_DISK_INIT;
+  d.volume = volume;
+  d.socket = r->socket;
+  d.queues = queues;
+  d.serial = "a serial";
+  assert_int_equal(sr_vhost_attach(r->vhost, "disk", &d), 0);
+}
+
+static void connect_front(struct rig *r, uint32_t queues) {
+  char why[256] = "";
+  struct vfront_options o = {.socket = r->socket,
+                             .queues = queues,
+                             .depth = 16,
+                             .pieces = 4,
+                             .regions = 2,
+                             .buffer_bytes = 4 << 20,
+                             .connect_ms = 5000};
+  int e = vfront_open(&r->front, &o, why, sizeof why);
+  if (e) fail_msg("%s: %s", strerror(-e), why);
+}
+
+static int transfer(struct rig *r, uint32_t queue, uint32_t op, uint64_t offset, uint32_t bytes) {
+  struct vfront_request q = {
+      .op = op, .bytes = bytes, .offset = offset, .buf = r->front->buffers, .pieces = 3};
+  return vfront_do(&r->front->queues[queue], &q);
+}
+
+static struct sr_vhost_info info_of(struct rig *r) {
+  struct sr_vhost_info info;
+  assert_int_equal(sr_vhost_stat(r->vhost, "disk", &info), 0);
+  return info;
+}
+
+/* ---- Requests ---------------------------------------------------------------------------------
+ */
+
+static void reads_what_was_written(void **state) {
+  struct rig *r = *state;
+  attach(r, "striped", 3);
+  connect_front(r, 3);
+  assert_int_equal(r->front->size_bytes, DISK);
+  for (uint32_t i = 0; i < 12; i++) {
+    memset(r->front->buffers, 'a' + (int)i, 12288);
+    assert_int_equal(transfer(r, i % 3, VFRONT_WRITE, (uint64_t)i * 1111040, 12288), BLK_OK);
+  }
+  for (uint32_t i = 0; i < 12; i++) {
+    assert_int_equal(transfer(r, (i + 1) % 3, VFRONT_READ, (uint64_t)i * 1111040, 12288), BLK_OK);
+    for (uint32_t k = 0; k < 12288; k++) assert_int_equal(r->front->buffers[k], 'a' + (int)i);
+  }
+  /* Of 512 bytes, between others. */
+  memset(r->front->buffers, 'Z', 512);
+  assert_int_equal(transfer(r, 0, VFRONT_WRITE, 1024, 512), BLK_OK);
+  assert_int_equal(transfer(r, 1, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(r->front->buffers[1023], 'a');
+  assert_int_equal(r->front->buffers[1024], 'Z');
+  assert_int_equal(r->front->buffers[1536], 'a');
+  assert_int_equal(transfer(r, 0, VFRONT_FLUSH, 0, 0), BLK_OK);
+  assert_int_equal(transfer(r, 0, VFRONT_WRITE_ZEROES, 0, 8192), BLK_OK);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 12288), BLK_OK);
+  assert_int_equal(r->front->buffers[1024], 0);
+  assert_int_equal(r->front->buffers[8192], 'a');
+  assert_int_equal(transfer(r, 0, VFRONT_DISCARD, 8192, 4096), BLK_OK);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 8192, 4096), BLK_OK);
+  assert_int_equal(r->front->buffers[0], 0);
+  assert_int_equal(transfer(r, 0, VFRONT_GET_ID, 0, 20), BLK_OK);
+  assert_string_equal(r->front->buffers, "a serial");
+  assert_int_equal(transfer(r, 0, VFRONT_READ, DISK - 512, 1024), BLK_IOERR);
+  struct sr_vhost_info info = info_of(r);
+  assert_true(info.connected && info.active && info.striped);
+  assert_int_equal(info.queues_active, 3);
+  assert_int_equal(info.writes, 13);
+  assert_int_equal(info.write_bytes, 12 * 12288 + 512);
+  assert_int_equal(info.errors, 1);
+  assert_int_equal(info.flushes, 1);
+  assert_int_equal(info.in_flight, 0);
+}
+
+static void many_in_flight(void **state) {
+  struct rig *r = *state;
+  attach(r, "plain", 2);
+  connect_front(r, 2);
+  struct vfront_request all[32], *done[32], *one;
+  for (int round = 0; round < 200; round++) {
+    for (uint32_t i = 0; i < 32; i++) {
+      all[i] = (struct vfront_request){.op = round % 2 ? VFRONT_READ : VFRONT_WRITE,
+                                       .bytes = BLOCK * (1 + i % 4),
+                                       .offset = (uint64_t)i * 65536,
+                                       .buf = r->front->buffers + i * 65536,
+                                       .pieces = i % 4};
+      memset(all[i].buf, round % 2 ? 0 : round + (int)i, all[i].bytes);
+      one = &all[i];
+      assert_int_equal(vfront_submit(&r->front->queues[i % 2], &one, 1), 1);
+    }
+    for (uint32_t q = 0, n = 0; q < 2; q++, n = 0)
+      while (n < 16) {
+        int got = vfront_reap(&r->front->queues[q], done, 32);
+        assert_true(got >= 0);
+        if (!got) assert_int_equal(vfront_wait(&r->front->queues[q], 10000), 1);
+        n += (uint32_t)got;
+      }
+    for (uint32_t i = 0; i < 32; i++) {
+      assert_int_equal(all[i].status, BLK_OK);
+      const uint8_t *p = all[i].buf;
+      if (round % 2)
+        for (uint32_t k = 0; k < all[i].bytes; k += 511)
+          assert_int_equal(p[k], (uint8_t)(round - 1 + (int)i));
+    }
+  }
+}
+
+/* ---- Control ----------------------------------------------------------------------------------
+ */
+
+static void detaches(void **state) {
+  struct rig *r = *state;
+  struct sr_vhost_disk d = SR_VHOST_DISK_INIT;
+  struct sr_vhost_info infos[2];
+  attach(r, "plain", 1);
+  d.volume = "plain";
+  d.socket = r->socket;
+  assert_int_equal(sr_vhost_attach(r->vhost, "disk", &d), -EEXIST);
+  assert_int_equal(sr_vhost_attach(r->vhost, "other", &d), -EBUSY); /* open for writing */
+  d.read_only = true;
+  assert_int_equal(sr_vhost_attach(r->vhost, "other", &d), -EEXIST); /* the socket */
+  d.volume = "nothing";
+  assert_int_equal(sr_vhost_attach(r->vhost, "other", &d), -ENOENT);
+  assert_int_equal(sr_vhost_list(r->vhost, "", infos, 2), 1);
+  assert_int_equal(sr_vhost_list(r->vhost, "disk", infos, 2), 0);
+  assert_int_equal(sr_volume_remove(r->port, "plain"), -EBUSY);
+  connect_front(r, 1);
+  assert_int_equal(sr_vhost_detach(r->vhost, "disk", false), -EBUSY);
+  assert_int_equal(sr_vhost_detach(r->vhost, "nothing", true), -ENOENT);
+  assert_int_equal(sr_vhost_detach(r->vhost, "disk", true), 0);
+  assert_int_equal(sr_vhost_stat(r->vhost, "disk", infos), -ENOENT);
+  assert_int_equal(vfront_alive(r->front), -ECONNRESET);
+  assert_int_not_equal(access(r->socket, F_OK), 0);
+  assert_int_equal(sr_volume_remove(r->port, "plain"), 0);
+}
+
+static void read_only_disks(void **state) {
+  struct rig *r = *state;
+  struct sr_vhost_disk d = SR_VHOST_DISK_INIT;
+  d.volume = "plain";
+  d.socket = r->socket;
+  d.read_only = true;
+  assert_int_equal(sr_vhost_attach(r->vhost, NULL, &d), 0);
+  connect_front(r, 1);
+  assert_true(r->front->read_only);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(transfer(r, 0, VFRONT_WRITE, 0, 4096), BLK_IOERR);
+}
+
+static void resizes_live(void **state) {
+  struct rig *r = *state;
+  attach(r, "plain", 1);
+  connect_front(r, 1);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, DISK, 4096), BLK_IOERR);
+  assert_int_equal(sr_volume_resize(r->port, "plain", 2 * DISK, false), 0);
+  assert_int_equal(sr_vhost_resized(r->vhost, "disk"), 0);
+  assert_int_equal(vfront_config_changed(r->front, 5000), 1);
+  assert_int_equal(vfront_config(r->front), 0);
+  assert_int_equal(r->front->size_bytes, 2 * DISK);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, DISK, 4096), BLK_OK);
+}
+
+static void stops_and_starts(void **state) {
+  struct rig *r = *state;
+  attach(r, "plain", 2);
+  connect_front(r, 2);
+  for (int i = 0; i < 20; i++) {
+    memset(r->front->buffers, i, 8192);
+    assert_int_equal(transfer(r, i % 2, VFRONT_WRITE, (uint64_t)i * 8192, 8192), BLK_OK);
+    assert_int_equal(vfront_stop(r->front), 0);
+    assert_int_equal(info_of(r).queues_active, 0);
+    assert_int_equal(vfront_start(r->front), 0);
+    assert_int_equal(transfer(r, i % 2, VFRONT_READ, (uint64_t)i * 8192, 8192), BLK_OK);
+    assert_int_equal(r->front->buffers[8191], i);
+  }
+}
+
+/* ---- Migration ----------------------------------------------------------------------------------
+ */
+
+static bool is_marked(const uint8_t *bits, uint64_t guest) {
+  return bits[(guest >> 12) / 8] >> (guest >> 12) % 8 & 1;
+}
+
+static void logs_what_it_writes(void **state) {
+  struct rig *r = *state;
+  attach(r, "plain", 1);
+  connect_front(r, 1);
+  struct vfront *f = r->front;
+  uint64_t bytes = ((f->guest_base + f->memory_bytes) >> 15) + 1;
+  int fd = memfd_create("log", MFD_CLOEXEC);
+  assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+  uint8_t *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  assert_true(bits != MAP_FAILED);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 8192), BLK_OK);
+  struct message m = vfront_message(VHOST_SET_LOG_BASE, sizeof m.log);
+  m.log.bytes = bytes;
+  m.fds[m.fd_count++] = fd;
+  assert_int_equal(vfront_ask(f, &m, true), 0);
+  m = vfront_message(VHOST_SET_FEATURES, 8);
+  m.u64 = f->features | UINT64_C(1) << VHOST_F_LOG_ALL;
+  assert_int_equal(vfront_ask(f, &m, false), 0);
+  uint64_t page = vfront_guest_address(f, f->buffers);
+  assert_false(is_marked(bits, page)); /* what was read before it began */
+  struct vfront_request q = {
+      .op = VFRONT_WRITE, .bytes = 4096, .offset = 4096, .buf = f->buffers + 4096};
+  assert_int_equal(vfront_do(&f->queues[0], &q), BLK_OK);
+  assert_false(is_marked(bits, page + 4096)); /* the device read it */
+  q = (struct vfront_request){.op = VFRONT_READ, .bytes = 8192, .buf = f->buffers + 16384};
+  assert_int_equal(vfront_do(&f->queues[0], &q), BLK_OK);
+  assert_true(is_marked(bits, page + 16384));
+  assert_true(is_marked(bits, page + 20480));
+  assert_false(is_marked(bits, page + 24576));
+  uint64_t marked = 0;
+  for (uint64_t i = 0; i < bytes; i++) marked += (uint64_t)__builtin_popcount(bits[i]);
+  assert_true(marked > 2); /* status bytes lie elsewhere */
+  munmap(bits, bytes);
+  close(fd);
+}
+
+static void saves_its_state(void **state) {
+  struct rig *r = *state;
+  int ends[2];
+  attach(r, "plain", 1);
+  connect_front(r, 1);
+  for (int load = 0; load < 3; load++) { /* saves, loads what it saved, refuses anything else */
+    if (load != 1) assert_int_equal(pipe(ends), 0);
+    if (load == 2) assert_int_equal(write(ends[1], "something", 9), 9);
+    if (load) close(ends[1]);
+    struct message m = vfront_message(VHOST_SET_DEVICE_STATE_FD, sizeof m.device_state);
+    m.device_state.direction = load > 0;
+    m.fds[m.fd_count++] = load ? ends[0] : ends[1];
+    assert_int_equal(vfront_ask(r->front, &m, true), 0);
+    assert_int_equal(r->front->message.u64, 0x100); /* through the pipe that it was given */
+    if (load) close(ends[0]);
+    m = vfront_message(VHOST_CHECK_DEVICE_STATE, 0);
+    assert_int_equal(vfront_ask(r->front, &m, true), 0);
+    assert_int_equal(r->front->message.u64, load == 2);
+  }
+}
+
+/* ---- From one server to the next
+ * ----------------------------------------------------------------- */
+
+struct load {
+  struct vfront_queue *queue;
+  char *buf;
+  uint64_t offset;
+  atomic_bool stop;
+  atomic_uint rounds;
+  int failed;
+};
+
+/* Writes and reads back, round after round. */
+static void *keep_busy(void *arg) {
+  struct load *l = arg;
+  for (uint32_t n = 1; !atomic_load(&l->stop) && !l->failed; n++) {
+    struct vfront_request q = {
+        .op = VFRONT_WRITE, .bytes = 8192, .offset = l->offset + n % 64 * 8192, .buf = l->buf};
+    memset(l->buf, (int)n, 8192);
+    l->failed = vfront_do(l->queue, &q);
+    memset(l->buf, 0, 8192);
+    q.op = VFRONT_READ;
+    if (!l->failed) l->failed = vfront_do(l->queue, &q);
+    if (!l->failed && (l->buf[0] != (char)n || l->buf[8191] != (char)n)) l->failed = -EILSEQ;
+    atomic_fetch_add(&l->rounds, 1);
+  }
+  return NULL;
+}
+
+struct successor {
+  int socket, result;
+  struct sr_vhost_handover *handover;
+};
+static void *receive(void *arg) {
+  struct successor *s = arg;
+  s->result = sr_vhost_receive(s->socket, &s->handover);
+  return NULL;
+}
+
+static void wait_for_rounds(struct load *l, uint32_t more) {
+  uint32_t from = atomic_load(&l->rounds);
+  while (atomic_load(&l->rounds) - from < more && !l->failed) usleep(1000);
+}
+
+static void goes_to_the_next_server(void **state) {
+  struct rig *r = *state;
+  struct load loads[2];
+  pthread_t threads[2], taker;
+  attach(r, "striped", 2);
+  connect_front(r, 2);
+  for (int i = 0; i < 2; i++) {
+    loads[i] = (struct load){.queue = &r->front->queues[i],
+                             .buf = r->front->buffers + i * 65536,
+                             .offset = (uint64_t)i * (DISK / 2)};
+    assert_int_equal(pthread_create(&threads[i], NULL, keep_busy, &loads[i]), 0);
+  }
+  for (int round = 0; round < 5; round++) {
+    struct successor s = {.socket = -1};
+    int ends[2];
+    wait_for_rounds(&loads[0], 20);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    s.socket = ends[1];
+    assert_int_equal(pthread_create(&taker, NULL, receive, &s), 0);
+    assert_int_equal(sr_vhost_hand_over(r->vhost, ends[0]), 0);
+    pthread_join(taker, NULL);
+    assert_int_equal(s.result, 0);
+    struct sr_vhost_info none;
+    assert_int_equal(sr_vhost_list(r->vhost, "", &none, 1), 0);
+    close_store(r);
+    open_store(r);
+    assert_int_equal(sr_vhost_resume(r->vhost, s.handover), 0);
+    close(ends[0]);
+    close(ends[1]);
+    wait_for_rounds(&loads[0], 20);
+    wait_for_rounds(&loads[1], 20);
+    assert_int_equal(info_of(r).connections, 1);
+  }
+  for (int i = 0; i < 2; i++) {
+    atomic_store(&loads[i].stop, true);
+    pthread_join(threads[i], NULL);
+    assert_int_equal(loads[i].failed, 0);
+  }
+  /* A next monitor finds the same socket. */
+  vfront_close(r->front);
+  connect_front(r, 2);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(info_of(r).connections, 2);
+}
+
+/* A successor that dies: all goes on here. */
+static void stays_if_nobody_takes_it(void **state) {
+  struct rig *r = *state;
+  int ends[2];
+  attach(r, "plain", 1);
+  connect_front(r, 1);
+  assert_int_equal(transfer(r, 0, VFRONT_WRITE, 0, 4096), BLK_OK);
+  assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  close(ends[1]);
+  assert_int_not_equal(sr_vhost_hand_over(r->vhost, ends[0]), 0);
+  close(ends[0]);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(info_of(r).connections, 1);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      TEST(reads_what_was_written),   TEST(many_in_flight),  TEST(detaches),
+      TEST(read_only_disks),          TEST(resizes_live),    TEST(stops_and_starts),
+      TEST(logs_what_it_writes),      TEST(saves_its_state), TEST(goes_to_the_next_server),
+      TEST(stays_if_nobody_takes_it),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
