@@ -3,7 +3,7 @@
 # build directory. Sourced by bash from the repository root; changes nothing that is in place.
 
 packages_build="build-essential meson ninja-build pkgconf liburing-dev libhwloc-dev libck-dev
-  libisal-dev libjansson-dev"
+  libisal-dev libjansson-dev libseccomp-dev libmicrohttpd-dev"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

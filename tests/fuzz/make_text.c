@@ -52,6 +52,33 @@ static void add_args(void) {
   }
 }
 
+static void add_host_commands(void) {
+  static const char *const lines[] = {
+      "{\"id\":1,\"do\":\"ping\"}",
+      "{\"id\":\"a\",\"do\":\"attach\",\"volume\":\"x\",\"name\":\"vm1\",\"queues\":4,\"mode\":"
+      "432}",
+      "{\"do\":\"attach\",\"file\":\"disk.raw\",\"socket\":\"s\",\"cache\":\"ephemeral\",\"read_"
+      "only\":true}",
+      "{\"do\":\"attach\",\"volume\":\"x\",\"listen\":\"fd\",\"serial\":\"s\",\"queue_size\":128}",
+      "{\"do\":\"detach\",\"name\":\"vm1\",\"force\":true,\"remove\":true,\"durable\":true}",
+      "{\"do\":\"clone\",\"snapshot\":\"g\",\"volume\":\"c\",\"attach\":false,\"size_bytes\":4096}",
+      "{\"do\":\"create\",\"volume\":\"v\",\"size_bytes\":1048576,\"striped\":true,\"group_id\":7}",
+      "{\"do\":\"limit\",\"volume\":\"v\",\"group\":\"g\",\"ops\":{\"size\":10,\"refill_ms\":100}}",
+      "{\"do\":\"limit\",\"all\":true,\"unlimited\":true,\"bytes\":{\"size\":1,\"one_time_burst\":"
+      "2}}",
+      "{\"do\":\"list\",\"after\":\"\",\"max\":10}",
+      "{\"do\":\"resize\",\"volume\":\"#17\",\"size_bytes\":512}",
+      "{\"do\":\"snapshot\",\"volume\":\"v\",\"snapshot\":\"s\"}",
+      "{\"do\":\"stat\",\"name\":\"\\u00e9\\\"\\\\\"}",
+      "{\"do\":\"drain\",\"on\":false}",
+      "{\"do\":\"upgrade\",\"id\":-1}",
+      "{\"do\":\"ping\",\"do\":\"ping\"}",
+      "[[[[[]]]]]",
+      "{\"do\":\"attach\",\"volume\":\"../x\",\"socket\":\"../x\"}",
+  };
+  add_all("host_command", lines, array_size(lines));
+}
+
 static void add_cpus(void) {
   static const struct {
     uint8_t machine;
@@ -157,6 +184,7 @@ void corpus_text(void) {
   add_ids();
   add_names();
   add_args();
+  add_host_commands();
   add_cpus();
   add_all_options();
 }
