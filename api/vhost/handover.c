@@ -151,7 +151,7 @@ int sr_vhost_hand_over(struct sr_vhost *vhost, int socket) {
 struct frame {
   uint32_t kind, bytes, fd_count;
   int fds[MESSAGE_FDS_MAX];
-  char data[];
+  _Alignas(8) char data[];
 };
 struct sr_vhost_handover {
   struct frame **frames;

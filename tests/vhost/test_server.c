@@ -338,7 +338,7 @@ struct load {
   uint64_t offset;
   atomic_bool stop;
   atomic_uint rounds;
-  int failed;
+  atomic_int failed;
 };
 
 /* Writes and reads back, round after round. */
