@@ -405,13 +405,19 @@ int sr_stream_abort(struct sr_port *port, struct sr_stream *stream);
 #define SR_VOLUME_BYTES_MAX      (UINT64_C(64) << 40)
 #define SR_VOLUME_NAME_BYTES_MAX 255u
 
-/* Checksums of a volume's data. Data that can be overwritten in place has none. What is sealed by a
- * snapshot gets them in the background; from then on reads of it, through the snapshot and through
- * every volume that lies on it, are verified: -EBADMSG instead of data that is not what was
- * written, and the log says where. 4 bytes of RAM for 4 KiB. */
+/* Checksums of a volume's data. What is sealed by a snapshot gets them in the background; from then
+ * on reads of it, through the snapshot and through every volume that lies on it, are verified:
+ * -EBADMSG instead of data that is not what was written, and the log says where. Data that can be
+ * overwritten in place has none, unless the volume was made with SR_INTEGRITY_ON: then what is
+ * written has its checksum when the write has completed. 4 bytes of RAM for 4 KiB. */
 enum sr_integrity {
   SR_INTEGRITY_SEALED = 0, /* the default */
   SR_INTEGRITY_OFF = 1,    /* none for the snapshots of this volume, either */
+  SR_INTEGRITY_ON = 2, /* also for what is not sealed. Memory must not change while a write of it is
+                          in flight, or the block may be -EBADMSG until it is written again. The
+                          first write over data in 4 MiB that were not written for a while waits
+                          for a flush; after a crash blocks in such that were, have none until they
+                          are read in the background */
 };
 
 struct sr_volume_options {

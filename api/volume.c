@@ -22,12 +22,13 @@ static int spec_of(const struct sr_volume_options *options, struct volume_spec *
   int r = options_copy(o, sizeof *o, options);
   if (r) return r;
   if (!o->striped && o->stripe_bytes) return -EINVAL;
-  if (o->integrity > SR_INTEGRITY_OFF) return -EINVAL;
+  if (o->integrity > SR_INTEGRITY_ON) return -EINVAL;
   *spec = (struct volume_spec){.size_bytes = o->size_bytes,
                                .block_bytes = o->block_bytes,
                                .on_shard = o->on_shard,
                                .shard = o->shard,
-                               .no_sums = o->integrity == SR_INTEGRITY_OFF};
+                               .no_sums = o->integrity == SR_INTEGRITY_OFF,
+                               .live_sums = o->integrity == SR_INTEGRITY_ON};
   if (o->striped) spec->stripe_bytes = o->stripe_bytes ? o->stripe_bytes : 1u << 20;
   return 0;
 }

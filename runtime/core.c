@@ -404,6 +404,7 @@ static int open_shard(struct core *core, uint32_t number) {
       .regions = l->regions,
       .ask = ask_shard,
       .ask_arg = core,
+      .live_save_ns = store->config.live_save_ns,
       .works_max = store->config.works_max,
       .background = !store->config.no_background && !store->config.read_only};
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);

@@ -33,6 +33,7 @@ struct store_config {
   struct layout *layout; /* already open; taken over on success */
   const struct clock *clock;
   uint32_t works_max, checkpoint_group_bytes; /* of the shards; 0: their defaults */
+  uint64_t live_save_ns;                      /* the same */
   bool stepped;                               /* no threads: store_step() drives the cores */
   void (*local_finished)(struct peer *peer, struct shard_op *op); /* ops of the cores' own ports */
 };

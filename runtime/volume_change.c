@@ -360,6 +360,7 @@ int catalog_close(struct catalog *c, struct port *port, bool give_up) {
   for (uint32_t i = 0; i < BLOCK_FILES_MAX; i++)
     if (c->files[i]) return -EBUSY;
   sums_stop(c, port);
+  if (!give_up && !c->store->config.read_only) sums_save(c, port);
   while (store_call(port, 0, jobs_left, NULL) > 0)
     if (!c->store->config.stepped) sched_yield();
   return 0;

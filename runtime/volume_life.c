@@ -120,6 +120,7 @@ static int create(struct port *port, const char *name, const struct volume_spec 
   if (r) return r;
   d->parent = parent;
   d->no_sums = spec->no_sums;
+  d->live_sums = spec->live_sums;
   r = parent ? shape_of_snapshot(spec, parent, d) : shape_of_spec(spec, d);
   if (!r) r = place(port, d, spec);
   if (!r) r = make_disk(port, d);
@@ -186,6 +187,7 @@ static int take_snapshot(struct port *port, struct vdisk *d, struct vdisk *s) {
   s->parent = d->parent;
   s->sealed = true;
   s->no_sums = d->no_sums;
+  s->live_sums = d->live_sums;
   change_init(&ch, port, d->shard, vdisk_striped(d) ? ALL_SHARDS : NO_SHARD);
   change_name(&ch, s->name);
   uint64_t layer = c->next_id++;

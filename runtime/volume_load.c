@@ -74,6 +74,7 @@ static int load_volume(struct loading *l, const struct record *record, uint32_t 
   d->stripe_shift = r.stripe_shift;
   d->sealed = r.sealed;
   d->no_sums = r.no_sums;
+  d->live_sums = r.live_sums;
   d->foreign_epoch = r.parent;
   l->id_max = max_u64(l->id_max, max_u64(d->id, d->layer));
   int result = set_limits(c, d, &r);
@@ -244,6 +245,7 @@ static int tell_shard(struct core *core, uint32_t shard, void *arg) {
     r = shard_layer_set(s, d->layer, below);
     /* It may have been merged into a layer that was written to, and the crash has undone that. */
     if (!r && !d->name && d->children == 1) shard_forget_sums(s, d->layer);
+    if (!r && d->live_sums) shard_forget_old_sums(s, d->layer);
   }
   return r;
 }

@@ -29,6 +29,7 @@ static int open_part(struct core *core, uint32_t shard, void *arg) {
   struct volume_config config = {
       .layer = d->layer,
       .read_only = d->sealed || o->read_only,
+      .live_sums = d->live_sums && !d->sealed,
       .size_bytes = vdisk_part_bytes(d, o->count, part_of(d, shard), d->size_bytes),
       .block_bytes = 1u << d->block_shift};
   if (*part) return 0;

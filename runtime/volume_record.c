@@ -8,6 +8,7 @@
 #define RECORD_VERSION 1u
 #define FLAG_SEALED    1u
 #define FLAG_NO_SUMS   2u
+#define FLAG_LIVE_SUMS 4u
 
 /* As they lie in the record; little-endian, as all machines that we run on. */
 struct disk_limits {
@@ -136,7 +137,8 @@ int limits_record_decode(const void *data, uint32_t bytes, bool of_group, struct
 uint32_t volume_record_encode(const struct volume_record *r, void *buf) {
   size_t name = strlen(r->name), group = strlen(r->group);
   struct disk_volume d = {.version = RECORD_VERSION,
-                          .flags = (r->sealed ? FLAG_SEALED : 0) | (r->no_sums ? FLAG_NO_SUMS : 0),
+                          .flags = (r->sealed ? FLAG_SEALED : 0) | (r->no_sums ? FLAG_NO_SUMS : 0) |
+                                   (r->live_sums ? FLAG_LIVE_SUMS : 0),
                           .block_shift = r->block_shift,
                           .stripe_shift = r->stripe_shift,
                           .shard = r->shard,
@@ -164,7 +166,8 @@ static const char *wrong_place(const struct disk_volume *d, uint64_t id, uint32_
 }
 
 static const char *wrong_shape(const struct disk_volume *d) {
-  if (d->flags & ~(FLAG_SEALED | FLAG_NO_SUMS)) return "flags";
+  if (d->flags & ~(FLAG_SEALED | FLAG_NO_SUMS | FLAG_LIVE_SUMS)) return "flags";
+  if (d->flags & FLAG_NO_SUMS && d->flags & FLAG_LIVE_SUMS) return "flags";
   if (!is_zero(d->reserved, sizeof d->reserved)) return "reserved bytes";
   if (d->block_shift != 9 && d->block_shift != BLOCK_SHIFT) return "block size";
   if (!d->size_bytes || d->size_bytes > VOLUME_SIZE_MAX ||
@@ -203,6 +206,7 @@ int volume_record_decode(const void *data, uint32_t bytes, uint64_t id, uint32_t
   r->stripe_shift = d.stripe_shift;
   r->sealed = d.flags & FLAG_SEALED;
   r->no_sums = d.flags & FLAG_NO_SUMS;
+  r->live_sums = d.flags & FLAG_LIVE_SUMS;
   *why = "limits";
   if (!limits_in(&d.limits, &r->limits)) return -EBADMSG;
   *why = "name";

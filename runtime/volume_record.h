@@ -34,7 +34,8 @@ struct volume_record {
   uint8_t block_shift;  /* 9 or 12 */
   uint8_t stripe_shift; /* 0: on one shard; else it is striped over all, shard is 0 */
   bool sealed;
-  bool no_sums; /* its layers get no checksums when they are sealed */
+  bool live_sums; /* what is written to it gets checksums at once; not with no_sums */
+  bool no_sums;   /* its layers get no checksums when they are sealed */
   struct limit_params limits;
   char name[VOLUME_NAME_MAX + 1]; /* "": a removed snapshot that something lies on */
   char group[VOLUME_GROUP_MAX + 1];

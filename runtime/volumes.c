@@ -213,6 +213,7 @@ void vdisk_record(const struct vdisk *d, struct volume_record *r) {
                               .block_shift = d->block_shift,
                               .stripe_shift = d->stripe_shift,
                               .sealed = d->sealed,
+                              .live_sums = d->live_sums,
                               .no_sums = d->no_sums};
   if (d->limit) limit_params_get(d->limit, &r->limits);
   if (d->name) memcpy(r->name, d->name, strlen(d->name));

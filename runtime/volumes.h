@@ -58,10 +58,11 @@ struct vdisk {
   uint32_t shard, children, pins;
   uint8_t block_shift, stripe_shift;
   bool sealed;
-  bool no_sums;  /* its layers get no checksums when they are sealed */
-  bool unsummed; /* while loading: its sealed layer misses some */
-  bool changing; /* a long change is under way: no other one */
-  bool merging;  /* its layer with the one above or below: others wait for that */
+  bool no_sums;   /* its layers get no checksums when they are sealed */
+  bool live_sums; /* integrity=on: what is written to it gets checksums at once */
+  bool unsummed;  /* while loading: its layer misses some */
+  bool changing;  /* a long change is under way: no other one */
+  bool merging;   /* its layer with the one above or below: others wait for that */
   struct vdisk_open *open;
   struct vdisk_group *group;
   struct limit *limit; /* NULL: none of its own, and no group */
@@ -126,7 +127,7 @@ struct volume_spec {
   uint32_t block_bytes, stripe_bytes; /* stripe 0: on one shard */
   bool on_shard;
   uint32_t shard;
-  bool no_sums;
+  bool no_sums, live_sums;
 };
 int catalog_create(struct port *port, const char *name, const struct volume_spec *spec);
 int catalog_clone(struct port *port, const char *snapshot, const char *name,

@@ -157,6 +157,9 @@ void sums_begin(struct port *port, const struct vdisk *d);
 void sums_resume(struct catalog *c, struct port *port);
 /* Before the end: what is under way ends soon. */
 void sums_stop(struct catalog *c, struct port *port);
+/* Then: what only memory has of the checksums of volumes with integrity=on is logged, so that the
+ * next open need not read their data. */
+void sums_save(struct catalog *c, struct port *port);
 
 /* ---- volume_life.c --------------------------------------------------------------------------- */
 

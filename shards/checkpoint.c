@@ -119,7 +119,7 @@ static int add_bytes(void *arg, uint64_t hash, const struct blob *b) {
 
 static int add_leaf_bytes(void *arg, struct layer *layer, uint64_t leaf,
                           const struct cluster clusters[LEAF_CLUSTERS]) {
-  const struct block_sums *sums = layer_sums(layer, leaf);
+  const struct block_sums *sums = layer_lasting_sums(layer, leaf);
   uint64_t which = clusters_lasting(clusters);
   if (which) *(uint64_t *)arg += entry_map_bytes((uint32_t)__builtin_popcountll(which));
   if (sums) *(uint64_t *)arg += entry_sums_bytes(sums_count(sums->has));
@@ -130,7 +130,7 @@ static int encode_leaf(void *arg, struct layer *layer, uint64_t leaf,
                        const struct cluster clusters[LEAF_CLUSTERS]) {
   char **at = arg;
   uint64_t which = clusters_lasting(clusters);
-  const struct block_sums *sums = layer_sums(layer, leaf);
+  const struct block_sums *sums = layer_lasting_sums(layer, leaf);
   if (which) *at += log_entry_map(*at, layer_id(layer), leaf, true, which, clusters);
   if (sums) { /* behind the blocks that they belong to */
     struct leaf_sums all;

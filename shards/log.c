@@ -242,7 +242,6 @@ static uint32_t decode_sums(struct sums_entry *e, const struct disk_sums *d, uin
       .layer = d->layer, .leaf = d->leaf, .has = d->has, .sums = (const uint32_t *)(d + 1)};
   if (d->flags || d->reserved) return *why = "unknown flags", 0;
   if (!d->layer || d->leaf >= MAP_LEAVES_MAX) return *why = "impossible layer or leaf", 0;
-  if (!count) return *why = "changes nothing", 0;
   if (count % 2 && e->sums[count]) return *why = "bytes behind the checksums are not zero", 0;
   return bytes;
 }

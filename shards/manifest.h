@@ -119,13 +119,22 @@ uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t
                                 struct layer *to, uint64_t which_to, uint64_t leaf,
                                 const struct cluster clusters[LEAF_CLUSTERS], uint32_t reserved);
 /* Checksums of the blocks of a leaf, instead of those that it had: as layer_set_sums(), logged. The
- * layer's data does not change any more, and was written before. Room in the log for any number of
- * them: errors as manifest_reserve(), each consumed by one manifest_set_sums/_cancel_sums. */
+ * data was written before, and does not change until they are void again. Room in the log for any
+ * number of them: errors as manifest_reserve(), each consumed by one
+ * manifest_set_sums/_cancel_sums. */
 int manifest_reserve_sums(struct manifest *m);
 void manifest_cancel_sums(struct manifest *m);
 /* 0; -ENOMEM: nothing has changed. */
 int manifest_set_sums(struct manifest *m, struct layer *layer, uint64_t leaf,
                       const struct leaf_sums *sums);
+/* The log has no sums of the leaf from now on, memory keeps them: layer_heat_sums(), logged. Blocks
+ * may be overwritten when that is durable. Room for one of them as above; the change's sequence. */
+int manifest_reserve_void(struct manifest *m);
+uint64_t manifest_void_sums(struct manifest *m, struct layer *layer, uint64_t leaf);
+/* What manifest_commit() would wait for has been. */
+bool manifest_is_durable(const struct manifest *m, uint64_t sequence);
+/* Recovered in spite of damage: changes of the leaf may be missing. */
+bool manifest_leaf_is_old(const struct manifest *m, uint64_t layer, uint64_t leaf);
 /* Data was overwritten in place: no change of the manifest, but a flush is needed. Makes the shard
  * dirty; returns what a waiter's `sequence` must be so that manifest_commit() covers it. */
 uint64_t manifest_note_data(struct manifest *m);

@@ -128,6 +128,23 @@ int manifest_set_sums(struct manifest *m, struct layer *layer, uint64_t leaf,
   return r;
 }
 
+int manifest_reserve_void(struct manifest *m) {
+  return manifest_reserve_entry(m, entry_sums_bytes(0), false);
+}
+
+uint64_t manifest_void_sums(struct manifest *m, struct layer *layer, uint64_t leaf) {
+  static const struct leaf_sums none;
+  void *at = manifest_log_place(m, entry_sums_bytes(0));
+  manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, &none));
+  layer_heat_sums(m->map, layer, leaf);
+  manifest_cancel_entry(m, entry_sums_bytes(0)); /* consumed */
+  return manifest_next_ticket(m);
+}
+
+bool manifest_is_durable(const struct manifest *m, uint64_t sequence) {
+  return sequence < m->covered;
+}
+
 /* ---- Records ----------------------------------------------------------------------------- */
 
 int manifest_reserve_record(struct manifest *m, struct blob_id key, uint32_t bytes) {

@@ -29,12 +29,14 @@ struct layer {
   const struct slab *slab;
   uint64_t id, below_id;
   uint16_t below_shard;  /* below FORMAT_SHARDS_MAX */
-  bool named;            /* layer_set_below() was called */
-  bool summed;           /* layer_set_summed() was called */
+  bool named : 1;        /* layer_set_below() was called */
+  bool summed : 1;       /* layer_set_summed() was called */
+  bool live : 1;         /* layer_set_live() was */
   uint32_t chain;        /* the next one with the same hash; 0: none */
   uint32_t next, before; /* in the list of all */
   uint32_t leaf_count, cluster_count;
-  uint64_t valid_blocks, zero_blocks, summed_blocks;
+  uint64_t valid_blocks, zero_blocks;
+  uint64_t summed_blocks : 39, unsaved_leaves : 25;
 };
 _Static_assert(sizeof(struct layer) <= 96, "there are tens of thousands");
 
@@ -45,6 +47,7 @@ struct map {
   uint32_t *table; /* of layers by their ids' hashes; its size is a power of two */
   uint32_t table_size, layer_count;
   uint32_t first_layer;
+  uint64_t unsaved_leaves;
   uint32_t partition_head[INDEX_PARTITIONS];
   uint32_t partition_count[INDEX_PARTITIONS];
 };
@@ -215,8 +218,11 @@ int layer_pin_leaf(struct map *map, struct layer *layer, uint64_t leaf) {
   return 0;
 }
 
+static void replace_sums(struct map *map, struct leaf *leaf, uint32_t ref);
+
 static void drop_if_unused(struct map *map, struct leaf *leaf) {
   if (leaf->pins || leaf->used) return;
+  if (unlikely(leaf->sums)) replace_sums(map, leaf, 0);
   uint32_t ref = radix_remove(&leaf->layer->leaves, &map->slab, leaf->number);
   check(ref == leaf->self);
   slab_free(&map->slab, ref, sizeof *leaf);
@@ -312,10 +318,22 @@ const struct block_sums *layer_sums(const struct layer *layer, uint64_t leaf) {
   return l && l->sums ? slab_at(layer->slab, l->sums) : NULL;
 }
 
+static struct block_sums *sums_of(const struct slab *slab, const struct leaf *leaf) {
+  return leaf && leaf->sums ? slab_at(slab, leaf->sums) : NULL;
+}
+
+static void set_unsaved(struct map *map, struct layer *layer, struct block_sums *s, bool unsaved) {
+  if (!block_sums_spread(s) || s->live.unsaved == unsaved) return;
+  s->live.unsaved = unsaved;
+  layer->unsaved_leaves += unsaved ? 1 : -1;
+  map->unsaved_leaves += unsaved ? 1 : -1;
+}
+
 static void replace_sums(struct map *map, struct leaf *leaf, uint32_t ref) {
-  const struct block_sums *was = leaf->sums ? slab_at(&map->slab, leaf->sums) : NULL;
+  struct block_sums *was = sums_of(&map->slab, leaf);
   const struct block_sums *is = ref ? slab_at(&map->slab, ref) : NULL;
   if (was) leaf->layer->summed_blocks -= sums_count(was->has);
+  if (was) set_unsaved(map, leaf->layer, was, false);
   if (is) leaf->layer->summed_blocks += sums_count(is->has);
   block_sums_free(&map->slab, leaf->sums);
   leaf->sums = ref;
@@ -350,7 +368,69 @@ static __attribute__((noinline)) void drop_sums(struct map *map, struct leaf *le
   block_sums_keep(s, keep);
   uint32_t left = sums_count(s->has);
   leaf->layer->summed_blocks += left;
-  if (!left) replace_sums(map, leaf, 0);
+  if (!left && !block_sums_spread(s)) replace_sums(map, leaf, 0);
+}
+
+/* ---- Of layers that are written to -------------------------------------------------------- */
+
+void layer_set_live(struct layer *layer, bool live) { layer->live = live; }
+bool layer_is_live(const struct layer *layer) { return layer->live; }
+uint64_t layer_unsaved_leaves(const struct layer *layer) { return layer->unsaved_leaves; }
+uint64_t map_unsaved_leaves(const struct map *map) { return map->unsaved_leaves; }
+
+struct live_sums *layer_live_sums(const struct layer *layer, uint64_t leaf) {
+  struct block_sums *s = sums_of(layer->slab, find_leaf(layer, leaf));
+  return s && block_sums_spread(s) ? &s->live : NULL;
+}
+
+int layer_spread_sums(struct map *map, struct layer *layer, uint64_t leaf) {
+  struct leaf *l = find_leaf(layer, leaf);
+  check(l != NULL);
+  struct block_sums *have = sums_of(&map->slab, l);
+  uint32_t ref;
+  if (have && block_sums_spread(have)) return 0;
+  if (block_sums_make_spread(&map->slab, have, &ref)) return -ENOMEM;
+  replace_sums(map, l, ref);
+  if (!have) layer_heat_sums(map, layer, leaf);
+  return 0;
+}
+
+void layer_heat_sums(struct map *map, struct layer *layer, uint64_t leaf) {
+  struct block_sums *s = sums_of(&map->slab, find_leaf(layer, leaf));
+  check(s && block_sums_spread(s));
+  s->live.hot = true;
+  set_unsaved(map, layer, s, true);
+}
+
+void layer_put_sums(struct map *map, struct layer *layer, uint64_t leaf,
+                    const uint16_t bits[LEAF_CLUSTERS], const uint32_t *sum) {
+  const struct leaf *l = find_leaf(layer, leaf);
+  struct block_sums *s = sums_of(&map->slab, l);
+  check(s && block_sums_spread(s));
+  for (uint32_t slot = 0; slot < LEAF_CLUSTERS; slot++) {
+    uint64_t *has = &s->has[slot / 4], mine = (uint64_t)bits[slot] << slot % 4 * CLUSTER_BLOCKS;
+    if (!mine) continue;
+    check(!sum || (bits[slot] & ~l->clusters[slot].valid) == 0);
+    uint64_t changes = sum ? mine & ~*has : mine & *has;
+    int count = __builtin_popcountll(changes);
+    layer->summed_blocks += (uint64_t)(sum ? count : -count);
+    *has ^= changes;
+    for (uint32_t b = sum ? bits[slot] : 0; b; b &= b - 1) {
+      uint32_t block = slot * CLUSTER_BLOCKS + (uint32_t)__builtin_ctz(b);
+      s->sum[block] = sum[block];
+    }
+  }
+  set_unsaved(map, layer, s, true);
+}
+
+const struct block_sums *layer_lasting_sums(const struct layer *layer, uint64_t leaf) {
+  const struct block_sums *s = layer_sums(layer, leaf);
+  return s && block_sums_spread(s) && s->live.hot ? NULL : s;
+}
+
+bool layer_is_pinned(const struct layer *layer, uint64_t leaf) {
+  const struct leaf *l = find_leaf(layer, leaf);
+  return l && l->pins > 0;
 }
 
 /* ---- Changes ------------------------------------------------------------------------------ */

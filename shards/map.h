@@ -106,9 +106,9 @@ void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cl
 void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
                     const struct cluster clusters[LEAF_CLUSTERS]);
 
-/* Checksums of blocks, for layers that do not change any more. They go with the data: a change of a
- * cluster takes those away whose block it gives another place or none. The leaf must exist; sums of
- * blocks without data are left out. Replaces all that the leaf had. -ENOMEM: it has what it had. */
+/* Checksums of blocks. They go with the data: a change of a cluster takes those away whose block it
+ * gives another place or none. The leaf must exist; sums of blocks without data are left out.
+ * Replaces all that the leaf had. -ENOMEM: it has what it had. */
 int layer_set_sums(struct map *map, struct layer *layer, uint64_t leaf,
                    const struct leaf_sums *sums);
 /* NULL: none. Valid until the next change of the map. */
@@ -117,6 +117,28 @@ const struct block_sums *layer_sums(const struct layer *layer, uint64_t leaf);
  * True also for layers that have some. */
 void layer_set_summed(struct layer *layer);
 bool layer_is_summed(const struct layer *layer);
+
+/* Of a layer that is written to (live): the sums of a leaf are cold, log and checkpoints may have
+ * them, or hot: they have none, so the blocks may be overwritten in place. Cold ones that are
+ * packed are all in the log. Not on disk; who changes blocks keeps the state. */
+void layer_set_live(struct layer *layer, bool live);
+bool layer_is_live(const struct layer *layer);
+/* Leaves of it that have sums which the log has not. */
+uint64_t layer_unsaved_leaves(const struct layer *layer);
+uint64_t map_unsaved_leaves(const struct map *map); /* of all layers */
+/* NULL: the leaf's sums are packed, or it has none. Its owner may change voided, stamp and turn. */
+struct live_sums *layer_live_sums(const struct layer *layer, uint64_t leaf);
+/* It has one from now on. Where there were no sums at all they are hot. The leaf must exist. */
+int layer_spread_sums(struct map *map, struct layer *layer, uint64_t leaf);
+/* From now on they are hot. They must be spread. */
+void layer_heat_sums(struct map *map, struct layer *layer, uint64_t leaf);
+/* The blocks of the bits, which must have data, get sum[block]; NULL: they lose what they have.
+ * They must be spread. */
+void layer_put_sums(struct map *map, struct layer *layer, uint64_t leaf,
+                    const uint16_t bits[LEAF_CLUSTERS], const uint32_t *sum);
+/* What a checkpoint may have of them; NULL: nothing. */
+const struct block_sums *layer_lasting_sums(const struct layer *layer, uint64_t leaf);
+bool layer_is_pinned(const struct layer *layer, uint64_t leaf);
 
 uint64_t map_ram_bytes(const struct map *map);
 

@@ -82,10 +82,11 @@ static int set_sums(struct manifest *m, const struct sums_entry *e) {
   return layer_set_sums(m->map, layer, e->leaf, &sums);
 }
 
-/* Behind a lost change nobody knows which data they were of. */
+/* Behind a lost change nobody knows which data they were of; but that there are none is true. */
 static int apply_sums(struct manifest *m, const struct sums_entry *e, uint64_t sequence) {
   uint32_t p = partition_of_leaf(m, e->layer, e->leaf);
-  if (is_covered(m, p, sequence) || (m->losses && m->losses->old[p])) return 0;
+  bool old = m->losses && m->losses->old[p];
+  if (is_covered(m, p, sequence) || (old && sums_count(e->has))) return 0;
   return set_sums(m, e);
 }
 
@@ -108,7 +109,8 @@ const char *recover_volume_fits(const struct manifest *m, const struct checkpoin
                                 const struct entry *e, bool *newest) {
   bool is_map = e->type == ENTRY_MAP, is_record = e->type == ENTRY_RECORD;
   bool is_sums = e->type == ENTRY_SUMS;
-  if (!(is_map && e->map.whole) && !(is_record && e->record.bytes) && !is_sums)
+  if (!(is_map && e->map.whole) && !(is_record && e->record.bytes) &&
+      !(is_sums && sums_count(e->sums.has)))
     return "a change, not a state";
   uint32_t p = is_map    ? partition_of_leaf(m, e->map.layer, e->map.leaf)
                : is_sums ? partition_of_leaf(m, e->sums.layer, e->sums.leaf)
@@ -124,6 +126,10 @@ int recover_load_volume(struct manifest *m, const struct entry *e) {
   if (e->type == ENTRY_RECORD) return set_record(m, &e->record);
   if (e->type == ENTRY_SUMS) return set_sums(m, &e->sums);
   return change_leaf(m->map, x->layer, x->leaf, true, x->which, x->clusters);
+}
+
+bool manifest_leaf_is_old(const struct manifest *m, uint64_t layer, uint64_t leaf) {
+  return m->losses && m->losses->old[partition_of_leaf(m, layer, leaf)];
 }
 
 bool recover_has_volume(const struct manifest *m, const struct entry *e) {

@@ -114,8 +114,10 @@ struct shard_vacuum_result {
 struct shard;
 struct shard_config {
   struct manifest_config manifest;
-  bool background;    /* zero ahead of the allocator, checkpoint by itself */
-  uint32_t works_max; /* multi-piece operations and bounce buffers in flight; default 64 */
+  bool background;       /* zero ahead of the allocator, checkpoint by itself */
+  uint64_t live_save_ns; /* volumes with integrity=on: leaves that were not written for about so
+                            long have their checksums logged; default 30 s */
+  uint32_t works_max;    /* multi-piece operations and bounce buffers in flight; default 64 */
   /* Volumes whose base lies in other shards: all regions of the store, and how to send an op to
    * another shard. It comes back by shard_answered(), on this shard's thread. */
   const struct region *regions;

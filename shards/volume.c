@@ -32,6 +32,7 @@ void volumes_destroy(struct shard *s) {
   check(vs->open == NULL);
   vpieces_destroy(vs);
   sums_finish(s);
+  volume_live_destroy(vs);
   free(vs);
   s->volumes = NULL;
 }
@@ -46,6 +47,8 @@ static int set_top(struct shard *s, struct volume *v, uint64_t id) {
   int r = below.id ? lower_get(s, below, &lower) : 0;
   if (r) return r;
   if (v->lower) lower_put(s, v->lower);
+  if (v->live && v->top) layer_set_live(v->top, false);
+  if (v->live) layer_set_live(top, true);
   v->lower = lower;
   v->top = top;
   /* Whatever was changed before, records of the volume included, is to be durable with its flush.
@@ -63,7 +66,10 @@ int shard_volume_open(struct shard *s, const struct volume_config *config, struc
   v->block_mask = config->block_bytes - 1;
   v->file = config->file;
   v->read_only = config->read_only;
-  if (config->layer) r = set_top(s, v, config->layer);
+  v->live = config->live_sums && !config->read_only;
+  v->summed = v->live || v->read_only;
+  if (v->live) r = volume_live_create(s);
+  if (!r && config->layer) r = set_top(s, v, config->layer);
   if (r) {
     free(v);
     return r;
@@ -91,8 +97,10 @@ void shard_volume_resize(struct volume *v, uint64_t size_bytes) { v->size_bytes 
 int shard_volume_set_layer(struct shard *s, struct volume *v, uint64_t layer, bool read_only) {
   check(v->frozen && (v->in_flight == 0 || PLANTED(freeze_without_drain)));
   int r = set_top(s, v, layer);
-  if (!r) v->read_only = read_only;
-  return r;
+  if (r) return r;
+  v->read_only = read_only;
+  v->summed = v->live || v->read_only;
+  return 0;
 }
 
 void shard_volume_note_changes(struct shard *s, struct volume *v) {
@@ -258,9 +266,9 @@ static void count(struct volume *v, const struct shard_op *op) {
 }
 
 static enum start begin(struct shard *s, struct volume *v, struct shard_op *op) {
-  if (op->kind == OP_READ) return volume_read_start(s, op);
+  if (op->kind == OP_READ && likely(op->state == VOLUME_NEW)) return volume_read_start(s, op);
   if (op->kind == OP_SYNC) return volume_sync_start(s, op);
-  if (op->state == VOLUME_NEW) {
+  if (op->state != VOLUME_LOCKED) {
     if (must_wait(s->volumes, v, op)) {
       v->stats.waits++;
       op_list_push(&v->blocked, op);
@@ -268,7 +276,7 @@ static enum start begin(struct shard *s, struct volume *v, struct shard_op *op) 
     }
     lock(s, op); /* before it waits for anything: none that came later goes first */
   }
-  return volume_write_start(s, op);
+  return op->kind == OP_READ ? volume_read_start(s, op) : volume_write_start(s, op);
 }
 
 enum start volume_start(struct shard *s, struct shard_op *op) {
@@ -460,13 +468,15 @@ static bool pass_gate(struct shard *s) {
 
 bool volumes_tick(struct shard *s) {
   bool did = pass_gate(s);
+  if (unlikely(s->volumes->live)) live_tick(s);
   return (!s->read_only && jobs_tick(s)) | did;
 }
 
 bool volumes_idle(const struct shard *s) { return !s->volumes || !s->volumes->asked; }
 
 uint64_t shard_wake_ns(const struct shard *s) {
-  return s->volumes ? gate_wake_ns(&s->volumes->gate) : UINT64_MAX;
+  if (!s->volumes) return UINT64_MAX;
+  return min_u64(gate_wake_ns(&s->volumes->gate), live_wake_ns(s));
 }
 
 /* Who is not limited by anything passes the gate without looking at the time. */

@@ -48,6 +48,7 @@ struct volume_config {
   uint64_t layer;       /* the top one; 0: raw */
   uint16_t file;        /* raw: the device's slot */
   bool read_only;       /* so are sealed layers */
+  bool live_sums;       /* what is written gets checksums at once (integrity=on) */
   uint64_t size_bytes;  /* of this part; whole logical blocks; raw: whole blocks of 4 KiB */
   uint32_t block_bytes; /* logical: 512 or 4096 */
 };
@@ -87,6 +88,9 @@ uint64_t shard_unsummed_blocks(const struct shard *shard, uint64_t layer);
  * went: what was written in places that were about to move is right, the checksums are those of
  * before. In memory; made again by the next OP_LAYER_SUM. */
 void shard_forget_sums(struct shard *shard, uint64_t layer);
+/* At open in spite of damage, of a layer that was written with live_sums: what changes that are
+ * missing may have made void. */
+void shard_forget_old_sums(struct shard *shard, uint64_t layer);
 /* Before the end: OP_LAYER_SUM, running or to come, completes soon with -ECANCELED. */
 void shard_sums_stop(struct shard *shard);
 
@@ -109,6 +113,13 @@ void shard_sums_stop(struct shard *shard);
  * merge adds to it later, it is to be asked again. Its owner tells the other shards to forget their
  * views (OP_VIEWS_DROP, offset 1), or they go on without. result: 0, or what could not be read or
  * kept; 0 as well where the layer is not there. */
+/* op->bytes: */
+enum sum_mode {
+  SUM_SEALED = 0,
+  SUM_LIVE = 1, /* the layer is written to (live_sums): leaves that are not at the moment */
+  SUM_SAVE = 2, /* op->offset 0: of all such layers, what has sums that the log has not is logged as
+                   it is, nothing is read, and of very many the rest is left. Before the end */
+};
 /* OP_PROMOTE: the blocks of [op->offset, +bytes) of volume_args(op)->volume that come from below
  * the top layer are copied into it, atomically beside writes; zeros are not. result: bytes copied
  */

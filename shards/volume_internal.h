@@ -7,7 +7,8 @@
  *   volume_lower.c   what lies below the top layer: views, and how they learn a leaf
  *   volume_verify.c  checksums of what is read
  *   volume_job.c     drop and merge of layers, records
- *   volume_sum.c     the checksums of sealed layers
+ *   volume_sum.c     checksums of what has none yet
+ *   volume_live.c    checksums of layers that are written to
  *
  * The way of an op: shard_submit -> volume_submit (checks) -> held while frozen -> the gate
  * (limits, fairness) -> volume_start. A write that overlaps another one waits in volume->blocked.
@@ -68,6 +69,8 @@ struct volume {
   uint32_t block_mask;
   uint16_t file;
   bool read_only;
+  bool live;          /* integrity=on: what is written to the top layer gets checksums */
+  bool summed;        /* the top layer may have some: live, or sealed */
   bool failed;        /* raw: a flush failed; nothing counts as durable until it is reopened */
   uint32_t in_flight; /* started, of all kinds */
   uint32_t frozen;
@@ -118,6 +121,10 @@ struct vio {
   bool hungry;                   /* in that list */
   bool parked;                   /* its op waits for room or for a leaf of a view */
   bool again;                    /* reads: what was read has moved meanwhile */
+  bool pinned;                   /* live: the leaf has this write in flight */
+  uint8_t voiding;               /* live: enum voiding */
+  struct manifest_waiter waiter; /* for that */
+  uint32_t *sums;                /* live: of the blocks of the chunk's leaf that were written */
   uint64_t changes;              /* clusters of the chunk's leaf that change */
   uint16_t bits[LEAF_CLUSTERS];  /* blocks that get data */
   uint16_t zeros[LEAF_CLUSTERS]; /* blocks that become zeros */
@@ -149,13 +156,15 @@ struct volumes { /* in struct shard; made with the first volume */
   struct merge *merge;
   struct summing *summing;
   bool sums_stopped;
+  struct live *live; /* volume_live.c; NULL: no volume has checksums of what is written */
   struct resolved scratch;
 };
 
 /* op->state of volume ops. */
 enum volume_state {
   VOLUME_NEW = 0,
-  VOLUME_LOCKED = 1, /* a write that has its blocks for itself */
+  VOLUME_LOCKED = 1, /* it has its blocks for itself: writes, and reads that want that */
+  VOLUME_ALONE = 2,  /* a read that is to be so: its data did not fit their checksums */
 };
 
 static inline uint64_t first_block(const struct shard_op *op) { return op->offset >> BLOCK_SHIFT; }
@@ -204,17 +213,18 @@ struct expected {
   bool verify;
   uint32_t crc; /* of the blocks' checksums, one after the other */
 };
-/* False for all that is not sealed: no more need be asked. */
+/* False: no more need be asked. */
 static inline bool place_may_have_sums(const struct volume *v, const struct place *p) {
-  return p->kind == PLACE_DATA && (p->own ? v->read_only : v->lower->sums);
+  return p->kind == PLACE_DATA && (p->own ? v->summed : v->lower->sums);
 }
 /* Of n blocks at a place: how many of them, from the first one on, have checksums or all have none.
  */
 uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t block, uint32_t n,
                        struct expected *e);
 bool volume_data_fits(const char *buf, uint32_t blocks, uint32_t crc);
-/* It did not fit: -EBADMSG (logged), or -EAGAIN: the blocks have moved, so read again. */
-int volume_mismatch(struct shard *s, const struct volume *v, uint64_t block, const struct io *io,
+/* It did not fit: -EBADMSG (logged), or -EAGAIN: the blocks have moved or may have been written
+ * meanwhile, so read again (volume_run() with the op's new state). */
+int volume_mismatch(struct shard *s, struct shard_op *op, uint64_t block, const struct io *io,
                     uint32_t crc, const char *what);
 
 /* volume_write.c */
@@ -257,6 +267,25 @@ bool jobs_tick(struct shard *s);
 /* volume_sum.c: one step of an OP_LAYER_SUM, as merge_some(). */
 int sum_some(struct shard *s, struct shard_op *op);
 void sums_finish(struct shard *s);
+
+/* volume_live.c. Of chunks of writes, where v->live: */
+int volume_live_create(struct shard *s);
+void volume_live_destroy(struct volumes *vs);
+/* Before anything is taken for the chunk: waits until log and checkpoints have no sums of what it
+ * changes. Results as write_prepare(). */
+int live_prepare(struct vio *x);
+int live_pin(struct vio *x);               /* it goes out; -ENOMEM */
+void live_written(const struct vpiece *p); /* a piece is down */
+void live_apply(struct vio *x);            /* the map says so */
+void live_cancel(struct vio *x);           /* it has failed, or never went out */
+uint32_t *live_sums_of(const struct vio *x);
+/* Has it not been written for a while, and is nothing in flight? */
+bool live_is_quiet(const struct shard *s, const struct layer *layer, uint64_t leaf);
+/* A step of OP_LAYER_SUM with SUM_SAVE. */
+int live_save_some(struct shard *s, struct shard_op *op);
+/* Now and then has leaves saved that were not written for a while. */
+void live_tick(struct shard *s);
+uint64_t live_wake_ns(const struct shard *s);
 
 /* volume_merge.c: one step of an OP_LAYER_MERGE. -EINPROGRESS: go on at once. -EAGAIN: later. */
 int merge_some(struct shard *s, struct shard_op *op);

@@ -100,9 +100,20 @@ static void promote(struct shard *s, struct merge *g, struct volume *v, uint32_t
 /* Blocks that change hands keep their checksums, in a layer whose blocks have some. */
 static bool take_sums(const struct layer *from, const struct layer *to, uint64_t leaf,
                       struct leaf_sums *sums) {
-  const struct block_sums *have = layer_is_summed(to) ? layer_sums(from, leaf) : NULL;
+  bool wants = layer_is_summed(to) || layer_is_live(to);
+  const struct block_sums *have = wants ? layer_sums(from, leaf) : NULL;
   if (have) block_sums_unpack(have, sums);
   return have;
+}
+
+/* In one that is written to they are in memory, and logged with all others when it is quiet. */
+static void give_live_sums(struct shard *s, struct layer *to, uint64_t leaf,
+                           const struct leaf_sums *sums, const uint16_t moved[LEAF_CLUSTERS]) {
+  struct map *map = manifest_map(s->manifest);
+  uint16_t bits[LEAF_CLUSTERS];
+  for (uint32_t i = 0; i < LEAF_CLUSTERS; i++)
+    bits[i] = moved[i] & (uint16_t)(sums->has[i / 4] >> i % 4 * CLUSTER_BLOCKS);
+  if (!layer_spread_sums(map, to, leaf)) layer_put_sums(map, to, leaf, bits, sums->sum);
 }
 
 /* moved: those of the lower layer whose place it was. */
@@ -136,8 +147,8 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
   uint64_t which_from = 0, which_to = 0;
   uint16_t data_of[LEAF_CLUSTERS] = {0};
   struct leaf_sums sums;
-  bool summed = take_sums(from, to, g->leaf, &sums);
-  int r = reserve_hand_over(s, g, to, summed);
+  bool summed = take_sums(from, to, g->leaf, &sums), live = layer_is_live(to);
+  int r = reserve_hand_over(s, g, to, summed && !live);
   if (r) return r;
   const struct cluster *upper = layer_leaf(to, g->leaf);
   memcpy(lower, layer_leaf(from, g->leaf), sizeof lower);
@@ -158,7 +169,8 @@ static int hand_over(struct shard *s, struct merge *g, struct layer *from, struc
     bool moved = which_to >> slot & 1 && next[slot].place == lower[slot].place;
     if (lower[slot].place && !moved) collect(g, lower[slot].place);
   }
-  if (summed) give_sums(s, to, g->leaf, &sums, data_of);
+  if (summed && live) give_live_sums(s, to, g->leaf, &sums, data_of);
+  if (summed && !live) give_sums(s, to, g->leaf, &sums, data_of);
   layer_unpin_leaf(map, to, g->leaf);
   return 0;
 }

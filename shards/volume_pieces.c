@@ -153,7 +153,7 @@ static void verify(struct vpiece *p, const char *what) {
   if (likely(!p->verify) || io->result ||
       volume_data_fits(io->buf, io->bytes >> BLOCK_SHIFT, p->crc))
     return;
-  io->result = volume_mismatch(v->shard, v, p->at >> BLOCK_SHIFT, io, p->crc, what);
+  io->result = volume_mismatch(v->shard, p->vio->op, p->at >> BLOCK_SHIFT, io, p->crc, what);
 }
 
 static void vpiece_read(struct io *io) {
@@ -168,7 +168,11 @@ static void vpiece_read(struct io *io) {
   piece_end(p);
 }
 
-static void vpiece_written(struct io *io) { piece_end(container_of(io, struct vpiece, io)); }
+static void vpiece_written(struct io *io) {
+  struct vpiece *p = container_of(io, struct vpiece, io);
+  if (unlikely(p->vio->sums) && !io->result) live_written(p);
+  piece_end(p);
+}
 
 /* What was read is in the bounce: changed, it is written. */
 static void copy_on(struct vpiece *p) {
@@ -315,6 +319,7 @@ static enum issue issue_whole(struct vio *x, uint64_t block, uint32_t n) {
   if (!p) return NO_PIECE;
   n = aim(x, &place, block, n, &p->io);
   p->io.bytes = n << BLOCK_SHIFT;
+  p->at = x->at;
   if (bounce) fill(op, x->at, p->bounce, p->io.bytes);
   p->io.buf = bounce ? p->bounce : memory;
   x->at += p->io.bytes;
@@ -393,18 +398,27 @@ static void vio_free(struct vio *x) {
   if (op) volume_run(s, op);
 }
 
+/* One that is to be alone may have to wait for that, and keeps nothing meanwhile. */
+static enum start read_again(struct vio *x) {
+  struct shard_op *op = x->op;
+  struct shard *s = x->volume->shard;
+  x->again = false;
+  x->at = op->offset;
+  if (op->state != VOLUME_ALONE) return vio_drive(x);
+  op->work = NULL;
+  vio_free(x);
+  volume_run(s, op);
+  return STARTED;
+}
+
 static enum start finish(struct vio *x) {
   struct shard_op *op = x->op;
-  if (unlikely(x->again) && !x->error) {
-    x->again = false;
-    x->at = op->offset;
-    return vio_drive(x);
-  }
   struct shard *s = x->volume->shard;
+  if (unlikely(x->again) && !x->error) return read_again(x);
   bool read = op->kind == OP_READ;
   int64_t result = op->kind == OP_PROMOTE ? (int64_t)x->copied_bytes : (int64_t)op->bytes;
   if (x->error) result = x->error;
-  if (x->reserved) write_cancel(x);
+  write_cancel(x);
   op->work = NULL;
   vio_free(x);
   if (read)
@@ -463,6 +477,7 @@ enum start vio_start(struct shard *s, struct shard_op *op) {
   x->volume = volume_args(op)->volume;
   x->at = x->chunk_at = x->chunk_end = op->offset;
   x->end = op->offset + op->bytes;
+  if (unlikely(x->volume->live)) x->sums = live_sums_of(x);
   hold(x);
   op->work = x;
   return vio_drive(x);

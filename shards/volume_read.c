@@ -76,8 +76,7 @@ static void read_done(struct io *io) {
   if (op->pad & 2) lower_read_end(s, op->pad & 1);
   if (unlikely(op->pad & 4) && !io->result &&
       !volume_data_fits(op->buf, io->bytes >> BLOCK_SHIFT, (uint32_t)op->block)) {
-    io->result = volume_mismatch(s, volume_args(op)->volume, first_block(op), io,
-                                 (uint32_t)op->block, "read");
+    io->result = volume_mismatch(s, op, first_block(op), io, (uint32_t)op->block, "read");
     if (io->result == -EAGAIN) {
       volume_run(s, op);
       return;

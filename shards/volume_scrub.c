@@ -2,8 +2,9 @@
  *
  * Each read looks up anew what it reads, keeps a copy of the checksums, and is a reader of the
  * space until it is done. What does not fit is damage only if the layer still has the block there
- * with the same checksum: a merge may have given the place to a live layer meanwhile. Layers that
- * are sealed during the pass are left to the next one. */
+ * with the same checksum: a merge may have given the place to a live layer meanwhile. In a layer
+ * that is written to, a write that is in flight there may have brought the data already: then it is
+ * read again. Layers that are sealed during the pass are left to the next one. */
 #include "shards/volume_scrub.h"
 
 #include <errno.h>
@@ -11,7 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/volume_internal.h"
+
 #define LEAVES_PER_STEP 64u
+#define TRIES_MAX       100u /* of a read beside writes */
 
 /* ---- Which layers ---------------------------------------------------------------------------- */
 
@@ -66,6 +70,16 @@ static bool still_there(const struct shard *s, const struct vscrub_read *x, uint
          block_sums_at(sums, at) == x->sums[i];
 }
 
+/* A write is on its way to the block. */
+static bool is_written(struct shard *s, const struct vscrub_read *x, uint32_t i) {
+  const struct layer *layer = map_layer(manifest_map(s->manifest), x->layer);
+  if (!layer_is_live(layer) || !layer_is_pinned(layer, x->block / LEAF_BLOCKS)) return false;
+  for (struct volume *v = s->volumes ? s->volumes->open : NULL; v; v = v->next)
+    if (v->top == layer && !v->read_only)
+      return volume_cluster_is_written(s, v, (x->block + i) / CLUSTER_BLOCKS, NULL);
+  return false;
+}
+
 static void report(struct shard *s, const struct vscrub_read *x, uint32_t i, uint32_t bad,
                    int error) {
   char text[160];
@@ -84,22 +98,46 @@ static void report(struct shard *s, const struct vscrub_read *x, uint32_t i, uin
   damage_report(&s->config.manifest.damage, &d);
 }
 
+static bool does_not_fit(const struct vscrub_read *x, uint32_t i) {
+  const char *data = x->io.buf;
+  return x->io.result || crc32c(0, data + ((size_t)i << BLOCK_SHIFT), BLOCK_BYTES) != x->sums[i];
+}
+
+/* Some block of it does not fit, and is being written: its bytes and checksums anew. False: they
+ * have changed, or it is always so: left to the next pass. */
+static bool read_again(struct shard *s, struct vscrub_read *x) {
+  const struct layer *layer = map_layer(manifest_map(s->manifest), x->layer);
+  const struct block_sums *sums = layer_sums(layer, x->block / LEAF_BLOCKS);
+  if (x->tries++ == TRIES_MAX || !sums) return false;
+  for (uint32_t i = 0; i < x->count; i++) {
+    uint32_t at = (x->block + i) % LEAF_BLOCKS;
+    if (!block_sums_has(sums, at)) return false;
+    x->sums[i] = block_sums_at(sums, at);
+    if (!still_there(s, x, i)) return false;
+  }
+  x->generation = space_read_begin(s->space);
+  device_submit(s->device, &x->io);
+  return true;
+}
+
 static void read_done(struct io *io) {
   struct vscrub_read *x = container_of(io, struct vscrub_read, io);
   struct volume_scrub *v = x->of;
   struct shard *s = v->shard;
   struct shard_scrub_stats *st = &s->scrub_stats;
-  const char *data = io->buf;
   uint32_t first = x->count, bad = 0;
+  bool written = false;
   space_read_end(s->space, x->generation);
+  for (uint32_t i = 0; i < x->count; i++) {
+    if (!does_not_fit(x, i) || !still_there(s, x, i)) continue;
+    if (is_written(s, x, i))
+      written = true;
+    else if (!bad++)
+      first = i;
+  }
+  if (written && read_again(s, x)) return;
   x->busy = false;
   v->busy--;
-  for (uint32_t i = 0; i < x->count; i++) {
-    if (!io->result && crc32c(0, data + ((size_t)i << BLOCK_SHIFT), BLOCK_BYTES) == x->sums[i])
-      continue;
-    if (!still_there(s, x, i)) continue;
-    if (!bad++) first = i;
-  }
   st->blocks += x->count;
   st->done_bytes += (uint64_t)x->count << BLOCK_SHIFT;
   st->damaged_blocks += bad;
@@ -161,6 +199,7 @@ static uint64_t read_next(struct volume_scrub *v, struct vscrub_read *x,
   x->io.bytes = x->count << BLOCK_SHIFT;
   for (uint32_t i = 0; i < x->count; i++) x->sums[i] = block_sums_at(sums, at + i);
   x->generation = space_read_begin(s->space);
+  x->tries = 0;
   x->busy = true;
   v->busy++;
   v->next += x->count;

@@ -16,6 +16,7 @@ struct vscrub_read {
   uint32_t generation, count; /* count: blocks with a checksum, in a row */
   uint64_t layer, block;      /* the first one, in the layer; */
   uint32_t place;             /* and in the region */
+  uint32_t tries;
   uint32_t sums[VSCRUB_BLOCKS];
 };
 

@@ -1,15 +1,21 @@
-/* volume_sum.c - OP_LAYER_SUM: blocks of a sealed layer get their checksums. Owned by the shard's
- * thread; one leaf at a time, in ticks, beside requests, with reads of its own.
+/* volume_sum.c - OP_LAYER_SUM: blocks of a layer that have no checksum yet get one. Owned by the
+ * shard's thread; one leaf at a time, in ticks, beside requests, with reads of its own.
  *
  * For each leaf: blocks with data that have none yet are read, then one change of the log has the
  * sums of the whole leaf. Jobs run one after the other, so nobody merges or drops the layer
  * meanwhile; but between two leaves it makes way for jobs that take places back. What is summed is
- * what was written: the log counts only after a flush, which covers the data as well. */
+ * what was written: the log counts only after a flush, which covers the data as well.
+ *
+ * Of a layer that is written to (SUM_LIVE) those leaves that are quiet: nothing was written for a
+ * while and nothing is in flight. If a write comes before the leaf is done, all that was read of it
+ * counts for nothing, and it has its turn again later. */
 #include "shards/volume_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "shards/base/plant.h"
 
 #define SUM_READS      2u
 #define SUM_READ_BYTES (128u << 10)
@@ -29,6 +35,8 @@ struct summing {
   struct layer *layer;
   uint64_t leaf;
   bool active; /* a leaf has begun */
+  bool live;
+  uint64_t stamp; /* live: of the leaf's last write before */
   int error;
   uint32_t next, in_flight; /* blocks before `next` are read or need not be */
   uint64_t missing[SUMS_WORDS];
@@ -84,6 +92,17 @@ void shard_forget_sums(struct shard *s, uint64_t id) {
   for (uint64_t leaf = layer_next_leaf(layer, 0); leaf != UINT64_MAX;
        leaf = layer_next_leaf(layer, leaf + 1))
     check(layer_set_sums(map, layer, leaf, &none) == 0); /* takes no memory */
+}
+
+void shard_forget_old_sums(struct shard *s, uint64_t id) {
+  struct map *map = manifest_map(s->manifest);
+  struct layer *layer = map ? map_layer(map, id) : NULL;
+  static const struct leaf_sums none;
+  if (!layer) return;
+  for (uint64_t leaf = layer_next_leaf(layer, 0); leaf != UINT64_MAX;
+       leaf = layer_next_leaf(layer, leaf + 1))
+    if (manifest_leaf_is_old(s->manifest, id, leaf))
+      check(layer_set_sums(map, layer, leaf, &none) == 0); /* takes no memory */
 }
 
 /* ---- Reading ------------------------------------------------------------------------------- */
@@ -147,7 +166,8 @@ static void read_more(struct shard *s, struct summing *g) {
 
 /* ---- Leaf by leaf ---------------------------------------------------------------------------- */
 
-/* Which blocks of the leaf have data and no sum; false: none. */
+/* Which blocks of the leaf have data and no sum. False: none, and the log has all that there are.
+ */
 static bool find_missing(struct summing *g) {
   const struct cluster *clusters = layer_leaf(g->layer, g->leaf);
   const struct block_sums *have = layer_sums(g->layer, g->leaf);
@@ -157,18 +177,36 @@ static bool find_missing(struct summing *g) {
     g->missing[i / 4] |= (uint64_t)clusters[i].valid << i % 4 * CLUSTER_BLOCKS;
   for (uint32_t i = 0; i < SUMS_WORDS; i++)
     any |= g->missing[i] &= ~(have ? have->has[i] : UINT64_C(0));
-  if (any && have) block_sums_unpack(have, &g->sums);
-  if (any && !have) memset(g->sums.has, 0, sizeof g->sums.has);
-  return any;
+  const struct live_sums *l = layer_live_sums(g->layer, g->leaf);
+  if (!any && !(l && l->unsaved)) return false;
+  if (have) block_sums_unpack(have, &g->sums);
+  if (!have) memset(g->sums.has, 0, sizeof g->sums.has);
+  return true;
+}
+
+/* A live leaf: whether it may begin. Without memory it has its turn another time. */
+static bool begin_live(struct shard *s, struct summing *g) {
+  if (!live_is_quiet(s, g->layer, g->leaf) ||
+      layer_spread_sums(manifest_map(s->manifest), g->layer, g->leaf))
+    return false;
+  g->stamp = layer_live_sums(g->layer, g->leaf)->stamp;
+  return true;
+}
+
+/* A write has been, or is in flight. */
+static bool is_overtaken(const struct summing *g) {
+  if (!g->live || PLANTED(sum_beside_writes)) return false;
+  const struct live_sums *l = layer_live_sums(g->layer, g->leaf);
+  return !l || l->stamp != g->stamp || layer_is_pinned(g->layer, g->leaf);
 }
 
 /* The next leaf that misses some: 0. -ENODATA: there is none. -EINPROGRESS: still looking. */
-static int next_leaf(struct summing *g, uint64_t *from) {
+static int next_leaf(struct shard *s, struct summing *g, uint64_t *from) {
   for (uint32_t i = 0; i < SKIPS_PER_TICK; i++) {
     g->leaf = layer_next_leaf(g->layer, *from);
     if (g->leaf == UINT64_MAX) return -ENODATA;
     *from = g->leaf + 1;
-    if (!find_missing(g)) continue;
+    if (!find_missing(g) || (g->live && !begin_live(s, g))) continue;
     g->next = 0;
     g->active = true;
     return 0;
@@ -196,30 +234,38 @@ static bool makes_way(struct volumes *vs) {
 
 /* Those that were resolved before the sums were there. */
 static int end(struct shard *s, int result) {
-  lowers_forget_unsummed(s);
+  if (!s->volumes->summing->live) lowers_forget_unsummed(s);
   sums_finish(s);
   return result;
+}
+
+static void set_mode(struct summing *g, bool live) {
+  g->live = live;
+  layer_set_live(g->layer, live);
+  if (!live) layer_set_summed(g->layer);
 }
 
 /* op->block: the leaf to go on from; op->checksum: an error of reads, negated. */
 int sum_some(struct shard *s, struct shard_op *op) {
   struct volumes *vs = s->volumes;
+  if (op->bytes == SUM_SAVE) return live_save_some(s, op);
   struct summing *g = summing_get(s);
-  if (!g) return -ENOMEM;
+  if (!g || (op->bytes == SUM_LIVE && volume_live_create(s))) return -ENOMEM;
   if (!g->active) {
     g->layer = map_layer(manifest_map(s->manifest), op->offset);
     if (!g->layer) return end(s, 0);
     if (vs->sums_stopped) return end(s, -ECANCELED);
-    layer_set_summed(g->layer);
+    set_mode(g, op->bytes == SUM_LIVE);
     if (makes_way(vs)) return -EINPROGRESS;
     g->error = 0;
-    int r = next_leaf(g, &op->block);
+    int r = next_leaf(s, g, &op->block);
     if (r == -ENODATA) return end(s, -(int)op->checksum);
     if (r) return r;
   }
-  if (!vs->sums_stopped) read_more(s, g);
+  bool overtaken = is_overtaken(g);
+  if (!vs->sums_stopped && !overtaken) read_more(s, g);
   if (g->in_flight) return -EAGAIN;
-  if (vs->sums_stopped) {
+  if (vs->sums_stopped || overtaken) {
     g->active = false;
     return -EINPROGRESS;
   }

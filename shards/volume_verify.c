@@ -5,11 +5,17 @@
  * blocks' checksums. Sealed data does not change, with one exception: a merge gives its place to a
  * live layer, which may overwrite it while an older read of it is in flight. So before data is
  * called damaged the same is asked again: only if the blocks still lie there, and the same is still
- * expected of them, they are. Else the read begins again. */
+ * expected of them, they are. Else the read begins again.
+ *
+ * A layer with checksums of what is written (live) changes beside reads. There a read whose data
+ * does not fit begins again as if it were a write: it waits for those that overlap, and they for
+ * it, so data and checksums are of the same moment. */
 #include "shards/volume_internal.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "shards/base/plant.h"
 
 static const struct block_sums *sums_of_leaf(const struct volume *v, const struct place *p,
                                              uint64_t leaf) {
@@ -72,9 +78,15 @@ static void report_bad(struct shard *s, const struct volume *v, struct place p, 
   }
 }
 
-int volume_mismatch(struct shard *s, const struct volume *v, uint64_t block, const struct io *io,
+int volume_mismatch(struct shard *s, struct shard_op *op, uint64_t block, const struct io *io,
                     uint32_t crc, const char *what) {
+  const struct volume *v = volume_args(op)->volume;
   uint32_t n = io->bytes >> BLOCK_SHIFT;
+  if (v->live && op->state == VOLUME_NEW && !PLANTED(believe_a_mismatch)) {
+    op->state = VOLUME_ALONE;
+    return -EAGAIN;
+  }
+  if (op->state == VOLUME_ALONE) return -EAGAIN; /* another piece of it has said so */
   struct place p;
   struct expected e;
   struct io now;

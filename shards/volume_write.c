@@ -150,7 +150,8 @@ static enum start first_start(struct shard *s, struct volume *v, struct shard_op
 
 enum start volume_write_start(struct shard *s, struct shard_op *op) {
   struct volume *v = volume_args(op)->volume;
-  if (op->kind != OP_WRITE || !op_is_short(op) || op->flags & OP_RESERVE) return vio_start(s, op);
+  if (op->kind != OP_WRITE || !op_is_short(op) || op->flags & OP_RESERVE || v->live)
+    return vio_start(s, op);
   uint32_t blocks = (uint32_t)(op->bytes >> BLOCK_SHIFT);
   struct place p;
   uint32_t n = volume_run_at(v, first_block(op), blocks, &p);
@@ -270,9 +271,10 @@ static int take_room(struct vio *x) {
   struct manifest *m = v->shard->manifest;
   uint64_t missing;
   x->changes = find_changes(x, &missing);
-  if (!x->changes) return 0;
+  int r = unlikely(x->sums) ? live_prepare(x) : 0;
+  if (r || !x->changes) return r;
   uint32_t count = (uint32_t)__builtin_popcountll(x->changes);
-  int r = manifest_reserve_map(m, count, only_frees(x->op) && !missing);
+  r = manifest_reserve_map(m, count, only_frees(x->op) && !missing);
   if (r) return r;
   r = layer_pin_leaf(manifest_map(m), v->top, leaf_of(x));
   if (r) {
@@ -331,6 +333,7 @@ int write_prepare(struct vio *x) {
   else
     mark_write(x);
   if (!r) r = take_room(x);
+  if (!r && unlikely(x->sums)) r = live_pin(x);
   if (r) x->chunk_end = x->chunk_at; /* not prepared */
   return r;
 }
@@ -339,6 +342,7 @@ int write_prepare(struct vio *x) {
 
 void write_cancel(struct vio *x) {
   struct volume *v = x->volume;
+  if (unlikely(x->pinned)) live_cancel(x);
   if (!x->reserved) return;
   manifest_cancel_map(v->shard->manifest, x->reserved);
   layer_unpin_leaf(manifest_map(v->shard->manifest), v->top, leaf_of(x));
@@ -357,6 +361,7 @@ void write_apply(struct vio *x) {
   if (!v->top) return;
   if (!x->reserved) {
     if (has_written_in_place(x)) v->sequence = manifest_note_data(s->manifest);
+    if (unlikely(x->pinned)) live_apply(x);
     return;
   }
   struct cluster clusters[LEAF_CLUSTERS];
@@ -373,6 +378,7 @@ void write_apply(struct vio *x) {
   }
   v->sequence =
       manifest_set_clusters(s->manifest, v->top, leaf_of(x), x->changes, clusters, x->reserved);
+  if (unlikely(x->sums)) live_apply(x);
   layer_unpin_leaf(manifest_map(s->manifest), v->top, leaf_of(x));
   x->reserved = 0;
 }

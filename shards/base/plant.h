@@ -52,7 +52,12 @@
   X(merge_at_once, "a merge begins before the removal that allows it is durable")                  \
   X(wait_as_reader, "a write that waits for space keeps freed space from coming back")             \
   X(names_alone, "a name is taken whose giving up in another shard may get lost")                  \
-  X(trust_the_cache, "what a killed process overwrote in place is taken for durable")
+  X(trust_the_cache, "what a killed process overwrote in place is taken for durable")              \
+  X(overwrite_before_void, "data is overwritten before its checksums are void on disk")            \
+  X(keep_checksums, "an overwrite in place leaves the checksums on disk as they are")              \
+  X(discards_keep_checksums, "a discard leaves the checksums on disk as they are")                 \
+  X(sum_beside_writes, "checksums that were lost are made beside writes")                          \
+  X(believe_a_mismatch, "data that a write brings while it is read is called damaged")
 
 enum plant {
   PLANT_NONE,

@@ -1,6 +1,7 @@
 /* test_volume_integrity.c - checksums of snapshots on a real file: bits that flip on disk are found
  * through the snapshot, its volume, clones in other shards and a scrub, and after a reopen. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -223,7 +224,7 @@ static void none_where_none_are_wanted(void **state) {
   format_store(f, 2, 64 * MIB);
   struct opened o = open_it(f);
   v.size_bytes = DISK_BYTES;
-  v.integrity = 2;
+  v.integrity = SR_INTEGRITY_ON + 1;
   assert_int_equal(sr_volume_create(o.port, "disk", &v), -EINVAL);
   create(&o, "off", 0, false, SR_INTEGRITY_OFF);
   create(&o, "on", 1, false, SR_INTEGRITY_SEALED);
@@ -251,12 +252,143 @@ static void none_where_none_are_wanted(void **state) {
   close_it(&o);
 }
 
+/* ---- integrity=on ---------------------------------------------------------------------------- */
+
+/* A read of it, and a write of a part of it, which takes its checksum: so it is written again. */
+static void live_damage(struct fixture *f, struct opened *o, uint64_t seed, uint64_t number) {
+  flip(f, seed, number, 999);
+  expect(o, "disk", seed, number, true);
+  assert_int_equal(scrub(o).damaged_blocks, 1);
+  flip(f, seed, number, 999);
+  expect(o, "disk", seed, number, false);
+  assert_int_equal(scrub(o).damaged_blocks, 0);
+}
+
+static void what_is_written_has_them_at_once(void **state) {
+  struct fixture *f = *state;
+  for (uint32_t striped = 0; striped < 2; striped++) {
+    if (striped) {
+      fixture_teardown(state);
+      fixture_setup(state);
+      f = *state;
+    }
+    format_store(f, 2, 64 * MIB);
+    struct opened o = open_it(f);
+    create(&o, "disk", 0, striped, SR_INTEGRITY_ON);
+    write_all(&o, "disk", 1);
+    live_damage(f, &o, 1, 40);
+    write_all(&o, "disk", 2); /* in place */
+    live_damage(f, &o, 2, 41);
+    /* A clean end keeps them. */
+    close_it(&o);
+    o = open_it(f);
+    assert_int_equal(scrub(&o).checked_blocks, BLOCKS);
+    live_damage(f, &o, 2, 42);
+    write_all(&o, "disk", 3); /* over what has checksums on disk */
+    live_damage(f, &o, 3, 43);
+    /* Snapshots go on with what there is, clones get their own. */
+    assert_int_equal(sr_volume_snapshot(o.port, "disk", "snap"), 0);
+    live_damage(f, &o, 3, 44);
+    struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+    v.integrity = SR_INTEGRITY_ON;
+    assert_int_equal(sr_volume_clone(o.port, "snap", "clone", &v), 0);
+    write_all(&o, "clone", 4);
+    flip(f, 4, 45, 77);
+    expect(&o, "clone", 4, 45, true);
+    expect(&o, "disk", 3, 45, false);
+    flip(f, 4, 45, 77);
+    write_all(&o, "disk", 5);
+    assert_int_equal(sr_volume_rollback(o.port, "disk", "snap"), 0);
+    assert_int_equal(sr_volume_resize(o.port, "disk", 2 * DISK_BYTES, false), 0);
+    expect(&o, "disk", 3, 46, false);
+    assert_int_equal(sr_volume_remove(o.port, "clone"), 0);
+    assert_int_equal(sr_volume_remove(o.port, "disk"), 0);
+    assert_int_equal(sr_volume_remove(o.port, "snap"), 0);
+    close_it(&o);
+  }
+}
+
+/* The store is given up: no checksum of before may be found for data that came later, and those
+ * that are lost come back in the background. */
+static void a_crash_takes_those_of_late_writes(void **state) {
+  struct fixture *f = *state;
+  format_store(f, 2, 64 * MIB);
+  struct opened o = open_it(f);
+  create(&o, "disk", 0, true, SR_INTEGRITY_ON);
+  write_all(&o, "disk", 1);
+  close_it(&o);
+  for (uint64_t seed = 2; seed < 5; seed++) {
+    o = open_it(f);
+    write_all(&o, "disk", seed);
+    assert_int_equal(sr_flush(o.port), 0);
+    assert_int_equal(sr_port_close(o.port), 0);
+    sr_store_abandon(o.store);
+    o = open_it(f);
+    for (uint64_t i = 10; i < BLOCKS - 10; i += 9) expect(&o, "disk", seed, i, false);
+    wait_for_sums(&o, BLOCKS);
+    live_damage(f, &o, seed, 40 + seed);
+    close_it(&o);
+  }
+}
+
+#define READERS 2u
+#define WRITERS 2u
+struct beside {
+  struct sr_store *store;
+  struct sr_block *block;
+  uint64_t seed;
+  bool writes;
+  int64_t bad; /* the first result that was not what it should be */
+};
+static void *work_beside(void *arg) {
+  struct beside *b = arg;
+  struct sr_port *port;
+  struct random r = {b->seed};
+  char *buf = aligned_alloc(BLOCK, 16 * BLOCK);
+  if (sr_port_open(b->store, NULL, &port)) abort();
+  for (uint32_t i = 0; i < 3000 && !b->bad; i++) {
+    uint64_t n = 1 + random_below(&r, 16), at = random_below(&r, 24);
+    if (b->writes) fill(buf + random_below(&r, n) * BLOCK, b->seed, i);
+    int64_t got = b->writes ? sr_block_write(port, b->block, buf, at * BLOCK, n * BLOCK, 0)
+                            : sr_block_read(port, b->block, buf, at * BLOCK, n * BLOCK);
+    if (got != (int64_t)(n * BLOCK)) b->bad = got ? got : -1;
+  }
+  sr_port_close(port);
+  free(buf);
+  return NULL;
+}
+
+static void threads_read_beside_writes(void **state) {
+  struct fixture *f = *state;
+  struct beside b[READERS + WRITERS];
+  pthread_t threads[READERS + WRITERS];
+  format_store(f, 2, 64 * MIB);
+  struct opened o = open_it(f);
+  create(&o, "disk", 0, false, SR_INTEGRITY_ON);
+  struct sr_block *block = opened(&o, "disk", false);
+  for (uint32_t i = 0; i < READERS + WRITERS; i++) {
+    b[i] = (struct beside){o.store, block, i + 1, i >= READERS, 0};
+    assert_int_equal(pthread_create(&threads[i], NULL, work_beside, &b[i]), 0);
+  }
+  for (uint32_t i = 0; i < READERS + WRITERS; i++) pthread_join(threads[i], NULL);
+  for (uint32_t i = 0; i < READERS + WRITERS; i++) assert_int_equal(b[i].bad, 0);
+  assert_null(strstr(f->log, "checksum mismatch"));
+  assert_int_equal(scrub(&o).damaged_blocks, 0);
+  assert_int_equal(sr_block_close(o.port, block), 0);
+  close_it(&o);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(flips_on_disk_are_found, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(striped_volumes_have_them_in_all_shards, fixture_setup,
                                       fixture_teardown),
       cmocka_unit_test_setup_teardown(none_where_none_are_wanted, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(what_is_written_has_them_at_once, fixture_setup,
+                                      fixture_teardown),
+      cmocka_unit_test_setup_teardown(a_crash_takes_those_of_late_writes, fixture_setup,
+                                      fixture_teardown),
+      cmocka_unit_test_setup_teardown(threads_read_beside_writes, fixture_setup, fixture_teardown),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

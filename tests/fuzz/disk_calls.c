@@ -107,7 +107,7 @@ static void feed_options(struct feed *f, struct sr_volume_options *o) {
 }
 
 static bool options_are_good(const struct sr_volume_options *o) {
-  if (o->integrity > SR_INTEGRITY_OFF || (!o->striped && o->stripe_bytes)) return false;
+  if (o->integrity > SR_INTEGRITY_ON || (!o->striped && o->stripe_bytes)) return false;
   if (!o->stripe_bytes) return true;
   return (o->stripe_bytes & (o->stripe_bytes - 1)) == 0 && o->stripe_bytes >= 64 * KIB &&
          o->stripe_bytes <= 1024 * KIB * KIB;

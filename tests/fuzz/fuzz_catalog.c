@@ -83,6 +83,7 @@ static uint32_t feed_fields(struct feed *f, uint64_t id, uint32_t shard, uint8_t
   r.block_shift = shape & 1 ? 12 : 9;
   r.sealed = shape & 2;
   r.no_sums = shape & 4;
+  r.live_sums = !r.no_sums && more & 0x40;
   r.stripe_shift = stripes[shape >> 3 & 3];
   r.shard = shape & 0x20 ? shape >> 6 : shard;
   r.limits = limits[more & 3];

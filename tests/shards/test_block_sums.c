@@ -237,7 +237,7 @@ static void hostile_entries(void **state) {
     buf[0] = ENTRY_SUMS;
     buf[1] = buf[2] = buf[3] = buf[7] = 0;
     buf[8] = 9;
-    assert_string_equal(refused(buf, bytes), "changes nothing");
+    assert_null(refused(buf, bytes)); /* none from now on */
     free(buf);
   }
 }

@@ -439,6 +439,7 @@ static void add_volumes(struct world *w, uint64_t seed) {
       .volumes_max = volumes_max,
       .names = volumes_max + (uint32_t)random_in(r, 1, 3),
       .striped_percent = random_percent(r, 60) ? 30 : 0,
+      .summed_percent = random_percent(r, 60) ? 60 : 0,
       .limits = !tree && random_percent(r, 40),
       .tree = tree};
 }
@@ -452,6 +453,7 @@ void run_volumes(uint64_t seed, struct run_totals *t) {
   w->geometry.region_blocks += random_in(r, 100, random_percent(r, 70) ? 2500 : 500);
   w->how = (struct open_how){.works_max = (uint32_t)random_in(r, 2, 12),
                              .checkpoint_group_bytes = 1u << random_in(r, 6, 16),
+                             .live_save_ns = random_in(r, 10000, 1000000),
                              .background = random_percent(r, 80)};
   w->sample_percent = (uint32_t)random_in(r, 1, 6);
   w->samples = (uint32_t)random_in(r, 1, 4);

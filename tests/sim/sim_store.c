@@ -93,6 +93,7 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .clock = &io->clock,
                                 .stepped = true,
                                 .works_max = how->works_max,
+                                .live_save_ns = how->live_save_ns,
                                 .checkpoint_group_bytes = how->checkpoint_group_bytes,
                                 .no_pin = true,
                                 .no_background = !how->background,

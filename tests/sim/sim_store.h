@@ -25,6 +25,7 @@ extern char sim_last_error[512];
 struct open_how {
   uint32_t cores;
   uint32_t works_max, checkpoint_group_bytes;
+  uint64_t live_save_ns;
   bool background, read_only;
 };
 /* 0 or the store's refusal. */

@@ -104,6 +104,11 @@ static void end_new(struct vclient *c, struct vnode *n, const char *call, int r)
   learn_id(c, n);
 }
 
+static uint32_t choose_integrity(struct vclient *c) {
+  if (random_percent(&c->random, c->habits.summed_percent)) return SR_INTEGRITY_ON;
+  return random_percent(&c->random, 20) ? SR_INTEGRITY_OFF : SR_INTEGRITY_SEALED;
+}
+
 /* ---- Calls -------------------------------------------------------------------------------------
  */
 
@@ -119,6 +124,7 @@ static void call_create(struct vclient *c) {
   if (o.striped) o.stripe_bytes = 64u << random_up_to(r, 2) << 10;
   o.on_shard = !o.striped && random_percent(r, 50);
   if (o.on_shard) o.shard = (uint32_t)random_up_to(r, c->shards);
+  o.integrity = choose_integrity(c);
   n->block_bytes = o.block_bytes;
   struct vversion *v = begin_new(c, n, name, o.size_bytes);
   vversion_set_content(v, content_copy(c->model, NULL, 0));
@@ -139,6 +145,7 @@ static void call_clone(struct vclient *c) {
   n->block_bytes = s->block_bytes;
   o.on_shard = !s->striped && random_percent(r, 60);
   if (o.on_shard) o.shard = (uint32_t)random_up_to(r, c->shards);
+  o.integrity = choose_integrity(c);
   struct vversion *v = begin_new(c, n, name, size);
   vversion_set_content(v, content_copy(c->model, base->content, blocks));
   sim_trace("clone of %s\n", base->name);

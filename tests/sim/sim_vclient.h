@@ -16,7 +16,7 @@
 struct vhabits {
   uint32_t weight[V_KINDS];
   uint32_t durable_percent, vectored_percent, wide_percent;
-  uint32_t volumes_max, names, striped_percent;
+  uint32_t volumes_max, names, striped_percent, summed_percent;
   bool limits, tree; /* most calls make and remove snapshots and clones */
 };
 
