@@ -19,7 +19,7 @@
 static int send_frame(int fd, uint32_t kind, const void *what, uint32_t bytes, const int *fds,
                       uint32_t fd_count) {
   struct message m = {.request = kind, .flags = MESSAGE_VERSION, .bytes = bytes};
-  memcpy(m.raw, what, bytes);
+  if (bytes) memcpy(m.raw, what, bytes);
   for (uint32_t i = 0; i < fd_count; i++)
     if (fds[i] >= 0) m.fds[m.fd_count++] = fds[i];
   return message_send(fd, &m);
