@@ -87,32 +87,38 @@ void ring_prefetch(const struct vring *r, uint32_t count) {
 typedef uint64_t desc_words __attribute__((vector_size(16), aligned(1), may_alias));
 
 static inline struct vring_desc copy_desc(const struct vring_desc *from) {
-  union {
-    desc_words words;
-    struct vring_desc desc;
-  } copy;
-  copy.words = *(const volatile desc_words *)from;
-  return copy.desc;
+  desc_words w = *(const volatile desc_words *)from;
+  return (struct vring_desc){w[0], (uint32_t)w[1], (uint16_t)(w[1] >> 32), (uint16_t)(w[1] >> 48)};
 }
 
-/* Where in a chain. */
+/* Where in a chain, and what has come of it. Kept in registers: passed on by value where it goes
+ * to a function that is not inline. */
 struct walk {
   const struct vring_desc *table; /* the ring's, or an indirect one: whole in guest memory */
   uint32_t entries;               /* of the table */
   uint32_t next;                  /* the driver's word */
   uint32_t left;                  /* descriptors until it must be a loop, or is too long */
   bool indirect;
-  bool writable; /* one that the device writes has come */
+  bool writable;      /* one that the device writes has come */
+  uint32_t pieces;    /* in iov */
+  uint32_t out_count; /* of them; only once `writable`: until then all are */
+  uint64_t bytes, out_bytes;
 };
 
 /* Goes on in the table that an indirect descriptor names. */
-static bool enter_table(struct vring *r, struct walk *w, const struct vring_desc *d) {
-  if (!r->indirect || w->indirect || (d->flags & VRING_NEXT)) return false;
-  uint64_t run;
-  uint32_t entries = d->bytes / sizeof(*d), walked = r->size - w->left;
-  if (!entries || d->bytes % sizeof(*d)) return false;
-  char *table = memory_at(r->memory, d->address, d->bytes, &run);
-  if (!table || run < d->bytes) return false;
+static inline bool enter_table(struct vring *r, struct walk *w, struct vring_desc d) {
+  if (!r->indirect || w->indirect || (d.flags & VRING_NEXT)) return false;
+  uint32_t entries = d.bytes / (uint32_t)sizeof(d), walked = r->size - w->left;
+  if (!entries || d.bytes % sizeof(d)) return false;
+  uint64_t offset = d.address - r->recent->guest, run;
+  char *table;
+  if (likely(offset < r->recent->bytes)) {
+    table = r->recent->host + offset;
+    run = r->recent->bytes - offset;
+  } else {
+    table = memory_at(r->memory, d.address, d.bytes, &run);
+  }
+  if (!table || run < d.bytes) return false;
   w->table = (const struct vring_desc *)(void *)table;
   w->entries = entries;
   w->next = 0;
@@ -128,85 +134,103 @@ static inline bool next_desc(struct vring *r, struct walk *w, struct vring_desc 
     w->left--;
     *d = copy_desc(&w->table[w->next]);
     if (!(d->flags & VRING_INDIRECT)) break;
-    if (unlikely(!enter_table(r, w, d))) return false;
+    if (unlikely(!enter_table(r, w, *d))) return false;
   }
   w->next = d->next;
   return true;
 }
 
-/* Adds a descriptor's memory. The one that is seen last is the common one, and one piece. */
-static inline bool add_pieces(struct vring *r, struct ring_chain *c, const struct vring_desc *d,
-                              bool in) {
-  uint32_t *count = in ? &c->in_count : &c->out_count, before = *count;
-  struct iovec *iov = c->iov + c->out_count + c->in_count - before;
-  uint32_t room = c->room - (c->out_count + c->in_count - before);
-  uint64_t offset = d->address - r->recent->guest;
-  if (likely(offset < r->recent->bytes && d->bytes <= r->recent->bytes - offset && d->bytes &&
-             before < room)) {
-    char *at = r->recent->host + offset;
-    if (before && offset && (char *)iov[before - 1].iov_base + iov[before - 1].iov_len == at) {
-      iov[before - 1].iov_len += d->bytes;
-    } else {
-      iov[before] = (struct iovec){at, d->bytes};
-      *count = before + 1;
-    }
-    return true;
+/* Adds a descriptor's memory as memory_iov() does; nearly always one piece of a region that is
+ * known. */
+static inline bool add_pieces(struct vring *r, struct ring_chain *c, struct walk *w,
+                              uint64_t address, uint32_t bytes) {
+  const struct memory_region *g = r->recent;
+  uint32_t first = w->writable ? w->out_count : 0; /* pieces of one direction join */
+  if (unlikely(!bytes)) return true;
+  if (unlikely(address - g->guest >= g->bytes)) {
+    g = memory_region_at(r->memory, address);
+    if (!g) return false;
+    r->recent = g;
   }
-  const struct memory_region *region = memory_region_at(r->memory, d->address);
-  if (region) r->recent = region;
-  return memory_iov(r->memory, d->address, d->bytes, iov, count, room, before > 0) == 0;
+  uint64_t offset = address - g->guest;
+  if (unlikely(bytes > g->bytes - offset || w->pieces == c->room)) {
+    uint32_t count = w->pieces - first;
+    int error =
+        memory_iov(r->memory, address, bytes, c->iov + first, &count, c->room - first, true);
+    w->pieces = first + count;
+    return error == 0;
+  }
+  char *at = g->host + offset;
+  struct iovec *last = &c->iov[w->pieces];
+  if (w->pieces > first && offset && (char *)last[-1].iov_base + last[-1].iov_len == at) {
+    last[-1].iov_len += bytes;
+  } else {
+    *last = (struct iovec){at, bytes};
+    w->pieces++;
+  }
+  return true;
 }
 
 static inline bool add_desc(struct vring *r, struct ring_chain *c, struct walk *w,
-                            const struct vring_desc *d) {
-  bool in = d->flags & VRING_WRITE;
-  if (unlikely(w->writable && !in)) return false;
-  w->writable = in;
-  if (in)
-    c->in_bytes += d->bytes;
-  else
-    c->out_bytes += d->bytes;
-  if (unlikely(c->in_bytes + c->out_bytes > RING_BYTES_MAX)) return false;
-  return add_pieces(r, c, d, in);
+                            struct vring_desc d) {
+  bool in = d.flags & VRING_WRITE;
+  if (in != w->writable) {
+    if (unlikely(!in)) return false;
+    w->writable = true;
+    w->out_count = w->pieces;
+    w->out_bytes = w->bytes;
+  }
+  w->bytes += d.bytes;
+  return likely(w->bytes <= RING_BYTES_MAX) && likely(add_pieces(r, c, w, d.address, d.bytes));
 }
 
-/* Cuts a malformed chain down to where its status belongs. d: the descriptor that did not do, from
- * which on the chain can be followed; NULL: it cannot. */
+static inline void set_counts(struct ring_chain *c, uint32_t out_count, uint32_t in_count,
+                              uint64_t out_bytes, uint64_t in_bytes) {
+  c->out_count = out_count;
+  c->in_count = in_count;
+  c->out_bytes = out_bytes;
+  c->in_bytes = in_bytes;
+}
+
+/* Cuts a malformed chain down to where its status belongs. d: the descriptor that did not do, if
+ * the chain can be followed from there on. */
 static int __attribute__((noinline, cold))
-cut_down(struct vring *r, struct ring_chain *c, struct walk *w, struct vring_desc *d) {
+cut_down(struct vring *r, struct ring_chain *c, struct walk w, struct vring_desc d, bool follow) {
   char *status = NULL, *at;
   uint64_t run;
-  if (c->in_count) {
-    const struct iovec *last = &c->iov[c->out_count + c->in_count - 1];
+  if (w.writable && w.pieces > w.out_count) {
+    const struct iovec *last = &c->iov[w.pieces - 1];
     status = (char *)last->iov_base + last->iov_len - 1;
   }
-  for (bool more = d != NULL; more; more = (d->flags & VRING_NEXT) && next_desc(r, w, d)) {
-    if (!(d->flags & VRING_WRITE) || !d->bytes || d->address > UINT64_MAX - d->bytes) continue;
-    at = memory_at(r->memory, d->address + d->bytes - 1, 1, &run);
+  for (; follow; follow = (d.flags & VRING_NEXT) && next_desc(r, &w, &d)) {
+    if (!(d.flags & VRING_WRITE) || !d.bytes || d.address > UINT64_MAX - d.bytes) continue;
+    at = memory_at(r->memory, d.address + d.bytes - 1, 1, &run);
     if (at) status = at;
   }
   bool found = status && c->room;
   if (found) c->iov[0] = (struct iovec){status, 1};
-  c->out_count = 0;
-  c->out_bytes = 0;
-  c->in_count = c->in_bytes = found;
+  set_counts(c, 0, found, 0, found);
   return -EBADMSG;
 }
 
-static inline int follow(struct vring *r, struct ring_chain *chain, uint16_t head) {
-  chain->out_count = chain->in_count = 0;
-  chain->out_bytes = chain->in_bytes = 0;
-  chain->head = head;
+static inline int follow(struct vring *r, struct ring_chain *c, uint16_t head) {
   struct walk w = {.table = r->desc, .entries = r->size, .next = head, .left = r->size};
-  struct vring_desc d;
+  struct vring_desc d = {0};
+  c->head = head;
   do {
-    if (unlikely(!next_desc(r, &w, &d))) return cut_down(r, chain, &w, NULL);
-    if (unlikely(!add_desc(r, chain, &w, &d))) return cut_down(r, chain, &w, &d);
+    if (unlikely(!next_desc(r, &w, &d))) return cut_down(r, c, w, d, false);
+    if (unlikely(!add_desc(r, c, &w, d))) return cut_down(r, c, w, d, true);
   } while (d.flags & VRING_NEXT);
+  if (!w.writable) {
+    w.out_count = w.pieces;
+    w.out_bytes = w.bytes;
+  }
+  set_counts(c, w.out_count, w.pieces - w.out_count, w.out_bytes, w.bytes - w.out_bytes);
   return 1;
 }
 
 int ring_take(struct vring *r, struct ring_chain *chain) {
+  set_counts(chain, 0, 0, 0, 0);
   chain->head = UINT16_MAX;
   if (unlikely(r->broken)) return -EBADMSG;
   if (r->last_avail == r->known_avail) return 0;

@@ -153,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct blk_disk d = {.size_bytes = feed_number(&f, 5) << (flags & 8 ? 9 : 0),
                        .block_bytes = flags & 1 ? 4096 : 512,
                        .read_only = flags & 2,
-                       .writeback = flags & 4,
+                       .writeback = flags & 4 ? 1 : 0,
                        .queues = 1,
                        .queue_size_max = (uint16_t)(1u << (flags >> 4))};
   if (flags & 16) d.size_bytes = ~d.size_bytes; /* as large as can be */

@@ -202,12 +202,12 @@ static void look(struct guest *g) {
 static void use_pieces(const struct guest *g, const struct ring_chain *c, int result) {
   uint64_t bytes[2] = {0, 0};
   uint32_t all = c->out_count + c->in_count;
-  static volatile uint8_t sum;
   check(all <= c->room);
   for (uint32_t i = 0; i < all; i++) {
     check_inside(g, c->iov[i].iov_base, c->iov[i].iov_len);
     bytes[i >= c->out_count] += c->iov[i].iov_len;
-    for (size_t k = 0; k < c->iov[i].iov_len; k++) sum += ((uint8_t *)c->iov[i].iov_base)[k];
+    for (size_t k = 0; k < c->iov[i].iov_len; k++)
+      (void)((volatile uint8_t *)c->iov[i].iov_base)[k];
   }
   check(bytes[0] == c->out_bytes && bytes[1] == c->in_bytes);
   check(bytes[0] + bytes[1] <= RING_BYTES_MAX);
@@ -256,6 +256,17 @@ static void take(struct guest *g, struct feed *f, bool changing) {
   if (g->head_count < array_size(g->heads)) g->heads[g->head_count++] = c->head;
 }
 
+/* A chain that was taken before, whatever it is now. */
+static void again(struct guest *g) {
+  static struct walk w;
+  if (!g->ring.desc || !g->head_count) return;
+  uint16_t head = g->heads[g->head_count - 1], before = g->ring.last_avail;
+  int result = ring_again(&g->ring, head, &g->chain);
+  check(g->chain.head == head && g->ring.last_avail == before);
+  use_pieces(g, &g->chain, result);
+  compare(g, result, &w, walk_chain(g, head, &w));
+}
+
 static void put(struct guest *g, uint32_t bytes) {
   struct vring_used_entry entry;
   if (!g->ring.desc || !g->head_count) return;
@@ -294,7 +305,7 @@ static void step(struct guest *g, struct feed *f) {
   struct vring_desc d;
   uint64_t place, run;
   char *at;
-  switch (feed_u8(f) % 12) {
+  switch (feed_u8(f) % 13) {
   case 0:
     write_bytes(g, f);
     break;
@@ -340,6 +351,9 @@ static void step(struct guest *g, struct feed *f) {
     break;
   case 11:
     map_ring(g, f);
+    break;
+  case 12:
+    again(g);
     break;
   }
 }

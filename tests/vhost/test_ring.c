@@ -46,6 +46,25 @@ static void only_what_was_seen_is_taken(void **state) {
   assert_int_equal(ring_take(&ring, &chain), 1);
 }
 
+static void takes_a_chain_once_more(void **state) {
+  (void)state;
+  make_request(descs, 0, NEXT, 512);
+  make_request(descs + 3, 3, HIGH, 4096);
+  assert_int_equal(take(0), 1);
+  assert_int_equal(take(3), 1);
+  assert_int_equal(ring_again(&ring, 0, &chain), 1); /* of one that was never given back */
+  assert_int_equal(chain.head, 0);
+  assert_piece(1, NEXT, 512);
+  descs[2].next = 0;
+  descs[2].flags |= VRING_NEXT;
+  assert_int_equal(ring_again(&ring, 0, &chain), -EBADMSG);
+  assert_int_equal(ring_take(&ring, &chain), 0);
+  ring_untake(&ring);
+  assert_int_equal(ring_available(&ring), 1);
+  assert_int_equal(ring_take(&ring, &chain), 1);
+  assert_int_equal(chain.head, 3);
+}
+
 static void takes_an_indirect_table(void **state) {
   (void)state;
   make_request(table + 1, 1, HIGH, 8192);
@@ -158,8 +177,10 @@ static void no_descriptor_beyond_the_table(void **state) {
 static void head_beyond_the_ring_breaks_it(void **state) {
   (void)state;
   make_request(descs, 0, NEXT, 512);
+  assert_int_equal(take(0), 1);
   assert_int_equal(take(SIZE), -EBADMSG);
   assert_int_equal(chain.head, UINT16_MAX);
+  assert_int_equal(chain.out_count + chain.in_count, 0); /* nothing of the one before */
   assert_true(ring.broken);
   assert_int_equal(take(0), -EBADMSG);
   assert_int_equal(ring_take(&ring, &chain), -EBADMSG);
@@ -425,6 +446,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       WITH_GUEST(takes_a_chain),
       WITH_GUEST(only_what_was_seen_is_taken),
+      WITH_GUEST(takes_a_chain_once_more),
       WITH_GUEST(takes_an_indirect_table),
       WITH_GUEST(neighbours_are_one_piece),
       WITH_GUEST(data_of_two_regions_is_split),
