@@ -35,8 +35,6 @@ static uint64_t offered(const struct client *c) {
 static int set_features(struct client *c) {
   if (c->message.u64 & ~offered(c)) return -EINVAL;
   c->features = c->message.u64;
-  /* A driver that does not know of flushes believes that what completed is safe. */
-  __atomic_store_n(&c->disk->blk.writeback, has(c->features, BLK_F_FLUSH), __ATOMIC_RELAXED);
   return 0;
 }
 
@@ -264,11 +262,13 @@ static int check_state(struct client *c) {
 /* ---- Messages: configuration
  * --------------------------------------------------------------------- */
 
-/* Exactly as many bytes as were asked for, zeros behind what there is; none: an error. */
+/* Exactly as many bytes as were asked for, zeros behind what there is; none: an error. Monitors
+ * that come back do not ask again: their guests go by what an earlier connection was told. */
 static int get_config(struct client *c) {
   struct message_config *m = &c->message.config;
   uint8_t config[BLK_CONFIG_BYTES];
   if (m->offset > MESSAGE_CONFIG_MAX || m->bytes > MESSAGE_CONFIG_MAX - m->offset) return -EINVAL;
+  blk_expect_flushes(&c->disk->blk);
   blk_config(&c->disk->blk, config);
   memset(m->region, 0, sizeof m->region);
   for (uint32_t i = 0; i < m->bytes && m->offset + i < BLK_CONFIG_BYTES; i++)

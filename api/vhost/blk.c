@@ -146,6 +146,13 @@ uint64_t blk_features(const struct blk_disk *disk, bool flush) {
   return f | (disk->read_only ? bit(BLK_F_RO) : bit(BLK_F_DISCARD) | bit(BLK_F_WRITE_ZEROES));
 }
 
+void blk_expect_flushes(struct blk_disk *disk) {
+  uint8_t unknown = BLK_WRITEBACK_UNKNOWN;
+  if (__atomic_load_n(&disk->writeback, __ATOMIC_RELAXED) == unknown)
+    __atomic_compare_exchange_n(&disk->writeback, &unknown, BLK_WRITEBACK_ON, false,
+                                __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 static void put(uint8_t *config, size_t at, uint64_t value, size_t bytes) {
   for (size_t i = 0; i < bytes; i++) config[at + i] = (uint8_t)(value >> 8 * i);
 }
@@ -163,7 +170,7 @@ void blk_config(const struct blk_disk *disk, uint8_t config[BLK_CONFIG_BYTES]) {
   put(config, 20, logical, 4); /* behind the geometry, which nobody has */
   put(config, 24, physical_shift, 1);
   put(config, 26, UINT64_C(1) << physical_shift, 2); /* the least good I/O, in logical blocks */
-  put(config, BLK_CONFIG_WRITEBACK, disk->writeback, 1);
+  put(config, BLK_CONFIG_WRITEBACK, disk->writeback == BLK_WRITEBACK_ON, 1);
   put(config, 34, disk->queues, 2);
   put(config, 36, discard_sectors, 4);
   put(config, 40, 1, 4);                              /* segments */

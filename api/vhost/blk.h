@@ -33,12 +33,18 @@ enum blk_feature {
 enum blk_status { BLK_OK = 0, BLK_IOERR = 1, BLK_UNSUPPORTED = 2 };
 enum blk_kind { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_GET_ID, BLK_DISCARD, BLK_WRITE_ZEROES };
 
+/* Does the driver flush what must be safe? What is reported as the device's cache. Unknown: the
+ * driver may have been told or have chosen either, as of a process before us: what it writes is
+ * durable at once, until it flushes or the configuration is read. */
+enum blk_writeback { BLK_WRITEBACK_OFF = 0, BLK_WRITEBACK_ON = 1, BLK_WRITEBACK_UNKNOWN = 2 };
+
 struct blk_disk {
   uint64_t size_bytes;
   uint32_t block_bytes; /* logical: 512 or 4096 */
   uint16_t queues;
   uint16_t queue_size_max;
-  bool read_only, writeback;
+  bool read_only;
+  uint8_t writeback; /* enum blk_writeback; atomic: drivers change it, and cores look */
   char serial[BLK_SERIAL_BYTES + 1];
 };
 
@@ -77,6 +83,8 @@ uint64_t blk_features(const struct blk_disk *disk, bool flush);
 #define BLK_CONFIG_BYTES 60u
 /* struct virtio_blk_config, little endian. */
 void blk_config(const struct blk_disk *disk, uint8_t config[BLK_CONFIG_BYTES]);
+/* It has flushed, or is about to learn that it must: what was unknown is ON. Any thread. */
+void blk_expect_flushes(struct blk_disk *disk);
 #define BLK_CONFIG_WRITEBACK 32u /* offset of the one byte that a driver may write */
 
 #endif

@@ -74,7 +74,8 @@ static int start_ring(struct client *c, uint32_t i) {
   q->queue.call_fd = r->call_fd;
   q->queue.log = has(c->features, VHOST_F_LOG_ALL) && c->log.bits ? &c->log : NULL;
   q->queue.used_guest = r->address.flags & 1 ? r->address.log_guest : UINT64_MAX;
-  q->queue.write_through = d->cache == SR_VHOST_WRITE_THROUGH;
+  /* A driver that does not know of flushes believes that what completed is safe. */
+  q->queue.write_through = d->cache == SR_VHOST_WRITE_THROUGH || !has(c->features, BLK_F_FLUSH);
   q->queue.ephemeral = d->cache == SR_VHOST_EPHEMERAL;
   atomic_store(&q->why, NULL);
   r->running = true;
@@ -306,7 +307,6 @@ int client_open(struct disk *d, int fd) {
   int r = make_client(d, fd);
   if (r) return r;
   d->connections++;
-  d->blk.writeback = false;
   server_event(d, SR_VHOST_CONNECTED, "a monitor");
   return 0;
 }

@@ -233,7 +233,8 @@ static void break_queue(struct queue *q, const char *why) {
 
 static bool writes_through(const struct queue *q) {
   if (q->ephemeral) return false;
-  return q->write_through || !__atomic_load_n(&q->disk->writeback, __ATOMIC_RELAXED);
+  return q->write_through ||
+         __atomic_load_n(&q->disk->writeback, __ATOMIC_RELAXED) != BLK_WRITEBACK_ON;
 }
 
 static uint8_t kind_of(const struct blk_request *b) {
@@ -288,6 +289,7 @@ static bool start_op(struct queue *q, struct request *r, const struct blk_reques
   op->flags = 0;
   if ((b->kind == BLK_WRITE || b->kind == BLK_WRITE_ZEROES) && writes_through(q))
     op->flags = OP_DURABLE;
+  if (b->kind == BLK_FLUSH) blk_expect_flushes(q->disk);
   r->bytes = (uint32_t)op->bytes;
   r->status = b->status;
   r->used_bytes = b->used_bytes;

@@ -186,6 +186,7 @@ static void fill_disk(struct disk *d, const struct sr_vhost_disk *o) {
   d->blk.size_bytes = atomic_load(&d->block->size_bytes);
   d->blk.block_bytes = d->block->block_bytes;
   d->blk.read_only = d->block->read_only;
+  d->blk.writeback = d->cache == SR_VHOST_WRITE_BACK ? BLK_WRITEBACK_UNKNOWN : BLK_WRITEBACK_OFF;
   d->blk.queues = (uint16_t)(o->queues ? o->queues : 1);
   d->blk.queue_size_max = (uint16_t)(o->queue_size ? o->queue_size : 256);
   if (o->serial) snprintf(d->blk.serial, sizeof d->blk.serial, "%s", o->serial);

@@ -374,7 +374,7 @@ static void configuration_as_it_lies(void **state) {
   struct blk_disk d = disk;
   d.size_bytes = UINT64_C(0x123456789a) * 512;
   d.queues = 0x104;
-  d.writeback = true;
+  d.writeback = BLK_WRITEBACK_ON;
   blk_config(&d, c);
   assert_int_equal(number(c, 0, 8), UINT64_C(0x123456789a));
   assert_int_equal(number(c, 8, 4), BLK_SEGMENT_BYTES_MAX);
@@ -394,7 +394,7 @@ static void configuration_as_it_lies(void **state) {
   assert_int_equal(number(c, 52, 4), 1);
   assert_int_equal(number(c, 56, 4), 1);
   d.block_bytes = 4096;
-  d.writeback = false;
+  d.writeback = BLK_WRITEBACK_OFF;
   d.queue_size_max = 128;
   blk_config(&d, c);
   assert_int_equal(number(c, 12, 4), 126);
@@ -410,6 +410,22 @@ static void configuration_as_it_lies(void **state) {
   d.queue_size_max = 1024;
   blk_config(&d, c);
   assert_int_equal(number(c, 12, 4), 254);
+}
+
+static void a_cache_that_nobody_knows_of_is_off_until_it_is_used(void **state) {
+  (void)state;
+  uint8_t c[BLK_CONFIG_BYTES];
+  struct blk_disk d = disk;
+  d.writeback = BLK_WRITEBACK_UNKNOWN;
+  blk_config(&d, c);
+  assert_int_equal(c[BLK_CONFIG_WRITEBACK], 0);
+  blk_expect_flushes(&d);
+  assert_int_equal(d.writeback, BLK_WRITEBACK_ON);
+  blk_config(&d, c);
+  assert_int_equal(c[BLK_CONFIG_WRITEBACK], 1);
+  d.writeback = BLK_WRITEBACK_OFF;
+  blk_expect_flushes(&d);
+  assert_int_equal(d.writeback, BLK_WRITEBACK_OFF);
 }
 
 static void features_fit_the_disk(void **state) {
@@ -440,6 +456,7 @@ int main(void) {
       cmocka_unit_test_setup(one_segment_at_a_time, reset),
       cmocka_unit_test_setup(identity_never_overruns_the_buffer, reset),
       cmocka_unit_test_setup(configuration_as_it_lies, reset),
+      cmocka_unit_test_setup(a_cache_that_nobody_knows_of_is_off_until_it_is_used, reset),
       cmocka_unit_test_setup(features_fit_the_disk, reset),
   };
   return cmocka_run_group_tests(tests, reset, reset);
