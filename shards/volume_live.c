@@ -32,6 +32,7 @@
 #define QUIET_TURNS     2u
 #define SAVES_PER_TICK  4u
 #define SAVED_LOG_SHARE 4u /* of the log, at the end */
+#define STUCK_NS        UINT64_C(1000000000)
 
 struct live {
   struct shard_op op; /* the shard's own OP_LAYER_SUM */
@@ -39,6 +40,7 @@ struct live {
   bool busy;
   uint64_t layer; /* layers up to this one have had their turn */
   uint64_t next_ns, stamp;
+  uint64_t stuck_ns; /* at the end: when the log had no room first; 0: it has */
   uint32_t turn;
   uint32_t sums[VIOS_MAX][LEAF_BLOCKS];
 };
@@ -206,9 +208,23 @@ static int save_leaf(struct shard *s, struct shard_op *op, struct layer *layer, 
   return manifest_set_sums(s->manifest, layer, leaf, &sums);
 }
 
+/* A log without room gets some by a checkpoint, unless the region is full. The end need not wait
+ * for that. */
+static int no_room(struct shard *s, int r) {
+  struct live *g = s->volumes->live;
+  uint64_t now = clock_now_ns(&s->config.manifest.clock);
+  if (r == -ENOMEM) return 0;
+  if (r != -EAGAIN) return r;
+  if (!g->stuck_ns) g->stuck_ns = now | 1;
+  if (now - g->stuck_ns <= STUCK_NS) return -EAGAIN;
+  g->stuck_ns = 0;
+  return 0;
+}
+
 /* op->offset: the layer, op->block: the leaf to go on from, op->size: bytes logged so far. */
 int live_save_some(struct shard *s, struct shard_op *op) {
   uint64_t most = (s->region->log_blocks << BLOCK_SHIFT) / SAVED_LOG_SHARE;
+  if (!s->volumes->live) return 0;
   struct layer *layer = op->offset ? map_layer(manifest_map(s->manifest), op->offset) : NULL;
   for (uint32_t i = 0; i < SAVES_PER_TICK && op->size < most; i++) {
     uint64_t leaf = layer ? layer_next_leaf(layer, op->block) : UINT64_MAX;
@@ -220,7 +236,8 @@ int live_save_some(struct shard *s, struct shard_op *op) {
       continue;
     }
     int r = save_leaf(s, op, layer, leaf);
-    if (r) return r == -ENOMEM ? 0 : r;
+    if (r) return no_room(s, r);
+    s->volumes->live->stuck_ns = 0;
     op->block = leaf + 1;
   }
   return op->size < most ? -EINPROGRESS : 0;
@@ -256,5 +273,6 @@ void live_tick(struct shard *s) {
 
 uint64_t live_wake_ns(const struct shard *s) {
   const struct live *g = s->volumes->live;
+  if (g && g->stuck_ns) return g->stuck_ns + STUCK_NS + 1;
   return g && !g->busy && g->next_ns && may_save(s) ? g->next_ns : UINT64_MAX;
 }

@@ -98,7 +98,7 @@ void shard_forget_old_sums(struct shard *s, uint64_t id) {
   struct map *map = manifest_map(s->manifest);
   struct layer *layer = map ? map_layer(map, id) : NULL;
   static const struct leaf_sums none;
-  if (!layer) return;
+  if (!layer || !manifest_has_losses(s->manifest)) return;
   for (uint64_t leaf = layer_next_leaf(layer, 0); leaf != UINT64_MAX;
        leaf = layer_next_leaf(layer, leaf + 1))
     if (manifest_leaf_is_old(s->manifest, id, leaf))
