@@ -39,7 +39,8 @@ struct control {
   struct client *clients;
   uint32_t count;
   struct host_job sweep;
-  bool sweeping, stopping, done;
+  bool sweeping, done;
+  int signals;       /* so many have come */
   uint64_t sweep_ns; /* the next one not before */
   uint64_t stop_ns;  /* until then guests are waited for */
   int spare;         /* a descriptor to give up when there are none left */
@@ -256,12 +257,32 @@ static void take_signal(struct control *k) {
   while (read(k->config->signal_fd, &s, sizeof(s)) == sizeof(s)) {
     host_log(HOST_INFO, "signal", LOG_TEXT("signal", sigabbrev_np((int)s.ssi_signo)),
              LOG_NUMBER("pid", s.ssi_pid), LOG_NUMBER("uid", s.ssi_uid));
-    if (k->stopping) k->done = true;
-    if (!k->stopping) host_notify("STOPPING=1\nSTATUS=waiting for guests");
-    k->stopping = true;
+    if (++k->signals > 1) k->done = true;
+    if (k->signals == 1) host_notify("STOPPING=1\nSTATUS=waiting for guests");
     k->config->host->draining = true;
     k->stop_ns = host_now_ns() + k->config->drain_ns;
   }
+}
+
+/* From the end of the loop on. The first two have done what they do; a third one is for an end that
+ * does not come. Stores survive it. */
+static volatile sig_atomic_t last_signals;
+
+static void on_last_signal(int number) {
+  (void)number;
+  if (++last_signals >= 3) _exit(1);
+}
+
+static void leave_signals(const struct control *k) {
+  const struct sigaction action = {.sa_handler = on_last_signal};
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  last_signals = k->signals;
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGINT, &action, NULL);
+  pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 static void begin_sweep(struct control *k) {
@@ -278,7 +299,7 @@ static void take_finished(struct control *k) {
   while ((job = host_work_finished(k->config->work))) {
     if (job == &k->sweep) {
       k->sweeping = false;
-      if (k->stopping && k->config->host->disks_left == 0) k->done = true;
+      if (k->signals && k->config->host->disks_left == 0) k->done = true;
     } else {
       client_finished(k, job->owner);
     }
@@ -313,7 +334,7 @@ static int serve(struct control *k) {
     if (n < 0 && errno != EINTR) return -errno;
     for (int i = 0; i < n; i++) take_event(k, events[i].data.ptr);
     begin_sweep(k);
-    if (k->stopping && host_now_ns() >= k->stop_ns) k->done = true;
+    if (k->signals && host_now_ns() >= k->stop_ns) k->done = true;
   }
   return 0;
 }
@@ -326,6 +347,7 @@ int host_control_run(const struct host_control_config *config) {
   if (r == 0) r = watch(&k, config->signal_fd, &is_signal);
   if (r == 0) r = watch(&k, host_work_fd(config->work), &is_work);
   if (r == 0) r = serve(&k);
+  leave_signals(&k);
   /* Lines that clients sent behind these stay unread. */
   host_work_stop(config->work);
   struct host_job *job;

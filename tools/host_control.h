@@ -16,7 +16,7 @@ struct host_control_config {
 
 /* Serves until a signal has come and disks are detached, or the time for that is over, or a second
  * signal comes. Stops the work; replies that are ready are sent as far as clients take them at
- * once. */
+ * once. A third signal, then or later, ends the process with status 1. */
 int host_control_run(const struct host_control_config *config);
 
 #endif

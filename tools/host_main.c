@@ -52,7 +52,8 @@ static void help(const struct arg *table) {
                  "shard-ctl host drives it; docs/host-control.md has the protocol.\n");
   args_help(table);
   puts("\nSIGTERM: attaches nothing any more, waits for guests to go, flushes, closes, exit status "
-       "0.\nA second one: does not wait.\nExit status: 0 after a signal, 1 failed, 2 the command "
+       "0.\nA second one: does not wait. A third one: exits at once, status 1.\nExit status: 0 "
+       "after a signal, 1 failed, 2 the command "
        "line is wrong.");
 }
 
@@ -164,15 +165,6 @@ static int take_signals(struct daemon *d) {
   sigprocmask(SIG_BLOCK, &set, NULL);
   d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   return d->signal_fd < 0 ? failed("signalfd", "signals", -errno) : 0;
-}
-
-/* From here on a signal ends the process as kill -9 does, which every store survives. */
-static void leave_signals(void) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
 static int make_socket_dir(struct daemon *d) {
@@ -313,7 +305,6 @@ static int start(struct daemon *d) {
 
 /* The library's calls take NULL for what was never begun. */
 static int finish(struct daemon *d, int status) {
-  leave_signals();
   host_http_stop(d->http);
   host_work_free(d->work);
   if (d->host.vhost) sr_vhost_stop(d->host.vhost);
