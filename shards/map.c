@@ -423,6 +423,19 @@ void layer_put_sums(struct map *map, struct layer *layer, uint64_t leaf,
   set_unsaved(map, layer, s, true);
 }
 
+void layer_put_sum(struct map *map, struct layer *layer, uint64_t block, uint32_t sum) {
+  const struct leaf *l = find_leaf(layer, block >> LEAF_BLOCK_SHIFT);
+  struct block_sums *s = sums_of(&map->slab, l);
+  uint32_t at = block % LEAF_BLOCKS;
+  uint64_t bit = UINT64_C(1) << at % 64;
+  check(s && block_sums_spread(s));
+  check(l->clusters[at / CLUSTER_BLOCKS].valid >> at % CLUSTER_BLOCKS & 1);
+  layer->summed_blocks += !(s->has[at / 64] & bit);
+  s->has[at / 64] |= bit;
+  s->sum[at] = sum;
+  set_unsaved(map, layer, s, true);
+}
+
 const struct block_sums *layer_lasting_sums(const struct layer *layer, uint64_t leaf) {
   const struct block_sums *s = layer_sums(layer, leaf);
   return s && block_sums_spread(s) && s->live.hot ? NULL : s;

@@ -136,6 +136,8 @@ void layer_heat_sums(struct map *map, struct layer *layer, uint64_t leaf);
  * They must be spread. */
 void layer_put_sums(struct map *map, struct layer *layer, uint64_t leaf,
                     const uint16_t bits[LEAF_CLUSTERS], const uint32_t *sum);
+/* The same of one block. */
+void layer_put_sum(struct map *map, struct layer *layer, uint64_t block, uint32_t sum);
 /* What a checkpoint may have of them; NULL: nothing. */
 const struct block_sums *layer_lasting_sums(const struct layer *layer, uint64_t leaf);
 bool layer_is_pinned(const struct layer *layer, uint64_t leaf);

@@ -278,6 +278,10 @@ int live_pin(struct vio *x);               /* it goes out; -ENOMEM */
 void live_written(const struct vpiece *p); /* a piece is down */
 void live_apply(struct vio *x);            /* the map says so */
 void live_cancel(struct vio *x);           /* it has failed, or never went out */
+/* The short path, for an overwrite in place: true if nothing need be done or waited for before.
+ * Then live_overwritten() follows. */
+bool live_overwrite(struct volume *v, const struct shard_op *op);
+void live_overwritten(struct volume *v, const struct shard_op *op, bool good);
 uint32_t *live_sums_of(const struct vio *x);
 /* Has it not been written for a while, and is nothing in flight? */
 bool live_is_quiet(const struct shard *s, const struct layer *layer, uint64_t leaf);

@@ -97,9 +97,13 @@ static void void_is_durable(struct manifest_waiter *waiter, int result) {
     volume_run(x->volume->shard, x->op);
 }
 
+static bool is_void(const struct manifest *m, const struct live_sums *l) {
+  return !l->voided || manifest_is_durable(m, l->voided) || PLANTED(overwrite_before_void);
+}
+
 static int await_void(struct vio *x, const struct live_sums *l) {
   struct manifest *m = x->volume->shard->manifest;
-  if (!l->voided || manifest_is_durable(m, l->voided) || PLANTED(overwrite_before_void)) return 0;
+  if (is_void(m, l)) return 0;
   if (manifest_stopped(m)) return -EIO;
   x->voiding = VOID_ASKED;
   x->waiter = (struct manifest_waiter){.done = void_is_durable, .sequence = l->voided};
@@ -176,6 +180,36 @@ static void end(struct vio *x, const uint32_t *sums) {
 
 void live_apply(struct vio *x) { end(x, x->sums); }
 void live_cancel(struct vio *x) { end(x, NULL); }
+
+/* ---- Short path ------------------------------------------------------------------------------ */
+
+bool live_overwrite(struct volume *v, const struct shard_op *op) {
+  uint64_t leaf = op->offset >> LEAF_SHIFT;
+  const struct live_sums *l = layer_live_sums(v->top, leaf);
+  if ((op->offset + op->bytes - 1) >> LEAF_SHIFT != leaf || !l || !l->hot) return false;
+  return is_void(v->shard->manifest, l) &&
+         !layer_pin_leaf(manifest_map(v->shard->manifest), v->top, leaf);
+}
+
+static void forget(struct map *map, struct layer *top, const struct shard_op *op) {
+  uint16_t bits[LEAF_CLUSTERS] = {0};
+  for (uint64_t b = first_block(op); b < end_block(op); b++)
+    bits[b / CLUSTER_BLOCKS % LEAF_CLUSTERS] |= cluster_bits(b % CLUSTER_BLOCKS, 1);
+  layer_put_sums(map, top, op->offset >> LEAF_SHIFT, bits, NULL);
+}
+
+void live_overwritten(struct volume *v, const struct shard_op *op, bool good) {
+  struct map *map = manifest_map(v->shard->manifest);
+  struct live *g = v->shard->volumes->live;
+  const char *data = op->buf;
+  if (!good) forget(map, v->top, op);
+  for (uint64_t b = first_block(op); good && b < end_block(op); b++, data += BLOCK_BYTES)
+    layer_put_sum(map, v->top, b, crc32c(0, data, BLOCK_BYTES));
+  struct live_sums *l = layer_live_sums(v->top, op->offset >> LEAF_SHIFT);
+  l->stamp = ++g->stamp;
+  l->turn = g->turn;
+  layer_unpin_leaf(map, v->top, op->offset >> LEAF_SHIFT);
+}
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
 

@@ -59,6 +59,12 @@ static void in_place_done(struct io *io) {
   write_finish(s, op, io->result ? io->result : (int64_t)op->bytes);
 }
 
+static void live_in_place_done(struct io *io) {
+  struct shard_op *op = container_of(io, struct shard_op, io);
+  live_overwritten(volume_args(op)->volume, op, io->result == 0);
+  in_place_done(io);
+}
+
 static void first_done(struct io *io) {
   struct shard_op *op = container_of(io, struct shard_op, io);
   struct volume *v = volume_args(op)->volume;
@@ -148,10 +154,21 @@ static enum start first_start(struct shard *s, struct volume *v, struct shard_op
   return STARTED;
 }
 
+/* With checksums of what is written: only overwrites in place that wait for nothing are short. */
+static enum start live_start(struct shard *s, struct volume *v, struct shard_op *op) {
+  uint32_t blocks = (uint32_t)(op->bytes >> BLOCK_SHIFT);
+  struct place p;
+  if (volume_run_at(v, first_block(op), blocks, &p) < blocks || !p.own ||
+      !fits_one_io(s, v, &p, blocks) || !live_overwrite(v, op))
+    return vio_start(s, op);
+  launch(s, v, op, &p, live_in_place_done);
+  return STARTED;
+}
+
 enum start volume_write_start(struct shard *s, struct shard_op *op) {
   struct volume *v = volume_args(op)->volume;
-  if (op->kind != OP_WRITE || !op_is_short(op) || op->flags & OP_RESERVE || v->live)
-    return vio_start(s, op);
+  if (op->kind != OP_WRITE || !op_is_short(op) || op->flags & OP_RESERVE) return vio_start(s, op);
+  if (unlikely(v->live)) return live_start(s, v, op);
   uint32_t blocks = (uint32_t)(op->bytes >> BLOCK_SHIFT);
   struct place p;
   uint32_t n = volume_run_at(v, first_block(op), blocks, &p);
