@@ -26,7 +26,8 @@ static const int allowed[] = {
     /* rings, and waiting */
     SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register),
     SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),
-    SCMP_SYS(epoll_wait), SCMP_SYS(eventfd2), SCMP_SYS(futex), SCMP_SYS(futex_waitv),
+    SCMP_SYS(epoll_wait), SCMP_SYS(eventfd2), SCMP_SYS(io_setup), SCMP_SYS(io_submit),
+    SCMP_SYS(io_getevents), SCMP_SYS(io_destroy), SCMP_SYS(futex), SCMP_SYS(futex_waitv),
     SCMP_SYS(membarrier), SCMP_SYS(pipe2), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(pselect6),
     SCMP_SYS(select), SCMP_SYS(signalfd4), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime),
     SCMP_SYS(timerfd_gettime), SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres),

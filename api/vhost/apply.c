@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "api/vhost/notify.h"
 #include "api/vhost/server.h"
 
 #define PROTOCOL_FEATURES                                                                          \
@@ -87,20 +88,14 @@ static int set_enabled(struct client *c, struct client_ring *r) {
   return 0;
 }
 
-/* A descriptor that can be waited for and written without blocking. */
+/* An eventfd: whatever else there is could block us, or be the other end of our own connection,
+ * which then never closes. */
 static int take_event_fd(struct client *c, int *to) {
   bool none = c->message.u64 & MESSAGE_VRING_NO_FD;
   int fd = take_fd(c, 0);
-  if ((fd < 0) != none) {
+  if ((fd < 0) != none || (fd >= 0 && !notify_is_event(fd))) {
     close_fd(&fd);
     return -EINVAL;
-  }
-  if (fd >= 0) {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
-      close_fd(&fd);
-      return -EINVAL;
-    }
   }
   close_fd(to);
   *to = fd;
@@ -237,9 +232,8 @@ static int set_state_fd(struct client *c) {
     c->message.u64 |= 1;
     return 0;
   }
-  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   if (direction == STATE_SAVE) {
-    if (write(fd, state_word, sizeof state_word) != sizeof state_word) c->message.u64 |= 1;
+    if (write_now(fd, state_word, sizeof state_word) != sizeof state_word) c->message.u64 |= 1;
     close(fd);
     return 0;
   }
@@ -252,7 +246,7 @@ static int check_state(struct client *c) {
   char word[sizeof state_word + 1];
   bool fits = true;
   if (c->state_fd >= 0)
-    fits = read(c->state_fd, word, sizeof word) == sizeof state_word &&
+    fits = read_now(c->state_fd, word, sizeof word) == sizeof state_word &&
            memcmp(word, state_word, sizeof state_word) == 0;
   close_fd(&c->state_fd);
   c->message.u64 = !fits;
@@ -288,7 +282,6 @@ static int set_config(struct client *c) {
 static int set_backend_fd(struct client *c) {
   int fd = take_fd(c, 0);
   if (fd < 0) return -EINVAL;
-  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   close_fd(&c->backend_fd);
   c->backend_fd = fd;
   return 0;
@@ -298,7 +291,8 @@ static int set_backend_fd(struct client *c) {
  * buffer. */
 void client_config_changed(struct client *c) {
   struct message m = {.request = VHOST_BACKEND_CONFIG_CHANGE_MSG, .flags = MESSAGE_VERSION};
-  if (c->backend_fd >= 0 && has(c->protocol, VHOST_PF_BACKEND_REQ)) message_send(c->backend_fd, &m);
+  if (c->backend_fd >= 0 && has(c->protocol, VHOST_PF_BACKEND_REQ))
+    message_send_now(c->backend_fd, &m);
 }
 
 /* ---- A message's three steps

@@ -246,9 +246,8 @@ void client_close(struct client *c, const char *why) {
 
 void client_queue_broke(struct client *c, struct disk_queue *q, const char *why) {
   struct client_ring *r = &c->rings[q->index];
-  uint64_t one = 1;
   char text[128];
-  if (r->error_fd >= 0 && write(r->error_fd, &one, sizeof one) < 0) close_fd(&r->error_fd);
+  if (r->error_fd >= 0) notifier_call(&c->disk->server->notifier, r->error_fd);
   snprintf(text, sizeof text, "queue %u: %s", q->index, why);
   client_close(c, text);
 }

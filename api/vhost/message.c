@@ -270,7 +270,7 @@ static int wait_for_room(int fd, uint64_t deadline_ns) {
   return n < 0 && errno != EINTR ? -errno : 0;
 }
 
-int message_send(int fd, const struct message *m) {
+static int send_whole(int fd, const struct message *m, int flags) {
   union control control;
   uint32_t sent = 0, all = HEADER_BYTES + m->bytes;
   uint64_t deadline_ns = 0;
@@ -283,16 +283,20 @@ int message_send(int fd, const struct message *m) {
     };
     struct msghdr header = {.msg_iov = iov, .msg_iovlen = 2};
     if (sent == 0 && m->fd_count > 0) put_fds(&header, &control, m);
-    ssize_t n = sendmsg(fd, &header, MSG_NOSIGNAL);
+    ssize_t n = sendmsg(fd, &header, MSG_NOSIGNAL | flags);
     if (n >= 0) {
       sent += (uint32_t)n;
       continue;
     }
     if (errno == EINTR) continue;
-    if (errno != EAGAIN || sent == 0) return -errno;
+    if (errno != EAGAIN || sent == 0 || flags) return -errno;
     if (!deadline_ns) deadline_ns = clock_ns() + SEND_REST_MS * UINT64_C(1000000);
     int r = wait_for_room(fd, deadline_ns);
     if (r < 0) return r;
   }
   return 0;
 }
+
+int message_send(int fd, const struct message *m) { return send_whole(fd, m, 0); }
+
+int message_send_now(int fd, const struct message *m) { return send_whole(fd, m, MSG_DONTWAIT); }

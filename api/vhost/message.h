@@ -145,6 +145,9 @@ int message_receive(int fd, struct message_reader *reader, struct message *messa
  * waits up to 1 s for the rest, then -ETIMEDOUT: of no use any more), -EPIPE... Never raises
  * SIGPIPE. Descriptors stay the caller's. */
 int message_send(int fd, const struct message *message);
+/* Never waits, whatever the other side makes of the socket's flags. -EAGAIN: full; if a part was
+ * sent it is of no use any more. */
+int message_send_now(int fd, const struct message *message);
 /* A front-end's request. -EBADMSG: version or payload size do not fit what the request must have
  * (the sizes and counts inside of payloads included), the REPLY flag, or there are more descriptors
  * than it may bring (fewer are the caller's to see). Unknown requests pass: the caller answers

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/vhost/notify.h"
 #include "runtime/split.h"
 #include "runtime/store.h"
 
@@ -57,6 +58,7 @@ struct vhost_core {
   struct core *core;
   struct queue *active, *dirty;
   struct large *free;
+  struct notifier notifier;
   uint64_t now_ns, poll_ns;
   uint32_t running;
   uint32_t handled;                 /* requests taken or given back in this step */
@@ -187,15 +189,13 @@ static void request_done(struct peer *peer, struct shard_op *op) {
 }
 
 static void publish(struct queue *q) {
-  uint64_t one = 1;
   uint16_t before = q->ring.told_used;
   bool tell = ring_publish(&q->ring);
   if (unlikely(q->log)) log_used(q, before);
   inflight_published(&q->inflight, q->ring.next_used);
   if (tell && q->call_fd >= 0) {
     COUNT(q->stats.calls, 1);
-    ssize_t n = write(q->call_fd, &one, sizeof one);
-    (void)n; /* full: it is readable already */
+    notifier_call(&q->home->notifier, q->call_fd); /* what it cannot be told is its own fault */
   }
 }
 
@@ -499,6 +499,7 @@ struct vhost_core *vhost_core_create(struct core *core) {
   struct vhost_core *v = calloc(1, sizeof *v);
   if (!v) return NULL;
   v->core = core;
+  notifier_open(&v->notifier);
   v->service =
       (struct core_service){.step = step, .finish = end_step, .prepare_sleep = prepare_sleep};
   v->poll_ns = (uint64_t)core->store->config.poll_us * 1000;
@@ -527,4 +528,8 @@ void vhost_core_end(struct core *core, struct shard_op *op) {
   core_complete(core, op);
 }
 
-void vhost_core_free(struct vhost_core *v) { free(v); }
+void vhost_core_free(struct vhost_core *v) {
+  if (!v) return;
+  notifier_close(&v->notifier);
+  free(v);
+}

@@ -5,6 +5,7 @@
  * What an event points to can be freed by this thread alone, and only after all events of a round.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -174,6 +175,10 @@ void *server_main(void *arg) {
   struct vhost_server *s = arg;
   struct epoll_event events[EVENTS_MAX];
   int64_t timeout_ns = -1;
+  sigset_t pipes; /* monitors give us ends of them */
+  sigemptyset(&pipes);
+  sigaddset(&pipes, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipes, NULL);
   pthread_mutex_lock(&s->lock);
   while (!s->stop || s->disk_count) {
     int timeout_ms = timeout_ns < 0 ? -1 : (int)min_u64((uint64_t)timeout_ns / 1000000 + 1, 60000);

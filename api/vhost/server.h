@@ -17,6 +17,7 @@
 
 #include "api/internal.h"
 #include "api/vhost/message.h"
+#include "api/vhost/notify.h"
 #include "api/vhost/queue.h"
 
 #define VHOST_QUEUES_MAX 64u
@@ -99,6 +100,7 @@ struct vhost_server {
   struct port *port;            /* the server's thread's */
   struct port *control;
   struct source wake, port_source;
+  struct notifier notifier; /* the server's thread's */
   int epoll_fd;
   pthread_t thread;
   bool stop;

@@ -26,6 +26,7 @@ static void call_homes(struct vhost_server *s, core_call_fn *fn) {
 
 static void free_server(struct vhost_server *s) {
   for (uint32_t i = 0; s->homes && i < s->store->core_count; i++) vhost_core_free(s->homes[i]);
+  notifier_close(&s->notifier);
   if (s->wake.fd >= 0) close(s->wake.fd);
   if (s->epoll_fd >= 0) close(s->epoll_fd);
   port_close(s->control);
@@ -58,6 +59,7 @@ int sr_vhost_start(struct sr_store *store, const struct sr_vhost_options *option
   s->options = o;
   if (!s->options.disks_max) s->options.disks_max = DISKS_MAX;
   s->wake.fd = s->epoll_fd = -1;
+  notifier_open(&s->notifier);
   pthread_mutex_init(&s->lock, NULL);
   pthread_mutex_init(&s->control_lock, NULL);
   pthread_cond_init(&s->gone, NULL);
