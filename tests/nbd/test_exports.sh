@@ -46,26 +46,26 @@ stop
 # Two that only read share the store; one that writes needs it alone.
 serve read_only=true
 expect 0 nbdinfo "$(uri v)" && printed 'is_read_only: true'
-expect 0 nbdkit_here -U - "$plugin" "store=$here" read_only=true volume=v \
+expect 0 nbdkit -U - "$plugin" "store=$here" read_only=true volume=v \
   --run 'nbdinfo --size "$uri"' && printed 10485760
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" "store=$here" && said 'another process has it open'
+expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$here" && said 'another process has it open'
 stop
 
 # In the background nbdkit is in another directory.
 rm -f "$sock" "$work/pid" "$work/s2"
-(cd "$work" && nbdkit_here -U "$sock" -P "$work/pid" "$plugin" store volume=v) ||
+(cd "$work" && nbdkit -U "$sock" -P "$work/pid" "$plugin" store volume=v) ||
   complain "it does not start in the background"
 for ((i = 0; i < 100; i++)); do [ -s "$work/pid" ] && break; sleep 0.05; done
 expect 0 nbdinfo --size "$(uri)" && printed 10485760
 kill "$(cat "$work/pid")"
 
 rm -f "$work/s2"
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" && said 'store=WHERE is missing'
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" "store=$work/none" && said 'shard-ctl format makes one'
+expect 1 nbdkit -f -U "$work/s2" "$plugin" && said 'store=WHERE is missing'
+expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$work/none" && said 'shard-ctl format makes one'
 rm -f "$work/s2"
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" "store=$here" volume=a prefix=b && said 'one of the two'
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" "store=$here" speed=high && said "unknown parameter 'speed'"
-expect 1 nbdkit_here -f -U "$work/s2" "$plugin" "store=$here" queue_depth=many && said queue_depth
-expect 0 nbdkit_here --dump-plugin "$plugin" && printed 'name=shardring' 'shardring_version=' \
+expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$here" volume=a prefix=b && said 'one of the two'
+expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$here" speed=high && said "unknown parameter 'speed'"
+expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$here" queue_depth=many && said queue_depth
+expect 0 nbdkit --dump-plugin "$plugin" && printed 'name=shardring' 'shardring_version=' \
   'thread_model=parallel' 'has_extents=1'
 finish
