@@ -18,13 +18,6 @@ needs() {
       { echo "skipped: nbdsh does not find its module of Python (python3-libnbd)"; exit 77; }
   done
 }
-# nbdkit itself is not built with the sanitizers; with one's library loaded before it, it hangs at its
-# exit, in a lock of the C library.
-if ldd "$plugin" | grep -qE 'lib[at]san'; then
-  echo "skipped: a plugin with a sanitizer needs an nbdkit that is built with it"
-  exit 77
-fi
-
 serve() {
   rm -f "$sock" "$work/pid"
   nbdkit -f -U "$sock" -P "$work/pid" \
@@ -71,6 +64,13 @@ uri() { echo "nbd+unix:///${1-}?socket=$sock"; }
 
 # own NAME: bytes of the volume's own in the closed store, after its frees have been settled.
 own() { "$ctl" volume ls "$here" | awk -v name="$1" '$5 == name { print $3 }'; }
+
+# nbdkit itself is not built with the sanitizers; with one's library loaded before it, it hangs at its
+# exit, in a lock of the C library.
+if ldd "$plugin" | grep -qE 'lib[at]san'; then
+  echo "skipped: a plugin with a sanitizer needs an nbdkit that is built with it"
+  exit 77
+fi
 
 "$ctl" format "$here" --size=256M --shards=2 > "$work/out" 2>&1 || { cat "$work/out"; exit 1; }
 volume() { "$ctl" volume "$1" "$here" "${@:2}" > "$work/out" || complain "shard-ctl volume $*"; }
