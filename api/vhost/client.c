@@ -184,7 +184,11 @@ void client_readable(struct client *c) {
 
 void client_forget(struct client *c) {
   struct disk *d = c->disk;
-  for (uint32_t i = 0; i < d->blk.queues; i++) client_reset_ring(&c->rings[i]);
+  for (uint32_t i = 0; i < d->blk.queues; i++) {
+    client_reset_ring(&c->rings[i]);
+    /* What nobody has looked at yet is not the next client's fault. */
+    atomic_store(&d->queues[i].why, NULL);
+  }
   client_drop_inflight(c);
   dirty_unmap(&c->log);
   close_fd(&c->state_fd);

@@ -150,6 +150,28 @@ static void base_again(void) {
   mon_close(&m);
 }
 
+/* One breaks its ring and is gone; who has waited behind it must not be taken for it. */
+static void next_in_line(void) {
+  for (uint32_t i = 0; i < 200; i++) {
+    struct monitor first, second;
+    struct message ask = msg(VHOST_GET_FEATURES, 0);
+    mon_run(&first, world.bad);
+    mon_open(&second, world.bad);
+    mon_send(&second, &ask);
+    push(&first, 0, 60000);
+    if (i % 2) kick(&first, 0);
+    close(first.fd);
+    first.fd = -1;
+    for (volatile uint32_t spin = 0; spin < i * 100; spin++) {
+    }
+    kick(&first, 0);
+    if (!mon_ask(&second, &ask)) fail_case("the next one is dropped");
+    expect_connected(&second);
+    mon_close(&first);
+    mon_close(&second);
+  }
+}
+
 /* ---- At random ------------------------------------------------------------------------------- */
 
 static uint64_t any_number(struct random *r) {
@@ -244,6 +266,7 @@ const struct hostile_case cases_order[] = {
     {"order_gone_in_flight", "mappings stay until the last request (trap 8)", gone_in_flight,
      false},
     {"order_stopped_in_flight", "drain before answering (trap 6)", stopped_in_flight, true},
+    {"order_next_in_line", "the next client of the disk", next_in_line, false},
     {"order_at_random", "any message, any ring", at_random, false},
     {0},
 };
