@@ -48,5 +48,6 @@ int main(int argc, char **argv) {
   corpus_volume();
   corpus_message();
   corpus_ring();
+  corpus_vhost();
   return 0;
 }

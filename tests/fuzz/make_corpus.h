@@ -33,6 +33,7 @@ void corpus_image(void);   /* make_image.c: layout, damaged */
 void corpus_text(void);    /* make_text.c: id, names, args, host_command, cpus, options, requests */
 void corpus_volume(void);  /* make_volume.c: volume_record, catalog, limit, stream, blocks */
 void corpus_message(void); /* make_message.c: message */
+void corpus_vhost(void);   /* make_vhost.c: vhost */
 void corpus_ring(void);    /* make_ring.c: ring, blk */
 
 #endif
