@@ -173,7 +173,8 @@ static int open_block(struct vhost_server *s, struct disk *d, const struct sr_vh
   struct volume_info info;
   if (o->file) snprintf(d->file, sizeof d->file, "%s", o->file);
   if (o->file)
-    return catalog_open_file(s->control, o->file, o->read_only, 0, UINT32_MAX, &d->block);
+    return catalog_open_file(s->control, o->file, o->read_only, BLK_SECTOR_BYTES, UINT32_MAX,
+                             &d->block);
   int r = catalog_stat(s->control, o->volume, &info);
   if (!r) r = catalog_open_volume(s->control, o->volume, o->read_only, false, &d->block);
   if (r) return r;

@@ -162,6 +162,29 @@ static void reads_what_was_written(void **state) {
   assert_int_equal(info.in_flight, 0);
 }
 
+static void serves_a_file(void **state) {
+  struct rig *r = *state;
+  struct sr_vhost_disk d = SR_VHOST_DISK_INIT;
+  char path[300];
+  snprintf(path, sizeof path, "%s/file", r->dir);
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  assert_int_equal(ftruncate(fileno(f), 1 << 20), 0);
+  fclose(f);
+  d.file = path;
+  d.socket = r->socket;
+  assert_int_equal(sr_vhost_attach(r->vhost, "disk", &d), 0);
+  connect_front(r, 1);
+  assert_int_equal(r->front->size_bytes, 1 << 20);
+  assert_int_equal(r->front->block_bytes, 512);
+  memset(r->front->buffers, 'f', 1024);
+  assert_int_equal(transfer(r, 0, VFRONT_WRITE, 512, 1024), BLK_OK);
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(r->front->buffers[511], 0);
+  assert_int_equal(r->front->buffers[512], 'f');
+  assert_int_equal(r->front->buffers[1536], 0);
+}
+
 static void many_in_flight(void **state) {
   struct rig *r = *state;
   attach(r, "plain", 2);
@@ -436,10 +459,10 @@ static void stays_if_nobody_takes_it(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(reads_what_was_written),   TEST(many_in_flight),  TEST(detaches),
-      TEST(read_only_disks),          TEST(resizes_live),    TEST(stops_and_starts),
-      TEST(logs_what_it_writes),      TEST(saves_its_state), TEST(goes_to_the_next_server),
-      TEST(stays_if_nobody_takes_it),
+      TEST(reads_what_was_written),  TEST(many_in_flight),           TEST(detaches),
+      TEST(serves_a_file),           TEST(read_only_disks),          TEST(resizes_live),
+      TEST(stops_and_starts),        TEST(logs_what_it_writes),      TEST(saves_its_state),
+      TEST(goes_to_the_next_server), TEST(stays_if_nobody_takes_it),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
