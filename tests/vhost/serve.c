@@ -3,13 +3,12 @@
  *
  * serve STORE DISK...; a disk is options with commas between them:
  *   volume=NAME,socket=PATH[,size=BYTES][,queues=N][,block=512|4096][,striped][,ro][,serial=TEXT]
- *   [,cache=back|through|ephemeral]
- * It is attached under the volume's name. "ready" on stdout: all sockets listen. Then each line of
- * stdin is answered by one on stdout:
- *   used NAME          bytes that the volume holds
- *   resize NAME BYTES  "ok", and the guest is told
- *   stat NAME          counters as name=value
- * At the end the store is closed and "closed" is printed, with what each disk counted. */
+ *   [,cache=back|through|ephemeral][,file=PATH]
+ * It is attached under the volume's name, also if it is a file instead. "ready" on stdout: all
+ * sockets listen. Then each line of stdin is answered by one on stdout: used NAME          bytes
+ * that the volume holds resize NAME BYTES  "ok", and the guest is told stat NAME          counters
+ * as name=value At the end the store is closed and "closed" is printed, with what each disk
+ * counted. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -54,7 +53,8 @@ enum {
   KEY_STRIPED,
   KEY_RO,
   KEY_SERIAL,
-  KEY_CACHE
+  KEY_CACHE,
+  KEY_FILE,
 };
 
 static int cache_of(const char *text) {
@@ -67,8 +67,8 @@ static int cache_of(const char *text) {
 }
 
 static int parse_disk(char *text, struct sr_volume_options *volume, struct sr_vhost_disk *disk) {
-  char *const keys[] = {"volume",  "socket", "size",   "queues", "block",
-                        "striped", "ro",     "serial", "cache",  NULL};
+  char *const keys[] = {"volume", "socket", "size",  "queues", "block", "striped",
+                        "ro",     "serial", "cache", "file",   NULL};
   char *value;
   int cache = SR_VHOST_WRITE_BACK;
   while (*text) {
@@ -102,11 +102,20 @@ static int parse_disk(char *text, struct sr_volume_options *volume, struct sr_vh
     case KEY_CACHE:
       cache = cache_of(value);
       break;
+    case KEY_FILE:
+      disk->file = value;
+      break;
     }
   }
   if (cache < 0 || !disk->volume || !disk->socket) return -EINVAL;
   disk->cache = (uint32_t)cache;
   return 0;
+}
+
+static int make_volume(struct serve *s, const char *name, const struct sr_volume_options *volume) {
+  int r = sr_volume_create(s->port, name, volume);
+  if (!r) r = sr_flush(s->port);
+  return r == -EEXIST ? 0 : r;
 }
 
 static int add_disk(struct serve *s, char *text) {
@@ -115,12 +124,14 @@ static int add_disk(struct serve *s, char *text) {
   volume.size_bytes = 64 << 20;
   int r = s->disks < DISKS_MAX ? parse_disk(text, &volume, &disk) : -EINVAL;
   if (r) return failed("a disk is", text, r);
-  r = sr_volume_create(s->port, disk.volume, &volume);
-  if (!r) r = sr_flush(s->port);
-  if (r && r != -EEXIST) return failed("create", disk.volume, r);
-  r = sr_vhost_attach(s->vhost, disk.volume, &disk);
-  if (r) return failed("attach", disk.volume, r);
-  s->names[s->disks++] = disk.volume;
+  const char *name = disk.volume;
+  if (disk.file)
+    disk.volume = NULL;
+  else if ((r = make_volume(s, name, &volume)))
+    return failed("create", name, r);
+  r = sr_vhost_attach(s->vhost, name, &disk);
+  if (r) return failed("attach", name, r);
+  s->names[s->disks++] = name;
   return 0;
 }
 
@@ -199,6 +210,7 @@ static int start(struct serve *s, char **argv) {
   options.event = event;
   open.no_pin = true; /* other tests run beside */
   open.lock_timeout_ms = 5000;
+  open.memory_dir = "/dev/shm"; /* as shard-host has it: it is killed by some tests */
   open.core_count = getenv("SERVE_CORES") ? (uint32_t)strtoul(getenv("SERVE_CORES"), NULL, 0) : 2;
   int r = sr_store_open(argv[1], &open, &s->store);
   if (r) return failed("open", argv[1], r);

@@ -27,12 +27,13 @@ done
 
 mib=1048576
 scale=${TEST_SCALE:-1}
-server_pid='' qemu_pid=''
+server_pid='' qemu_pid='' other_pid='' qemu=guest
 # Sockets' paths are short, whatever TMPDIR is; the store lies where the build does.
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/shardring-guest-XXXXXX") || exit 1
 sockets=$(mktemp -d /tmp/sr-guest-XXXXXX) || exit 1
 finish() {
   [ -z "$qemu_pid" ] || kill -9 "$qemu_pid" 2> /dev/null
+  [ -z "$other_pid" ] || kill -9 "$other_pid" 2> /dev/null
   [ -z "$server_pid" ] || kill -9 "$server_pid" 2> /dev/null
   wait 2> /dev/null
   rm -rf "$dir" "$sockets"
@@ -43,8 +44,8 @@ trap 'exit 1' TERM INT
 fail() {
   echo "FAILED after $SECONDS s: $*"
   local f
-  for f in console qemu.log serve.err answers; do
-    [ -s "$dir/$f" ] && { echo "-- $f"; tail -60 "$dir/$f"; }
+  for f in "$dir"/*.console "$dir"/{qemu.log,serve.err,answers}; do
+    [ -s "$f" ] && { echo "-- ${f##*/}"; tail -60 "$f"; }
   done
   exit 1
 }
@@ -166,45 +167,52 @@ stop_server() {
 
 # ---- The guest ----------------------------------------------------------------------------------
 
-# start_guest QUEUES... < SCRIPT: one disk for each number of queues, on the sockets
-# $sockets/0, 1, ... in their order.
-start_guest() {
-  local script=$dir/script args=() i=0 queues
-  make_common
-  mkdir -p "$script"
-  cat > "$script/test.sh"
-  { cat "$common"; archive "$script"; } > "$dir/initrd" || fail "no RAM disk"
-  rm -f "$dir"/{go,monitor}.{in,out}
-  mkfifo "$dir"/{go,monitor}.{in,out}
-  for queues in "$@"; do
+# run_qemu NAME FIRST "QUEUES..." OPTION...: a machine with one disk for each number of queues, on
+# the sockets $sockets/FIRST and so on. Its pipes and console are $dir/NAME.*. Sets qemu_pid.
+run_qemu() {
+  local name=$1 i=$2 queues args=()
+  for queues in $3; do
     args+=(-chardev "socket,id=c$i,path=$sockets/$i,reconnect=1"
       -device "vhost-user-blk-pci,chardev=c$i,num-queues=$queues")
     i=$((i + 1))
   done
-  : > "$dir/console"
+  shift 3
+  mkfifo "$dir/$name".{go,monitor}.{in,out}
+  : > "$dir/$name.console"
   qemu-system-x86_64 -nodefaults -no-user-config -display none \
     -accel tcg,thread=multi -cpu max -smp 4 -m 448 \
     -object memory-backend-memfd,id=memory,size=448M,share=on -machine q35,memory-backend=memory \
-    -serial "file:$dir/console" -chardev "pipe,id=go,path=$dir/go" -serial chardev:go \
-    -chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor \
+    -serial "file:$dir/$name.console" -chardev "pipe,id=go,path=$dir/$name.go" -serial chardev:go \
+    -chardev "pipe,id=monitor,path=$dir/$name.monitor" -mon chardev=monitor \
     -kernel "/boot/vmlinuz-$release" -initrd "$dir/initrd" \
     -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" \
-    "${args[@]}" > "$dir/qemu.log" 2>&1 7>&- &
+    "${args[@]}" "$@" >> "$dir/qemu.log" 2>&1 7>&- &
   qemu_pid=$!
+  qemu=$name
+}
+
+# start_guest QUEUES... < SCRIPT
+start_guest() {
+  local script=$dir/script
+  make_common
+  mkdir -p "$script"
+  cat > "$script/test.sh"
+  { cat "$common"; archive "$script"; } > "$dir/initrd" || fail "no RAM disk"
+  run_qemu guest 0 "$*"
 }
 
 says() {
-  ! grep -q 'GUEST: FAIL\|Kernel panic' "$dir/console" || fail "a check of the guest"
+  ! grep -q 'GUEST: FAIL\|Kernel panic' "$dir/$qemu.console" || fail "a check of the guest"
   local gone=
   kill -0 "$qemu_pid" 2> /dev/null || gone=yes # looked at first: its last words count
-  grep -q "GUEST: $*" "$dir/console" && return
+  grep -q "GUEST: $*" "$dir/$qemu.console" && return
   [ -z "$gone" ] || fail "the guest is gone"
   return 1
 }
 # The guest has come to this point, and waits for `go` there.
 at() { wait_for 100 "the guest at '$*'" says "at $*"; }
-go() { echo go > "$dir/go.in"; }
-monitor() { echo "$*" > "$dir/monitor.in"; }
+go() { echo go > "$dir/$qemu.go.in"; }
+monitor() { echo "$*" > "$dir/$qemu.monitor.in"; }
 
 # The guest has ended, with no check failed.
 end_guest() {
@@ -214,6 +222,6 @@ end_guest() {
   status=$?
   qemu_pid=
   [ $status -eq 0 ] || fail "QEMU ended with status $status"
-  grep -o 'GUEST: ok.*' "$dir/console"
-  ! grep -i 'I/O error\|Buffer I/O\|blocked for more' "$dir/console" || fail "errors in the guest"
+  grep -o 'GUEST: ok.*' "$dir/$qemu.console"
+  ! grep -i 'I/O error\|Buffer I/O\|blocked for more' "$dir/$qemu.console" || fail "errors in the guest"
 }
