@@ -186,6 +186,7 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
                                 .logger = stderr_logger,
                                 .damaged = (enum damaged_mode)o.damaged,
                                 .scrub_bytes_per_second = o.scrub_bytes_per_second,
+                                .memory_dir = o.memory_dir,
                                 .local_finished = local_finished};
   struct adapter *adapter = malloc(sizeof *adapter);
   if (!adapter) return -ENOMEM;

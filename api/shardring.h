@@ -175,6 +175,12 @@ struct sr_open_options {
   sr_damage_fn *damage; /* is told of each damage that an open or a scrub finds; may be NULL */
   void *damage_arg;
   uint64_t scrub_bytes_per_second; /* scrub continuously at this rate; default 0: not */
+  const char *memory_dir; /* a directory in memory (tmpfs), such as "/dev/shm": all that has
+                             completed is kept there until it is durable, about 3 MiB a shard, so
+                             that it survives a killed process, though no power cut. The next open
+                             takes it over if it looks in the same directory; a change of several
+                             shards at once that was under way loses what was not durable. Default:
+                             keeps nothing, looks in /dev/shm; "": neither */
 };
 #define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
@@ -192,8 +198,8 @@ int sr_store_open(const char *where, const struct sr_open_options *options,
  * (-EBUSY) and no request may be in flight. NULL is fine. Any other error is that of the
  * last flush: the store is closed all the same, unflushed changes are lost. */
 int sr_store_close(struct sr_store *store);
-/* As after kill -9: no flush. For tests and for giving up. All ports must be closed: with an open
- * one it does nothing. */
+/* As after a power cut: no flush, and nothing is left in memory. For tests and for giving up. All
+ * ports must be closed: with an open one it does nothing. */
 void sr_store_abandon(struct sr_store *store);
 
 /* True exactly when something that has completed is not yet durable. */

@@ -103,7 +103,7 @@ static void return_to_gate(struct batcher *b, struct shard_op *op) {
 
 static void leave_gate(struct batcher *b) {
   check(b->inside > 0);
-  b->inside--;
+  if (--b->inside == 0) survivors_mark(b->store->survivors, false);
   b->alone = false;
   flusher_start(&b->store->flusher); /* if one waits */
   batcher_admit(b);
@@ -118,7 +118,7 @@ void batcher_admit(struct batcher *b) {
     b->waiting.head = op->next;
     if (!op->next) b->waiting.tail = NULL;
     b->waiting.count--;
-    b->inside++;
+    if (b->inside++ == 0) survivors_mark(b->store->survivors, true);
     b->alone = alone;
     if (batch_of(op)->step == GUEST) {
       b->active--;

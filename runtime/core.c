@@ -400,6 +400,8 @@ static int open_shard(struct core *core, uint32_t number) {
                    .read_only = store->config.read_only,
                    .damaged = store->config.damaged,
                    .root_lost = l->root_lost,
+                   .survived = survivors_left(store->survivors, number),
+                   .survivor = survivors_keep(store->survivors, number),
                    .damage = {damage_log_report, &store->damage}},
       .regions = l->regions,
       .ask = ask_shard,

@@ -185,6 +185,7 @@ static void destroy(struct store *store) {
   }
   free(store->cores);
   if (store->arena) arena_destroy(store->arena);
+  survivors_close(store->survivors);
   catalog_finish(&store->catalog);
   layout_close(store->layout);
   free(store->plan);
@@ -261,6 +262,8 @@ static int start(struct store *store, const char *where) {
   if (!r) r = choose_engine(store);
   if (!r) r = choose_cores(store);
   if (!r) store->shard_count = store->layout->shard_count;
+  if (!r && !c->read_only && !c->stepped && !store->layout->backings[0]->memory)
+    store->survivors = survivors_open(c->memory_dir, store->layout, &store->logger);
   if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
   if (!r) r = make_cores(store);
@@ -297,6 +300,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
     return r;
   }
   if (!config->read_only) r = run_flush(store);
+  if (!r) survivors_settle(store->survivors, store->flusher.root->incarnation);
   if (r)
     log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));
   else

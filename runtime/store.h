@@ -3,6 +3,7 @@
 #ifndef RUNTIME_STORE_H
 #define RUNTIME_STORE_H
 
+#include "runtime/survivors.h"
 #include "runtime/arena.h"
 #include "runtime/batch.h"
 #include "runtime/core.h"
@@ -27,6 +28,7 @@ struct store_config {
   enum damaged_mode damaged; /* other than refuse: read_only is set */
   struct damage_sink damage; /* called from any core's thread, one at a time */
   uint64_t scrub_bytes_per_second;
+  const char *memory_dir; /* of survivors_open() */
   void *embedder; /* the layer above's own */
   /* For a simulator and tests; NULL and false in real life. */
   const struct device_ops *engine_ops;
@@ -56,6 +58,7 @@ struct store {
   uint32_t *core_of_shard;
   struct core *cores;
   struct arena *arena;
+  struct survivors *survivors; /* may be NULL */
   struct flusher flusher;
   struct batcher batcher;
   struct port *control;      /* of the thread that opens, registers, closes; under lock */

@@ -180,6 +180,8 @@ bool manifest_tick(struct manifest *m) {
   return checkpoint_tick(m) || more;
 }
 
+bool manifest_unsettled(const struct manifest *m) { return m->unsettled; }
+
 bool manifest_wants_flush(const struct manifest *m) {
   uint64_t staged = manifest_log_staged_blocks(m), usable = manifest_log_usable(m);
   uint64_t used = m->position - m->durable_head + staged;

@@ -25,6 +25,7 @@
 #include "shards/space.h"
 
 struct manifest;
+struct survivor;
 
 struct manifest_config {
   struct region *region;
@@ -41,6 +42,11 @@ struct manifest_config {
   enum damaged_mode damaged;       /* other than refuse: read_only is set */
   bool root_lost; /* damaged: other shards show that the root is not the newest there was */
   struct damage_sink damage;
+  /* Of a process that was killed: what it had completed and not made durable, to be taken over as
+   * if it had been done here. NULL: nothing is known of it. Its frames behind the last commit count
+   * then as well, as far as they are whole. */
+  const struct survivor *survived;
+  struct survivor *survivor; /* zeroed; where to keep the same of this one; NULL: nowhere */
 };
 
 /* Loads the checkpoints that the root names, replays the log up to the committed tail (the
@@ -183,7 +189,10 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal);
 void manifest_root_durable(struct manifest *m, uint64_t epoch, int result);
 
 bool manifest_stopped(
-    const struct manifest *m);                 /* after a failed write or flush: takes no change */
+    const struct manifest *m); /* after a failed write or flush: takes no change */
+/* Until the first root has what survived: blocks that are free may still be named by the last one.
+ */
+bool manifest_unsettled(const struct manifest *m);
 bool manifest_dirty(const struct manifest *m); /* something completed is not durable */
 /* Background work: writes full frames, runs commits, takes a checkpoint step when the log is
  * more than half full. True if it did something. */

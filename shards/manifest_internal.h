@@ -27,8 +27,8 @@
 
 #include "shards/log.h"
 #include "shards/manifest.h"
+#include "shards/survivor.h"
 
-#define LOG_BUFFERS        8u
 #define FRAME_TARGET_BYTES (64u << 10)
 #define ENTRY_SMALL_MAX    (16u << 10) /* larger entries are "large" */
 #define SMALL_ROOM         (FRAME_BYTES_MAX - FRAME_HEADER_BYTES - ENTRY_SMALL_MAX)
@@ -41,9 +41,11 @@ struct log_buffer {
   struct io io;
   struct manifest *manifest;
   struct log_buffer *next;
-  char *bytes; /* FRAME_BYTES_MAX; the header's place first */
+  char *bytes;                      /* FRAME_BYTES_MAX; the header's place first */
+  struct survivor_buffer *survivor; /* NULL: it dies with the process */
   uint32_t payload_bytes, entry_count;
   uint64_t sequence;
+  bool written;
 };
 
 /* One written piece of a checkpoint: partitions [first, first + count) as they were before
@@ -82,6 +84,9 @@ struct manifest {
   struct space *space;
   uint64_t store_key;
   bool stopped;
+  bool
+      unsettled; /* survived changes: no root has them yet, so what they freed is in the last one */
+  bool recovering;  /* entries of a process before us are added: buffers get full */
   bool flush_asked; /* by manifest_ask_flush(); until the next seal */
 
   /* The log. */
@@ -97,6 +102,7 @@ struct manifest {
   uint64_t flushed_notes;    /* the first so many are so by a flush */
   struct log_buffer buffers[LOG_BUFFERS];
   struct log_buffer *free_buffers, *open_buffer;
+  struct log_buffer *writing_buffers, **writing_last; /* in the order of their frames */
   struct log_buffer *closed, **closed_last;
   uint32_t free_count;
   bool log_short; /* the last reservation found no room in the log */

@@ -59,6 +59,7 @@ static void open_buffer(struct manifest *m) {
   m->free_count--;
   b->payload_bytes = b->entry_count = 0;
   b->sequence = m->sequence;
+  if (b->survivor) b->survivor->sequence = b->sequence;
   m->open_buffer = b;
 }
 
@@ -80,15 +81,19 @@ void manifest_log_added(struct manifest *m, uint32_t bytes) {
   b->payload_bytes += bytes;
   b->entry_count++;
   check(FRAME_HEADER_BYTES + b->payload_bytes <= FRAME_BYTES_MAX);
+  if (b->survivor) survivor_fill(b->survivor, b->payload_bytes, b->entry_count);
+  if (m->recovering) return;
   if (b->payload_bytes >= FRAME_TARGET_BYTES && may_close_early(m)) close_buffer(m);
 }
 
 /* ---- Frames ------------------------------------------------------------------------------ */
 
+/* What survived goes on where the process before stopped, in its name: frames in ours say that a root
+ * of ours is durable. */
 static struct frame next_frame(const struct manifest *m, uint64_t sequence) {
   return (struct frame){.store = m->store_key,
                         .shard = m->config.shard,
-                        .incarnation = m->config.incarnation,
+                        .incarnation = m->config.incarnation - m->unsettled,
                         .epoch = m->epoch,
                         .position = m->position,
                         .sequence = sequence,
@@ -115,11 +120,27 @@ static void write_frame(struct manifest *m, struct frame *f, char *bytes, struct
   device_submit(m->config.device, io);
 }
 
+/* Buffers become free in the order of their frames, and not before a skip between them is written:
+ * at any moment the frames on disk, one after the other, and the buffers that are not free have all
+ * changes. */
+static void release_written(struct manifest *m) {
+  while (m->writing_buffers && m->writing_buffers->written && !m->frame_io.op) {
+    struct log_buffer *b = m->writing_buffers;
+    m->writing_buffers = b->next;
+    if (!m->writing_buffers) m->writing_last = &m->writing_buffers;
+    if (b->survivor && !m->stopped) survivor_empty(b->survivor);
+    b->next = m->free_buffers;
+    m->free_buffers = b;
+    m->free_count++;
+  }
+}
+
 static void skip_written(struct io *io) {
   struct manifest *m = container_of(io, struct manifest, frame_io);
   m->writes_in_flight--;
   if (io->result) manifest_fail(m, io->result, "a write to the log");
   io->op = 0; /* free again */
+  release_written(m);
   manifest_log_pump(m);
   barrier_advance(m);
 }
@@ -142,9 +163,8 @@ static void buffer_written(struct io *io) {
   m->writes_in_flight--;
   if (io->result && !PLANTED(ignore_failed_log_write))
     manifest_fail(m, io->result, "a write to the log");
-  b->next = m->free_buffers;
-  m->free_buffers = b;
-  m->free_count++;
+  b->written = true;
+  release_written(m);
   manifest_log_pump(m);
   barrier_advance(m);
 }
@@ -160,6 +180,10 @@ static void write_closed(struct manifest *m) {
     struct frame f = next_frame(m, b->sequence);
     f.payload_bytes = b->payload_bytes;
     f.entry_count = b->entry_count;
+    b->written = false;
+    b->next = NULL;
+    *m->writing_last = b;
+    m->writing_last = &b->next;
     write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
   }
 }
@@ -267,6 +291,7 @@ static void commit_written(struct io *io) {
   m->writes_in_flight--;
   io->op = 0;
   if (io->result) manifest_fail(m, io->result, "a commit");
+  release_written(m);
   barrier_advance(m);
 }
 
@@ -402,6 +427,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
     manifest_fail(m, result, "a store-wide flush");
     return;
   }
+  m->unsettled = false;
   m->root = m->next_root;
   m->durable_head = m->root.log_head;
   m->log_short = false;
@@ -415,6 +441,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
 
 int manifest_log_create(struct manifest *m) {
   m->closed_last = &m->closed;
+  m->writing_last = &m->writing_buffers;
   m->waiters_last = &m->waiters;
   if (m->config.read_only) return 0;
   m->frame_bytes = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
@@ -422,7 +449,9 @@ int manifest_log_create(struct manifest *m) {
   for (uint32_t i = 0; i < LOG_BUFFERS; i++) {
     struct log_buffer *b = &m->buffers[i];
     b->manifest = m;
-    b->bytes = aligned_alloc(BLOCK_BYTES, FRAME_BYTES_MAX);
+    struct survivor *s = m->config.survivor;
+    if (s) b->survivor = &s->buffers[i];
+    b->bytes = s ? s->bytes[i] : aligned_alloc(BLOCK_BYTES, FRAME_BYTES_MAX);
     if (!b->bytes) return -ENOMEM;
     b->next = m->free_buffers;
     m->free_buffers = b;
@@ -432,6 +461,6 @@ int manifest_log_create(struct manifest *m) {
 }
 
 void manifest_log_destroy(struct manifest *m) {
-  for (uint32_t i = 0; i < LOG_BUFFERS; i++) free(m->buffers[i].bytes);
+  for (uint32_t i = 0; i < LOG_BUFFERS && !m->config.survivor; i++) free(m->buffers[i].bytes);
   free(m->frame_bytes);
 }

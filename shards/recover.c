@@ -62,8 +62,8 @@ const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f,
 
 /* ---- Applying ---------------------------------------------------------------------------- */
 
-static int apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
-                       const char **what) {
+int recover_apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
+                        const char **what) {
   if (!entry_is_blob(e->type)) {
     *what = "out of memory";
     return recover_apply_volume(m, e, sequence);
@@ -102,7 +102,7 @@ static int apply_frame(struct manifest *m, const struct frame *f, const char *bu
         log_entry_decode(&e, payload + at, f->payload_bytes - at, m->config.region->blocks, what);
     if (!n) return -EBADMSG;
     ahead = prefetch_from(m, payload, ahead, f->payload_bytes);
-    int r = apply_entry(m, &e, f->sequence + i, what);
+    int r = recover_apply_entry(m, &e, f->sequence + i, what);
     if (r) return r;
     at += n;
   }
@@ -232,6 +232,10 @@ int recover_make_room(struct manifest *m) {
   return 0;
 }
 
+static bool config_survives(const struct manifest *m) {
+  return m->config.survived && !m->config.read_only;
+}
+
 static int replay_log(struct manifest *m, const struct root *root, char *why, size_t why_bytes) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct log_reader r = {.m = m,
@@ -251,6 +255,7 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
     uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
     struct walk end = w;
     e = find_commits(&r, &end, root->incarnation, limit, &committed);
+    if (config_survives(m)) committed = end.position; /* whole frames are enough */
     if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
     if (!e && r.root_lost) { /* by what follows, or by what lies behind the chain's end */
       REFUSE(end.position,
@@ -267,6 +272,7 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
   m->position = w.position;
   m->sequence = w.sequence;
   m->chain = w.chain;
+  if (!e && config_survives(m)) e = recover_survived(m, why, why_bytes);
   return e;
 }
 
@@ -351,7 +357,7 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     return r;
   }
   recover_drop_empty_layers(m);
-  m->covered = m->committed = m->sequence;
+  m->covered = m->committed = config_survives(m) ? m->root.sequence : m->sequence;
   oldest_partition_first(m);
   checkpoint_take_reserve(m);
   /* What a killed process has overwritten in place can be read, and yet lie in the device's cache
@@ -359,6 +365,9 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   if (config->device && !config->read_only && map_layer_next(m->map, NULL) &&
       !PLANTED(trust_the_cache))
     m->notes++;
+  else if (config_survives(m))
+    m->notes++; /* nor is what it had written anew flushed */
+  m->unsettled = config_survives(m);
   *out = m;
   return 0;
 }

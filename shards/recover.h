@@ -41,6 +41,12 @@ int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uin
 bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation);
 /* Room in the index for what the root says there is. */
 int recover_make_room(struct manifest *m);
+/* Applies an entry of the log. 0, -EBADMSG and *what, -ENOMEM. */
+int recover_apply_entry(struct manifest *m, const struct entry *e, uint64_t sequence,
+                        const char **what);
+/* recover_survived.c: changes from m->sequence on that config.survived has. 0, or an error and why.
+ */
+int recover_survived(struct manifest *m, char *why, size_t why_bytes);
 /* Claims the blocks of all that is named. */
 int recover_claim_all(struct manifest *m, char *why, size_t why_bytes);
 

@@ -234,7 +234,7 @@ bool shard_tick(struct shard *s) {
   more |= sums_late_tick(s);
   if (s->waiting[WAIT_ROOM].first) {
     more |= room_tick(s);
-  } else if (s->config.background && !s->vacuum.ops.first) {
+  } else if (s->config.background && !s->vacuum.ops.first && !manifest_unsettled(s->manifest)) {
     more |= zeroer_tick(&s->zeroer);
   }
   more |= vacuum_tick(s);

@@ -25,7 +25,7 @@
 enum { SANDBOX_ON = 0, SANDBOX_MUST, SANDBOX_OFF };
 
 struct options {
-  const char *store, *socket_dir, *control, *cores, *metrics, *user, *file_dir;
+  const char *store, *socket_dir, *control, *cores, *metrics, *user, *file_dir, *memory_dir;
   const char *control_mode, *control_group, *socket_mode, *socket_group;
   int log_level, sandbox;
   bool no_sandbox, help, version;
@@ -57,6 +57,12 @@ static void help(const struct arg *table) {
        "line is wrong.");
 }
 
+/* Of sr_open_options. What a host has by default need not be there. */
+static const char *memory_dir(const struct options *o) {
+  if (o->memory_dir) return strcmp(o->memory_dir, "none") ? o->memory_dir : "";
+  return access("/dev/shm", W_OK) ? "" : "/dev/shm";
+}
+
 /* Returns 0, 1 when there is nothing left to do, or ARGS_USAGE. */
 static int parse_options(struct options *o, int argc, char **argv) {
   *o = (struct options){.control_mode = "0600",
@@ -77,6 +83,9 @@ static int parse_options(struct options *o, int argc, char **argv) {
        .help = "permissions of disks' sockets unless a request says so; default 0600"},
       {"socket-group", ARG_TEXT, &o->socket_group, .help = "their group"},
       {"file-dir", ARG_TEXT, &o->file_dir, .help = "plain files in it can be attached, too"},
+      {"memory-dir", ARG_TEXT, &o->memory_dir,
+       .help = "in memory (tmpfs): what completed survives a killed daemon; default /dev/shm, "
+               "none: not"},
       {"cores", ARG_TEXT, &o->cores, .help = "CPUs to run on, as 0-3,8; default: by topology"},
       {"core-count", ARG_NUMBER, &o->core_count, 1, SR_CORES_MAX, .help = "how many of them"},
       {"queue-depth", ARG_NUMBER, &o->queue_depth, 1, 4096,
@@ -229,7 +238,8 @@ static int sandbox_result(const struct daemon *d, const char *part, const char *
 static int enter_paths(struct daemon *d) {
   const struct options *o = &d->o;
   const struct host_paths paths = {o->store, o->socket_dir,
-                                   d->control_is_ours ? d->control_path : NULL, o->file_dir};
+                                   d->control_is_ours ? d->control_path : NULL, o->file_dir,
+                                   memory_dir(o)};
   const char *bad;
   if (o->sandbox == SANDBOX_OFF) return 0;
   int r = host_sandbox_paths(&paths, &bad);
@@ -243,6 +253,7 @@ static int open_store(struct daemon *d) {
   open.core_count = (uint32_t)o->core_count;
   open.queue_depth = (uint32_t)o->queue_depth;
   open.lock_timeout_ms = (uint32_t)(o->lock_s * 1000);
+  open.memory_dir = memory_dir(o);
   open.log = on_store_line;
   int r = sr_store_open(o->store, &open, &d->host.store);
   return r < 0 ? failed("store", o->store, r) : 0;

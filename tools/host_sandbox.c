@@ -123,6 +123,10 @@ static int allow_all(const struct ruleset *set, const struct host_paths *p, char
     snprintf(part, bytes, "%s", p->file_dir);
     r = allow(set, part, USE_FILE | READ_TREE);
   }
+  if (r == 0 && *p->memory_dir) {
+    snprintf(part, bytes, "%s", p->memory_dir);
+    r = allow(set, part, USE_TREE);
+  }
   return r;
 }
 

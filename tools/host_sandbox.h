@@ -14,6 +14,7 @@ struct host_paths {
   const char *socket_dir; /* sockets are made, changed and removed there */
   const char *control;    /* its directory, likewise; may be NULL */
   const char *file_dir;   /* files there are opened; may be NULL */
+  const char *memory_dir; /* as in sr_open_options; may be "" */
 };
 /* The calling thread and all that it starts from now on can open nothing but these, /proc, /sys and
  * a few devices, and can open no TCP connection or port. 0; -ENOSYS: the kernel has no landlock;

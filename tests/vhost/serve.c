@@ -210,6 +210,7 @@ static int start(struct serve *s, char **argv) {
   options.event = event;
   open.no_pin = true; /* other tests run beside */
   open.lock_timeout_ms = 5000;
+  open.memory_dir = "/dev/shm"; /* as shard-host has it: it is killed by some tests */
   open.core_count = getenv("SERVE_CORES") ? (uint32_t)strtoul(getenv("SERVE_CORES"), NULL, 0) : 2;
   int r = sr_store_open(argv[1], &open, &s->store);
   if (r) return failed("open", argv[1], r);

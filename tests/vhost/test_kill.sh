@@ -54,5 +54,7 @@ for cache in "$@"; do
   "$check" "$work/json" jobs/0/total_err=0 jobs/0/error=0 'vhost/checked>4095' 'vhost/reconnects>1' ||
     complain "cache=$cache: JSON"
   unserve
+  expect 0 "$ctl" flush "$work/store" # takes over what the last one has left in memory
+  expect 0 "$ctl" check "$work/store"
 done
 finish
