@@ -40,13 +40,15 @@ static bool wraps(uint64_t base, uint64_t bytes) { return base > UINT64_MAX - by
 /* Where the region belongs; -EINVAL: it overlaps one, -ENOSPC. */
 static int find_place(const struct guest_memory *m, uint64_t guest, uint64_t user, uint64_t bytes) {
   int place = 0;
+  uint64_t total = bytes;
   for (uint32_t i = 0; i < m->count; i++) {
     const struct memory_region *r = &m->regions[i];
     if (ranges_meet(guest, bytes, r->guest, r->bytes)) return -EINVAL;
     if (ranges_meet(user, bytes, r->user, r->bytes)) return -EINVAL;
     if (r->guest < guest) place = (int)i + 1;
+    total += r->bytes; /* disjoint: it does not wrap */
   }
-  return m->count < MEMORY_SLOTS_MAX ? place : -ENOSPC;
+  return m->count < MEMORY_SLOTS_MAX && total <= MEMORY_TOTAL_MAX ? place : -ENOSPC;
 }
 
 /* What mappings of a file begin and end at: a page, or one of its huge ones. */

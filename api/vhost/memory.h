@@ -18,6 +18,8 @@
 #include "shards/base/base.h"
 
 #define MEMORY_SLOTS_MAX 64u /* regions of one client */
+/* Of all its regions: a file of no bytes can be of any size, a process has 2^47 for everybody. */
+#define MEMORY_TOTAL_MAX (UINT64_C(1) << 44)
 
 struct memory_region {
   uint64_t guest, user, bytes; /* no sum of them wraps */
@@ -38,7 +40,8 @@ struct guest_memory {
 
 /* Maps [file_offset, +bytes) of fd, readable and writable and shared, as a region. The descriptor
  * stays the caller's. -EINVAL: empty, wraps, overlaps another region in guest or user addresses,
- * or longer than the file; -ENOSPC: no slot; or why it could not be mapped (-ENOMEM, -EACCES). */
+ * or longer than the file; -ENOSPC: no slot, or beyond MEMORY_TOTAL_MAX; or why it could not be
+ * mapped (-ENOMEM, -EACCES). */
 int memory_add(struct guest_memory *m, uint64_t guest, uint64_t user, uint64_t bytes,
                uint64_t file_offset, int fd);
 /* Unmaps the region with just these; -ENOENT. */
