@@ -31,7 +31,7 @@ static int open_part(struct core *core, uint32_t shard, void *arg) {
       .read_only = d->sealed || o->read_only,
       .live_sums = d->live_sums && !d->sealed,
       .size_bytes = vdisk_part_bytes(d, o->count, part_of(d, shard), d->size_bytes),
-      .block_bytes = 1u << d->block_shift};
+      .block_bytes = 512}; /* the handle's is what requests are held to */
   if (*part) return 0;
   int r = shard_volume_open(core->shards[shard].shard, &config, part);
   if (!r) shard_volume_set_limit(core->shards[shard].shard, *part, o->limit);

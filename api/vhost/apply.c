@@ -36,6 +36,7 @@ static uint64_t offered(const struct client *c) {
 static int set_features(struct client *c) {
   if (c->message.u64 & ~offered(c)) return -EINVAL;
   c->features = c->message.u64;
+  c->disk->blk.align_bytes = has(c->features, BLK_F_BLK_SIZE) ? c->disk->blk.block_bytes : 512;
   return 0;
 }
 

@@ -65,7 +65,7 @@ static enum blk_status set_range(const struct blk_disk *disk, uint64_t sector, u
   q->bytes = bytes;
   uint64_t size = __atomic_load_n(&disk->size_bytes, __ATOMIC_RELAXED); /* a resize may run */
   if (!bytes || bytes > size || q->offset > size - bytes) return BLK_IOERR;
-  return is_aligned(q->offset | bytes, disk->block_bytes) ? BLK_OK : BLK_IOERR;
+  return is_aligned(q->offset | bytes, disk->align_bytes) ? BLK_OK : BLK_IOERR;
 }
 
 static enum blk_status parse_range(const struct blk_disk *disk, bool write_zeroes,

@@ -41,6 +41,7 @@ enum blk_writeback { BLK_WRITEBACK_OFF = 0, BLK_WRITEBACK_ON = 1, BLK_WRITEBACK_
 struct blk_disk {
   uint64_t size_bytes;
   uint32_t block_bytes; /* logical: 512 or 4096 */
+  uint32_t align_bytes; /* of requests: 512 for drivers that do not know of block_bytes */
   uint16_t queues;
   uint16_t queue_size_max;
   bool read_only;

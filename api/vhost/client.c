@@ -348,6 +348,7 @@ int client_adopt(struct disk *d, const struct handover_client *state, int fds[3]
   c->protocol = state->protocol;
   c->active = state->active;
   d->blk.writeback = state->writeback;
+  d->blk.align_bytes = has(c->features, BLK_F_BLK_SIZE) ? d->blk.block_bytes : 512;
   c->backend_fd = fds[1];
   fds[1] = -1;
   if (fds[2] < 0) return 0;

@@ -403,8 +403,8 @@ static uint32_t take(struct vhost_core *v, struct queue *q) {
 static bool step(struct core_service *service) {
   struct vhost_core *v = container_of(service, struct vhost_core, service);
   uint32_t taken = 0;
+  v->now_ns = clock_now_ns(&v->core->store->clock); /* also for the end of the step */
   if (!v->active) return false;
-  v->now_ns = clock_now_ns(&v->core->store->clock);
   for (struct queue **at = &v->active, *q; (q = *at);) {
     uint32_t n = take(v, q);
     taken += n;

@@ -144,6 +144,8 @@ static int listen_at(struct disk *d, const struct sr_vhost_disk *o) {
   }
   d->made_socket = true;
   d->source.fd = fd;
+  /* bind() has taken the umask off. Stricter first, so that nobody was let in meanwhile. */
+  if (chmod(o->socket, o->mode ? o->mode : 0600) < 0) return -errno;
   if (o->group > 0 && lchown(o->socket, (uid_t)-1, (gid_t)o->group) < 0) return -errno;
   return listen(fd, 16) < 0 ? -errno : 0;
 }
@@ -187,7 +189,8 @@ static int open_block(struct vhost_server *s, struct disk *d, const struct sr_vh
 static void fill_disk(struct disk *d, const struct sr_vhost_disk *o) {
   d->cache = o->cache;
   d->blk.size_bytes = atomic_load(&d->block->size_bytes);
-  d->blk.block_bytes = d->block->block_bytes;
+  d->blk.block_bytes = d->blk.align_bytes = d->block->block_bytes;
+  d->block->block_bytes = 512; /* our own handle: requests were held to align_bytes before */
   d->blk.read_only = d->block->read_only;
   d->blk.writeback = d->cache == SR_VHOST_WRITE_BACK ? BLK_WRITEBACK_UNKNOWN : BLK_WRITEBACK_OFF;
   d->blk.queues = (uint16_t)(o->queues ? o->queues : 1);

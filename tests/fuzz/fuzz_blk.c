@@ -152,6 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint8_t flags = feed_u8(&f);
   struct blk_disk d = {.size_bytes = feed_number(&f, 5) << (flags & 8 ? 9 : 0),
                        .block_bytes = flags & 1 ? 4096 : 512,
+                       .align_bytes = flags & 1 ? 4096 : 512,
                        .read_only = flags & 2,
                        .writeback = flags & 4 ? 1 : 0,
                        .queues = 1,

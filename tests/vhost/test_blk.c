@@ -29,6 +29,7 @@ static int reset(void **state) {
   layout.chain = (struct ring_chain){.iov = layout.iov, .room = ROOM};
   disk = (struct blk_disk){.size_bytes = 1 << 20,
                            .block_bytes = 512,
+                           .align_bytes = 512,
                            .queues = 1,
                            .queue_size_max = 256,
                            .serial = "serial"};
@@ -226,7 +227,7 @@ static enum blk_status parse_on(const struct blk_disk *d, uint32_t type, uint64_
 static void whole_logical_blocks(void **state) {
   (void)state;
   struct blk_disk d = disk;
-  d.block_bytes = 4096;
+  d.block_bytes = d.align_bytes = 4096;
   for (uint32_t type = IN; type <= OUT; type++) {
     assert_int_equal(parse_on(&d, type, 8, 8192), BLK_OK);
     assert_int_equal(parse_on(&d, type, 8, 4096 + 512), BLK_IOERR);
@@ -393,7 +394,7 @@ static void configuration_as_it_lies(void **state) {
   assert_int_equal(number(c, 48, 4), 4 << 20);
   assert_int_equal(number(c, 52, 4), 1);
   assert_int_equal(number(c, 56, 4), 1);
-  d.block_bytes = 4096;
+  d.block_bytes = d.align_bytes = 4096;
   d.writeback = BLK_WRITEBACK_OFF;
   d.queue_size_max = 128;
   blk_config(&d, c);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -216,6 +217,62 @@ static void many_in_flight(void **state) {
           assert_int_equal(p[k], (uint8_t)(round - 1 + (int)i));
     }
   }
+}
+
+/* Blocks of 4 KiB are for drivers that were told of them; others write 512 bytes, and get them. */
+static void drivers_that_know_no_blocks(void **state) {
+  struct rig *r = *state;
+  struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+  v.size_bytes = DISK;
+  v.block_bytes = 4096;
+  assert_int_equal(sr_volume_create(r->port, "large blocks", &v), 0);
+  attach(r, "large blocks", 1);
+  for (int knows = 1; knows >= 0; knows--) {
+    char why[256] = "";
+    struct vfront_options o = {.socket = r->socket,
+                               .queues = 1,
+                               .depth = 4,
+                               .pieces = 4,
+                               .buffer_bytes = 65536,
+                               .connect_ms = 5000,
+                               .features_off = knows ? 0 : UINT64_C(1) << BLK_F_BLK_SIZE};
+    assert_int_equal(vfront_open(&r->front, &o, why, sizeof why), 0);
+    memset(r->front->buffers, 'k', 4096);
+    assert_int_equal(transfer(r, 0, VFRONT_WRITE, 0, 4096), BLK_OK);
+    memset(r->front->buffers, 's', 512);
+    assert_int_equal(transfer(r, 0, VFRONT_WRITE, 512, 512), knows ? BLK_IOERR : BLK_OK);
+    assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+    assert_int_equal(r->front->buffers[511], 'k');
+    assert_int_equal(r->front->buffers[512], knows ? 'k' : 's');
+    assert_int_equal(r->front->buffers[1023], knows ? 'k' : 's');
+    assert_int_equal(r->front->buffers[1024], 'k');
+    vfront_close(r->front);
+    r->front = NULL;
+  }
+}
+
+/* Whatever the umask, and the processor's time is no longer than it can be. */
+static void sockets_have_their_mode(void **state) {
+  struct rig *r = *state;
+  struct sr_vhost_disk d = SR_VHOST_DISK_INIT;
+  struct stat st;
+  d.volume = "plain";
+  d.socket = r->socket;
+  d.mode = 0666;
+  mode_t before = umask(077);
+  assert_int_equal(sr_vhost_attach(r->vhost, "disk", &d), 0);
+  umask(before);
+  assert_int_equal(stat(r->socket, &st), 0);
+  assert_int_equal(st.st_mode & 07777, 0666);
+  connect_front(r, 1);
+  uint64_t begin = clock_now_ns(&clock_monotonic), paused = 0;
+  for (int i = 0; i < 20; i++) {
+    assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+    uint64_t pause = clock_now_ns(&clock_monotonic);
+    usleep(10000); /* nobody works then */
+    paused += clock_now_ns(&clock_monotonic) - pause;
+  }
+  assert_true(info_of(r).cpu_ns <= clock_now_ns(&clock_monotonic) - begin - paused);
 }
 
 /* ---- Control ----------------------------------------------------------------------------------
@@ -459,10 +516,19 @@ static void stays_if_nobody_takes_it(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void) {
   const struct CMUnitTest tests[] = {
-      TEST(reads_what_was_written),  TEST(many_in_flight),           TEST(detaches),
-      TEST(serves_a_file),           TEST(read_only_disks),          TEST(resizes_live),
-      TEST(stops_and_starts),        TEST(logs_what_it_writes),      TEST(saves_its_state),
-      TEST(goes_to_the_next_server), TEST(stays_if_nobody_takes_it),
+      TEST(drivers_that_know_no_blocks),
+      TEST(sockets_have_their_mode),
+      TEST(reads_what_was_written),
+      TEST(many_in_flight),
+      TEST(detaches),
+      TEST(serves_a_file),
+      TEST(read_only_disks),
+      TEST(resizes_live),
+      TEST(stops_and_starts),
+      TEST(logs_what_it_writes),
+      TEST(saves_its_state),
+      TEST(goes_to_the_next_server),
+      TEST(stays_if_nobody_takes_it),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
