@@ -229,21 +229,23 @@ static void changed_while_used(void) {
 /* The file is for rings of 64, they are made larger then (CVE-2026-86565). */
 static void another_ring_size(void) {
   static const uint16_t sizes[] = {64, 2, 256, 128};
-  for (uint32_t i = 0; i < array_size(sizes); i++) {
+  for (uint32_t i = 0; i < 2 * array_size(sizes); i++) {
     struct monitor m;
-    uint64_t bytes = round_up(HOSTILE_QUEUES * inflight_queue_bytes(sizes[i]), 4096);
+    const uint16_t size = sizes[i / 2];
+    const bool first = i % 2; /* it never was as large as the file says */
+    uint64_t bytes = round_up(HOSTILE_QUEUES * inflight_queue_bytes(size), 4096);
     int fd = make_file(bytes);
     mon_open(&m, world.bad);
     mon_negotiate(&m);
     mon_share(&m);
-    struct message set = with_file(fd, bytes, 0, HOSTILE_QUEUES, sizes[i]);
+    struct message set = with_file(fd, bytes, 0, HOSTILE_QUEUES, size);
     mon_tell(&m, &set);
     for (uint32_t q = 0; q < HOSTILE_QUEUES && !m.dropped; q++) {
       mon_ring_init(&m, q, QUEUE_SIZE);
-      struct message start[] = {msg_state(VHOST_SET_VRING_NUM, q, sizes[i]), mon_address(&m, q),
-                                msg_fd(VHOST_SET_VRING_KICK, q, m.rings[q].kick_fd),
-                                msg_state(VHOST_SET_VRING_ENABLE, q, 1),
-                                msg_state(VHOST_SET_VRING_NUM, q, 256)};
+      struct message start[] = {
+          msg_state(VHOST_SET_VRING_NUM, q, first ? 256 : size), mon_address(&m, q),
+          msg_fd(VHOST_SET_VRING_KICK, q, m.rings[q].kick_fd),
+          msg_state(VHOST_SET_VRING_ENABLE, q, 1), msg_state(VHOST_SET_VRING_NUM, q, 256)};
       for (uint32_t s = 0; s < array_size(start) && !m.dropped; s++) mon_tell(&m, &start[s]);
       m.rings[q].size = 256;
       for (uint16_t h = 0; h < 250; h++) push(&m, q, (uint16_t)(255 - h));
