@@ -27,6 +27,8 @@ done
 
 mib=1048576
 scale=${TEST_SCALE:-1}
+# The machine.
+threads=multi model=max cpus=4
 server_pid='' qemu_pid='' other_pid='' qemu=guest
 # Sockets' paths are short, whatever TMPDIR is; the store lies where the build does.
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/shardring-guest-XXXXXX") || exit 1
@@ -180,7 +182,7 @@ run_qemu() {
   mkfifo "$dir/$name".{go,monitor}.{in,out}
   : > "$dir/$name.console"
   qemu-system-x86_64 -nodefaults -no-user-config -display none \
-    -accel tcg,thread=multi -cpu max -smp 4 -m 448 \
+    -accel "tcg,thread=$threads" -cpu "$model" -smp "$cpus" -m 448 \
     -object memory-backend-memfd,id=memory,size=448M,share=on -machine q35,memory-backend=memory \
     -serial "file:$dir/$name.console" -chardev "pipe,id=go,path=$dir/$name.go" -serial chardev:go \
     -chardev "pipe,id=monitor,path=$dir/$name.monitor" -mon chardev=monitor \
