@@ -386,7 +386,9 @@ static uint32_t take_new(struct vhost_core *v, struct queue *q) {
 /* A stalled one is woken by its own completions. */
 static bool has_more(struct queue *q) {
   if (q->ring.broken || q->stalled) return false;
-  return q->again_done < q->again_count || ring_available(&q->ring) != 0;
+  if (q->again_done < q->again_count || ring_available(&q->ring) != 0) return true;
+  /* Cut short, it may look empty: it is for take() to say so. */
+  return atomic_load_explicit(&q->memory->lost, memory_order_relaxed) != 0;
 }
 
 static uint32_t take(struct vhost_core *v, struct queue *q) {

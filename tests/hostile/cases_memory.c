@@ -212,6 +212,18 @@ static void cut_in_flight(void) {
   expect_serves(world.slow);
 }
 
+/* Cut while nothing is asked: zeros look like an empty ring. */
+static void cut_idle(void) {
+  for (uint32_t i = 0; i < 30; i++) {
+    struct monitor m;
+    mon_run(&m, world.bad);
+    expect(ftruncate(m.memory_fd, 0) == 0);
+    kick(&m, i % HOSTILE_QUEUES);
+    if (world.strict) expect_dropped(&m);
+    mon_close(&m);
+  }
+}
+
 /* Cut before the server has looked at it at all, and between its messages. */
 static void cut_before(void) {
   struct monitor m;
@@ -267,6 +279,7 @@ const struct hostile_case cases_memory[] = {
     {"memory_cut_data", "SIGBUS in data", cut_data, false},
     {"memory_cut_headers", "SIGBUS in headers", cut_headers, false},
     {"memory_cut_in_flight", "SIGBUS with requests in flight", cut_in_flight, true},
+    {"memory_cut_idle", "SIGBUS of an idle device", cut_idle, false},
     {"memory_cut_before", "SIGBUS at set-up", cut_before, false},
     {"memory_cut_and_grown", "cut and grown again", cut_and_grown, false},
     {"memory_holes", "holes punched under rings", holes, false},
