@@ -29,13 +29,14 @@ struct store_config {
   struct damage_sink damage; /* called from any core's thread, one at a time */
   uint64_t scrub_bytes_per_second;
   const char *memory_dir; /* of survivors_open() */
-  void *embedder; /* the layer above's own */
+  void *embedder;         /* the layer above's own */
   /* For a simulator and tests; NULL and false in real life. */
   const struct device_ops *engine_ops;
   struct layout *layout; /* already open; taken over on success */
   const struct clock *clock;
   uint32_t works_max, checkpoint_group_bytes; /* of the shards; 0: their defaults */
   uint64_t live_save_ns;                      /* the same */
+  struct survivors_place *survivors_place;    /* of a stepped store; taken over once it starts */
   bool stepped;                               /* no threads: store_step() drives the cores */
   void (*local_finished)(struct peer *peer, struct shard_op *op); /* ops of the cores' own ports */
 };

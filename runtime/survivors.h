@@ -1,14 +1,15 @@
-/* survivors.h - a file in a memory file system with all shards' log buffers (shards/survivor.h), so
- * that what had completed survives a process that is killed. A power cut or a reboot takes the file
+/* survivors.h - memory that outlives the process, with all shards' log buffers (shards/survivor.h),
+ * so that what had completed survives a process that is killed. A power cut or a reboot takes it
  * away, and then the store's own rules hold.
  *
- *   open      looks for the file of the process before; recovery takes over what it has; a new file
- *             is made beside it, and takes its place once a root has all of that
- *   changes   of several shards at once are marked while they are being made: a file that was left
- *             in the middle of one is not used, for any shard
- *   close     removes it
+ *   open      looks for what the process before has left; recovery takes it over; new memory is
+ * made beside it, and takes its place once a root has all of that changes   of several shards at
+ * once are marked while they are being made: what was left in the middle of one is not used, for
+ * any shard close     gives it up
  *
- * Nothing of it is needed: where it cannot be had, the log says so and the store works without. */
+ * survivors.c has the rules: which memory counts, and when. Where it lies is a survivors_place: a
+ * file in a memory file system (survivors_file.c), or the simulator's memory. Nothing of it is
+ * needed: where it cannot be had, the log says so and the store works without. */
 #ifndef RUNTIME_SURVIVORS_H
 #define RUNTIME_SURVIVORS_H
 
@@ -17,20 +18,40 @@
 struct survivors;
 struct survivor;
 
-/* dir: NULL: /dev/shm, and only looks for what another one has left; "": neither. The layout gives
- * the store's uuid and its last incarnation. Never fails; NULL: nothing was there, and nothing is
- * kept. */
-struct survivors *survivors_open(const char *dir, const struct layout *layout,
+struct survivors_place {
+  const char *name; /* for the log */
+  /* What is there, if it has so many bytes; it stays until settle. NULL: nothing. */
+  const void *(*find)(struct survivors_place *p, uint64_t bytes);
+  /* New memory beside it, zeros but for the bytes of empty buffers. NULL: none can be had. */
+  void *(*make)(struct survivors_place *p, uint64_t bytes);
+  /* The new one takes the place of what was found; if there is no new one, the place is empty. */
+  void (*settle)(struct survivors_place *p);
+  /* The new one is given up, settled or not; one that was found and not settled stays. */
+  void (*close)(struct survivors_place *p);
+};
+/* A file. dir: NULL: /dev/shm, and only looks for what another one has left; "": neither. NULL:
+ * there is nothing to look at, and nothing is kept. */
+struct survivors_place *survivors_file_open(const char *dir, const struct layout *layout,
+                                            const struct logger *logger);
+
+/* Takes over the place (NULL is fine). The layout gives the store's uuid and its last incarnation.
+ * Never fails; NULL: nothing was there, and nothing is kept. */
+struct survivors *survivors_open(struct survivors_place *place, const struct layout *layout,
                                  const struct logger *logger);
 /* Of one shard: what the process before has left, or NULL; and where to keep this one's, or NULL.
  */
 const struct survivor *survivors_left(const struct survivors *s, uint32_t shard);
 struct survivor *survivors_keep(struct survivors *s, uint32_t shard);
-/* A root has what was left: from now on the new file counts. */
+/* A root has what was left: from now on the new memory counts. */
 void survivors_settle(struct survivors *s, uint64_t incarnation);
 /* Changes of several shards begin and end; core 0's thread. s may be NULL. */
 void survivors_mark(struct survivors *s, bool changing);
 /* In order: nothing is left to be taken over. After all shards are closed. NULL is fine. */
 void survivors_close(struct survivors *s);
+
+/* Memory that find() has given was left in the middle of a change of several shards. */
+bool survivors_is_marked(const void *memory);
+/* Of a store with so many shards. */
+uint64_t survivors_bytes(uint32_t shard_count);
 
 #endif

@@ -270,7 +270,7 @@ static bool checkpoint_step(struct manifest *m) {
 }
 
 bool checkpoint_tick(struct manifest *m) {
-  if (m->stopped || m->config.read_only || m->writing || m->unsettled) return false;
+  if (m->stopped || m->config.read_only || m->writing || manifest_unsettled(m)) return false;
   if (m->space_short && space_free_blocks(m->space) <= m->short_free_blocks) return false;
   uint64_t used = m->position - m->pending_head;
   bool pressed = m->log_short || used + manifest_log_staged_blocks(m) > manifest_log_usable(m) / 2;

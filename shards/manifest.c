@@ -180,7 +180,9 @@ bool manifest_tick(struct manifest *m) {
   return checkpoint_tick(m) || more;
 }
 
-bool manifest_unsettled(const struct manifest *m) { return m->unsettled; }
+bool manifest_unsettled(const struct manifest *m) {
+  return m->unsettled && !PLANTED(use_what_is_unsettled);
+}
 
 bool manifest_wants_flush(const struct manifest *m) {
   uint64_t staged = manifest_log_staged_blocks(m), usable = manifest_log_usable(m);

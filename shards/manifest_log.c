@@ -88,12 +88,13 @@ void manifest_log_added(struct manifest *m, uint32_t bytes) {
 
 /* ---- Frames ------------------------------------------------------------------------------ */
 
-/* What survived goes on where the process before stopped, in its name: frames in ours say that a root
- * of ours is durable. */
+/* What survived goes on where the process before stopped, in its name: frames in ours say that a
+ * root of ours is durable. */
 static struct frame next_frame(const struct manifest *m, uint64_t sequence) {
   return (struct frame){.store = m->store_key,
                         .shard = m->config.shard,
-                        .incarnation = m->config.incarnation - m->unsettled,
+                        .incarnation =
+                            m->config.incarnation - (m->unsettled && !PLANTED(own_name_too_soon)),
                         .epoch = m->epoch,
                         .position = m->position,
                         .sequence = sequence,
@@ -164,6 +165,7 @@ static void buffer_written(struct io *io) {
   if (io->result && !PLANTED(ignore_failed_log_write))
     manifest_fail(m, io->result, "a write to the log");
   b->written = true;
+  if (b->survivor && PLANTED(release_out_of_order)) survivor_empty(b->survivor);
   release_written(m);
   manifest_log_pump(m);
   barrier_advance(m);
@@ -184,6 +186,7 @@ static void write_closed(struct manifest *m) {
     b->next = NULL;
     *m->writing_last = b;
     m->writing_last = &b->next;
+    if (b->survivor && PLANTED(forget_while_writing)) survivor_empty(b->survivor);
     write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
   }
 }

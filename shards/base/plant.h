@@ -34,6 +34,12 @@
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
   X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
   X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")     \
+  X(survive_half_a_change, "what was left in the middle of a change of shards is used")            \
+  X(release_out_of_order, "a buffer is given up before those before it are on disk")               \
+  X(forget_while_writing, "a buffer that survives is given up when its write starts")              \
+  X(own_name_too_soon, "frames before the first root have the new process's name")                 \
+  X(use_what_is_unsettled, "what survived changes freed is used before a root has them")           \
+  X(survivors_of_another_open, "what an earlier process left is used whatever the root says")      \
   VOLUME_PLANTS(X)
 
 /* The first one of volumes: from it on only the scenario with volumes finds them. */

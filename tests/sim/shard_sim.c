@@ -89,7 +89,8 @@ static void died(int number) {
 
 static void report(const struct run_totals *t, double seconds) {
   const struct checker *c = &t->checker;
-  printf("runs %llu, lives %llu, power cuts %llu, requests %llu (%llu refused for want of space), "
+  printf("runs %llu, lives %llu, power cuts %llu, kills %llu (%llu with survivors), requests %llu "
+         "(%llu refused for want of space), "
          "calls %llu\n"
          "distinct crash states %llu, looks at them %llu, cuts during recovery %llu, scrubs %llu\n"
          "moments with all subsets of sectors %llu, of blocks %llu, with some %llu; at most %llu "
@@ -97,6 +98,7 @@ static void report(const struct run_totals *t, double seconds) {
          "events %llu, core steps %llu, faults %llu, in %.1f s: %.0f events and %.0f states a "
          "second\n",
          (unsigned long long)t->runs, (unsigned long long)t->lives, (unsigned long long)t->cuts,
+         (unsigned long long)t->kills, (unsigned long long)t->kills_surviving,
          (unsigned long long)t->requests, (unsigned long long)t->refused,
          (unsigned long long)t->calls, (unsigned long long)c->states.count,
          (unsigned long long)c->looks.count, (unsigned long long)c->recovery_cuts,

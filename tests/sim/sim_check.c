@@ -95,29 +95,28 @@ void sim_compare(struct sr_store *store, const struct model *m, bool damage, uin
   check(buf != NULL);
   if (sr_port_open(store, NULL, &port)) sim_violation("no port");
   for (uint32_t id = 0; id < m->id_count; id++) {
-    const struct row *row = &m->rows[id];
+    uint32_t oldest = model_oldest(m, id);
     int64_t n = sr_get(port, sim_id(id), buf, 0, MODEL_BYTES_MAX);
     if (n == -EBADMSG && damage) {
       present[id] = true;
       found[id] = 0; /* some version of that size */
       uint64_t bytes = 0;
       if (sr_stat(port, sim_id(id), &bytes)) sim_violation("blob %u: damaged, and no stat", id);
-      for (uint32_t v = row->floor; v <= model_last(m, id); v++) {
+      for (uint32_t v = oldest; v <= model_last(m, id); v++) {
         const struct version *x = model_version(m, id, v);
         if (!x->absent && x->outcome != FAILED && x->bytes == bytes)
-          found[id] |= UINT64_C(1) << (v - row->floor);
+          found[id] |= UINT64_C(1) << (v - oldest);
       }
       if (!found[id]) sim_violation("blob %u: damaged, but there is none", id);
       continue;
     }
     if (n < 0 && n != -ENOENT) sim_violation("blob %u: get: %s", id, strerror((int)-n));
     present[id] = n >= 0;
-    found[id] =
-        model_match(m, id, row->floor, model_last(m, id), n >= 0, buf, n < 0 ? 0 : (uint64_t)n);
+    found[id] = model_match(m, id, oldest, model_last(m, id), n >= 0, buf, n < 0 ? 0 : (uint64_t)n);
     if (!found[id])
       sim_violation("blob %u (shard %u): %s%lld bytes: none of its versions %u to %u (visible %u)",
                     id, sr_shard_of(store, sim_id(id)), n < 0 ? "not there, " : "", (long long)n,
-                    row->floor, model_last(m, id), row->visible);
+                    oldest, model_last(m, id), m->rows[id].visible);
   }
   compare_list(port, m, present);
   const struct batch_record *torn = model_torn_batch(m, found);
@@ -133,7 +132,7 @@ void sim_compare(struct sr_store *store, const struct model *m, bool damage, uin
 static uint64_t expectation(const struct model *m) {
   uint64_t h = m->batch_count;
   for (uint32_t i = 0; i < m->id_count; i++)
-    h = (h ^ m->rows[i].floor) * UINT64_C(0x9e3779b97f4a7c15) + model_last(m, i);
+    h = (h ^ model_oldest(m, i)) * UINT64_C(0x9e3779b97f4a7c15) + model_last(m, i);
   if (m->volumes) h ^= vmodel_expectation(m->volumes);
   return h;
 }

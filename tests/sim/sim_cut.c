@@ -61,6 +61,48 @@ void sim_cut_free(struct cut *cut) {
   *cut = (struct cut){0};
 }
 
+/* ---- Kills ---- */
+
+/* A mask of sectors for each block: all, none, any, or those before some point. */
+static void kill_write(struct sim_disk *d, const struct io *w, struct random *r,
+                       bool whole_blocks) {
+  uint32_t style = (uint32_t)random_up_to(r, 6); /* 0, 1: not; 2, 3: all; 4: any; 5: a prefix */
+  uint64_t count = w->bytes >> BLOCK_SHIFT, prefix = random_up_to(r, count * 8 + 1);
+  uint64_t order = d->io->order++;
+  for (uint64_t k = 0; k < count; k++) {
+    uint64_t block = (w->offset >> BLOCK_SHIFT) + k;
+    uint32_t keep = style < 2 ? 0 : 0xff;
+    if (style == 4) keep = (uint8_t)random_next(r);
+    if (style == 5) keep = k < prefix / 8 ? 0xff : k > prefix / 8 ? 0 : (1u << prefix % 8) - 1;
+    if (whole_blocks && keep) keep = 0xff;
+    if (!keep || block >= d->blocks) continue;
+    struct page *whole = page_of((const char *)w->buf + (k << BLOCK_SHIFT));
+    disk_store(d, block, page_merge(d->now[block], whole, (uint8_t)keep), false, order);
+    page_unref(whole);
+  }
+}
+
+void sim_kill(struct sim_io *io, struct random *r, bool whole_blocks) {
+  struct {
+    struct sim_disk *disk;
+    const struct io *write;
+  } list[1024];
+  uint32_t n = 0;
+  for (const struct sim_device *dev = io->devices; dev; dev = dev->next)
+    for (uint32_t i = 0; i < dev->count; i++) {
+      const struct io *w = dev->requests[i].io;
+      if (w->op != IO_WRITE) continue;
+      check(n < array_size(list));
+      list[n].disk = dev->files[w->file];
+      list[n++].write = w;
+    }
+  for (; n > 0; n--) {
+    uint32_t i = (uint32_t)random_up_to(r, n);
+    kill_write(list[i].disk, list[i].write, r, whole_blocks);
+    list[i] = list[n - 1];
+  }
+}
+
 /* ---- Images ---- */
 
 void sim_image_create(struct sim_io *image, const struct sim_io *of, uint64_t seed) {

@@ -106,6 +106,10 @@ struct cut {
   struct atom *atoms; /* in the order in which they are laid over the durable state */
   uint32_t count, room;
 };
+/* The process is killed: of writes in flight each happens in full, in part or not at all, in any
+ * order. They, and what no flush has covered, stay in the cache. Nothing happens to the requests:
+ * sim_fail(). */
+void sim_kill(struct sim_io *io, struct random *r, bool whole_blocks);
 /* What a power cut at this moment has to choose from. Holds references to pages. */
 void sim_cut_take(struct cut *cut, const struct sim_io *io);
 void sim_cut_clear(struct cut *cut);

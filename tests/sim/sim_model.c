@@ -124,9 +124,9 @@ const struct batch_record *model_torn_batch(const struct model *m, const uint64_
     const struct batch_record *batch = &m->batches[b];
     bool in = false, out = false;
     for (uint32_t i = 0; i < batch->count; i++) {
-      const struct row *r = &m->rows[batch->id[i]];
-      if (batch->version[i] < r->floor) continue; /* overtaken by something durable */
-      uint64_t mask = found[batch->id[i]], own = UINT64_C(1) << (batch->version[i] - r->floor);
+      uint32_t oldest = model_oldest(m, batch->id[i]);
+      if (batch->version[i] < oldest) continue; /* overtaken by something that survives */
+      uint64_t mask = found[batch->id[i]], own = UINT64_C(1) << (batch->version[i] - oldest);
       if (model_version(m, batch->id[i], batch->version[i])->outcome == FAILED) continue;
       in |= mask == own;
       out |= mask != 0 && mask < own; /* only older ones match */

@@ -38,6 +38,7 @@ struct model {
   struct vmodel *volumes; /* NULL: there are none */
   uint32_t id_count;
   struct row rows[MODEL_IDS_MAX];
+  bool killed;                  /* not the power failed: what had completed is there */
   struct batch_record *batches; /* since the last collapse */
   uint32_t batch_count, batch_room;
 };
@@ -49,6 +50,10 @@ void model_destroy(struct model *m);
 void model_fill(const struct model *m, uint32_t id, uint32_t content, void *buf, uint64_t bytes);
 static inline const struct version *model_version(const struct model *m, uint32_t id, uint32_t v) {
   return &m->rows[id].versions[v - m->rows[id].first];
+}
+/* The oldest version that the next open may find. */
+static inline uint32_t model_oldest(const struct model *m, uint32_t id) {
+  return m->killed ? m->rows[id].visible : m->rows[id].floor;
 }
 static inline uint32_t model_last(const struct model *m, uint32_t id) {
   return m->rows[id].first + m->rows[id].count - 1;
@@ -72,7 +77,7 @@ uint64_t model_match(const struct model *m, uint32_t id, uint32_t from, uint32_t
 uint64_t model_match_range(const struct model *m, uint32_t id, uint32_t from, uint32_t to,
                            bool present, const void *buf, uint64_t offset, uint64_t asked,
                            uint64_t bytes);
-/* found[id]: mask as of model_match() from the row's floor on. The batch that is torn, NULL: none.
+/* found[id]: mask as of model_match() from model_oldest() on. The batch that is torn, NULL: none.
  */
 const struct batch_record *model_torn_batch(const struct model *m, const uint64_t found[]);
 /* From now on a version is all that an id ever was; it survives. */

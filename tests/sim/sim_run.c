@@ -1,7 +1,8 @@
 /* sim_run.c - see sim_run.h.
  *
  *   life: open, compare with the model -> requests, while cores take turns by chance -> the end:
- *         a power cut at some moment, a clean close, or a crash of the process
+ *         a power cut or a kill of the process at some moment, a clean close, or a store that is
+ *         abandoned
  *
  * A core that has nothing to do goes to sleep as its thread would: then only a wake-up or a
  * completion of its device gives it a turn. If nobody can move and requests are outstanding, a
@@ -37,27 +38,66 @@ struct world {
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
   uint64_t moments;                            /* of this life, so far */
   uint64_t moments_left;                       /* until the power fails; 0: it does not */
-  uint64_t device_moments_left;                /* until the device disappears, with the power on */
+  /* Kills: the life ends as with a power cut, but it is the process that dies. */
+  uint32_t kill_percent;           /* of crashes; 0: memory is not looked at */
+  bool kill, killed;               /* this life's crash is one; has happened */
+  uint64_t turns_left;             /* until it; 0: it waits for a moment */
+  bool opened;                     /* this life's store */
+  struct sim_memory memory, saved; /* the store's own; as it was when the process was killed */
+  uint64_t device_moments_left;    /* until the device disappears, with the power on */
 };
 
 /* ---- Moments ------------------------------------------------------------------------------------
  */
 
+/* In the middle of a change of several shards, and before what was left is taken over, it is what
+ * it would have been without this process. */
+static void kill_process(struct world *w) {
+  if (w->opened) w->model.killed = sim_memory_counts(&w->memory);
+  if (w->opened && w->volumes) w->volumes->killed = w->model.killed ? w->volumes->clock : 0;
+  sim_memory_copy(&w->saved, &w->memory);
+  sim_kill(&w->io, &w->random, w->totals->checker.whole_blocks);
+  sim_fail(&w->io);
+  w->killed = w->client.tolerance.dead = true;
+  sim_trace("killed%s\n", w->model.killed ? "" : ", and nothing survives");
+  w->totals->kills++;
+  w->totals->kills_surviving += w->model.killed;
+}
+
+static void cut_power(struct world *w) {
+  checker_choose(&w->totals->checker, &w->io);
+  sim_fail(&w->io);
+  w->client.tolerance.dead = true;
+  w->model.killed = false;
+  if (w->volumes) w->volumes->killed = 0;
+  sim_trace("power cut\n");
+  w->totals->cuts++;
+}
+
+static void look_at_cuts(struct world *w) {
+  struct checker *c = &w->totals->checker;
+  uint64_t volumes_killed = w->volumes ? w->volumes->killed : 0;
+  bool killed = w->model.killed; /* the process before, and now the power fails */
+  w->model.killed = false;
+  if (w->volumes) w->volumes->killed = 0;
+  if (w->enumerate)
+    checker_enumerate(c, &w->io, &w->model, w->enumerate);
+  else if (random_percent(&w->random, w->sample_percent))
+    checker_sample(c, &w->io, &w->model, w->samples);
+  w->model.killed = killed;
+  if (w->volumes) w->volumes->killed = volumes_killed;
+}
+
 static void on_moment(struct sim_io *io, void *arg) {
   struct world *w = arg;
-  struct checker *c = &w->totals->checker;
   if (++w->moments > STUCK_MOMENTS) sim_violation("no end: the devices find no rest");
-  if (w->enumerate)
-    checker_enumerate(c, io, &w->model, w->enumerate);
-  else if (random_percent(&w->random, w->sample_percent))
-    checker_sample(c, io, &w->model, w->samples);
+  look_at_cuts(w);
   if (w->device_moments_left && --w->device_moments_left == 0) io->faults.gone = true;
   if (w->moments_left && --w->moments_left == 0) {
-    checker_choose(c, io);
-    sim_fail(io);
-    w->client.tolerance.dead = true;
-    sim_trace("power cut\n");
-    w->totals->cuts++;
+    if (w->kill)
+      kill_process(w);
+    else
+      cut_power(w);
   }
 }
 
@@ -93,6 +133,7 @@ static bool turn(struct world *w, uint32_t i) {
     w->asleep[i] = false;
   }
   w->totals->steps++;
+  if (w->turns_left && --w->turns_left == 0 && !w->client.tolerance.dead) kill_process(w);
   if (!core_step(core) && random_percent(&w->random, 50))
     w->asleep[i] = inbox_prepare_sleep(&core->inbox);
   return true;
@@ -185,9 +226,10 @@ static void work(struct world *w, uint64_t requests) {
 
 static void collapse(struct world *w, const uint64_t found[]) {
   for (uint32_t i = 0; i < w->model.id_count; i++) {
-    const struct row *r = &w->model.rows[i];
-    model_collapse(&w->model, i, r->floor + (uint32_t)__builtin_ctzll(found[i]));
+    uint32_t oldest = model_oldest(&w->model, i);
+    model_collapse(&w->model, i, oldest + (uint32_t)__builtin_ctzll(found[i]));
   }
+  w->model.killed = false;
   model_forget_batches(&w->model);
 }
 
@@ -209,19 +251,26 @@ static bool open_store(struct world *w) {
   collapse(w, found);
   if (w->volumes)
     sim_compare_volumes(w->store, w->volumes, w->abandoned ? FOUND_VISIBLE : FOUND_SURVIVING);
+  if (w->volumes) w->volumes->killed = 0;
+  w->opened = true;
   watch(w, true);
   client_open(&w->client, w->store);
   if (w->volumes) vclient_open(&w->vclient, w->store);
   return true;
 }
 
-static void power_on(struct world *w) {
+static void start_again(struct world *w) {
   w->io.faults.gone = false;
   w->io.delay_ns_max = random_in(&w->random, 100, 50000);
   w->client.tolerance.dead = false;
-  w->abandoned = false;
-  w->moments_left = 0;
-  sim_power_on(&w->io, &w->totals->checker.image);
+  w->abandoned = w->killed;
+  w->moments_left = w->turns_left = 0;
+  if (w->killed) {
+    sim_memory_copy(&w->memory, &w->saved);
+  } else {
+    sim_power_on(&w->io, &w->totals->checker.image);
+    w->memory.there = false;
+  }
 }
 
 /* All that has completed must be there when the store opens again. */
@@ -247,6 +296,17 @@ static void set_faults(struct world *w, const struct sim_faults *faults) {
 
 static void live(struct world *w, uint64_t requests, bool cut) {
   w->moments_left = cut ? random_in(&w->random, 1, 3 * requests) : 0;
+  w->kill = w->kill_percent && cut && random_percent(&w->random, w->kill_percent);
+  if (w->kill && random_percent(&w->random, 40)) {
+    w->turns_left = random_in(&w->random, 1, 20 * requests);
+    w->moments_left = 0;
+  }
+  /* What a killed process has left is taken over by the next one, or by the one after it. */
+  if (cut && w->model.killed && random_percent(&w->random, 60)) {
+    w->moments_left = random_in(&w->random, 1, 12);
+    w->turns_left = 0;
+  }
+  w->opened = w->killed = false;
   w->totals->lives++;
   w->moments = w->io.polls = 0;
   sim_trace("life\n");
@@ -266,7 +326,8 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     else
       close_cleanly(w);
   }
-  if (w->client.tolerance.dead) power_on(w);
+  if (w->client.tolerance.dead) start_again(w);
+  w->turns_left = 0;
   w->device_moments_left = 0;
   w->io.faults.gone = false;
 }
@@ -280,6 +341,8 @@ static void world_create(struct world *w, uint64_t seed, struct run_totals *t, u
   sim_io_create(&w->io, random_next(&w->random), w->geometry.disk_count, blocks);
   sim_format(&w->io, &w->geometry);
   w->io.delay_ns_max = random_in(&w->random, 100, 50000);
+  sim_memory_create(&w->memory, w->geometry.shards);
+  sim_memory_create(&w->saved, w->geometry.shards);
   w->totals = t;
   t->checker.whole_blocks = false;
   model_create(&w->model, seed, ids);
@@ -305,6 +368,8 @@ static void world_destroy(struct world *w) {
   client_destroy(&w->client);
   model_destroy(&w->model);
   sim_io_destroy(&w->io);
+  sim_memory_destroy(&w->memory);
+  sim_memory_destroy(&w->saved);
   free(w);
 }
 
@@ -347,9 +412,17 @@ static struct world *random_world(uint64_t seed, struct run_totals *t) {
   return w;
 }
 
+/* Most worlds know them; in some of those most crashes are kills. */
+static void choose_kills(struct world *w) {
+  if (random_percent(&w->random, 30)) return;
+  w->kill_percent = random_percent(&w->random, 50) ? 85 : 40;
+  w->how.memory = &w->memory;
+}
+
 void run_random(uint64_t seed, struct run_totals *t) {
   struct world *w = random_world(seed, t);
   uint32_t lives = (uint32_t)random_in(&w->random, 2, 5);
+  choose_kills(w);
   for (uint32_t i = 0; i < lives; i++)
     live(w, random_in(&w->random, 10, 300), random_percent(&w->random, 60));
   world_destroy(w);
@@ -463,6 +536,7 @@ void run_volumes(uint64_t seed, struct run_totals *t) {
   w->client.habits.bytes_max = 20000;
   w->volume_percent = (uint32_t)random_in(r, 70, 100);
   add_volumes(w, seed);
+  choose_kills(w);
   bool faults = random_percent(r, 20);
   uint32_t lives = (uint32_t)random_in(r, 2, 5);
   for (uint32_t i = 0; i < lives; i++) {

@@ -92,6 +92,7 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .engine_ops = &device_sim,
                                 .clock = &io->clock,
                                 .stepped = true,
+                                .survivors_place = how->memory ? &how->memory->place : NULL,
                                 .works_max = how->works_max,
                                 .live_save_ns = how->live_save_ns,
                                 .checkpoint_group_bytes = how->checkpoint_group_bytes,

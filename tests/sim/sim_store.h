@@ -5,6 +5,7 @@
 
 #include "api/internal.h"
 #include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_memory.h"
 #include "tests/sim/sim_model.h"
 
 enum shape { SHAPE_ONE_DEVICE, SHAPE_TWO_DEVICES, SHAPE_DIRECTORY, SHAPE_COUNT };
@@ -27,6 +28,7 @@ struct open_how {
   uint32_t works_max, checkpoint_group_bytes;
   uint64_t live_save_ns;
   bool background, read_only;
+  struct sim_memory *memory; /* NULL: nothing survives */
 };
 /* 0 or the store's refusal. */
 int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *how);

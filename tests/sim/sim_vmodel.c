@@ -81,7 +81,7 @@ static bool same_state(const struct cell_state *a, const struct cell_state *b) {
 }
 
 static uint64_t covered_of(const struct vmodel *m, const struct content *c) {
-  return max_u64(c->covered, m->covered);
+  return max_u64(c->covered, max_u64(m->covered, m->killed));
 }
 
 static void cell_prune(const struct vmodel *m, const struct content *c, struct cell *x) {
@@ -377,7 +377,7 @@ struct vnode *vmodel_find(struct vmodel *m, const char *name) {
 }
 
 bool vmodel_may_be(const struct vmodel *m, const struct vnode *n, const struct vversion *v) {
-  return v->died > max_u64(n->covered, m->covered);
+  return v->died > max_u64(n->covered, max_u64(m->covered, m->killed));
 }
 
 void vmodel_sweep(struct vmodel *m) {

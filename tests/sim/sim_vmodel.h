@@ -76,6 +76,7 @@ struct vop { /* a write of any kind */
 struct vmodel {
   uint64_t seed, clock;
   uint64_t covered;     /* by a flush of the store */
+  uint64_t killed;      /* when the process was, and what had completed is there; else 0 */
   uint64_t oldest_read; /* when the oldest read in flight was submitted; NEVER: none */
   uint64_t changes;     /* of what may be expected */
   uint32_t stamp;
