@@ -289,7 +289,8 @@ static const struct host_command_line {
     {"store", "", "space and health of the store", "store", 0, 0, make_nothing},
     {"drain", "", "attach nothing any more, detach what is idle (--off: as usual again)", "drain",
      0, 0, make_drain},
-    {"upgrade", "", "hand everything to a successor: not there yet", "upgrade", 0, 0, make_nothing},
+    {"upgrade", "", "how another daemon takes its place while guests run: the command", "ping", 0,
+     0, make_nothing},
     {"ping", "", "is it there, and which", "ping", 0, 0, make_nothing},
     {"raw", "JSON", "send this request", NULL, 1, 1, NULL},
     {NULL, NULL, NULL, NULL, 0, 0, NULL},
@@ -308,7 +309,9 @@ static int run(const struct host_command_line *c, const struct host_options *o) 
     c->make(o, request);
     struct js *root = ask(&s, o->word_count ? o->words[0] : c->name, request);
     const struct host_reply reply = {c->name, o->json, root};
-    status = root ? ctl_host_print(&reply) : CTL_FAILED;
+    status = !root                             ? CTL_FAILED
+             : strcmp(c->name, "upgrade") == 0 ? ctl_host_explain_upgrade(&reply)
+                                               : ctl_host_print(&reply);
     if (root) js_free(root);
   }
   fclose(s.in);

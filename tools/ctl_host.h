@@ -11,5 +11,7 @@ struct host_reply {
 };
 /* Writes what the daemon answered to stdout. CTL_OK or CTL_FAILED. */
 int ctl_host_print(const struct host_reply *reply);
+/* How the daemon that has answered "ping" is replaced, likewise. */
+int ctl_host_explain_upgrade(const struct host_reply *reply);
 
 #endif

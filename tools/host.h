@@ -5,6 +5,7 @@
  *   host_work.c     threads that carry out requests, each with a port of its own
  *   host_command.c  a line to a request
  *   host_answer.c   a request to a reply; host_disks.c, host_volumes.c: each kind of request
+ *   host_upgrade.c  one daemon takes the place of another
  *   host_metrics.c  figures as Prometheus reads them; host_http.c: the server of them
  *   host_sandbox.c, host_seccomp.c, host_sockets.c, host_systemd.c, host_log.c  as they say
  */
@@ -20,8 +21,9 @@
 #include "tools/host_systemd.h"
 #include "tools/json.h"
 
-#define HOST_TOOL      "shard-host"
-#define HOST_WHY_BYTES 512u
+#define HOST_TOOL           "shard-host"
+#define HOST_WHY_BYTES      512u
+#define HOST_IDENTITY_BYTES 17u
 
 struct host {
   struct sr_store *store;
@@ -31,6 +33,18 @@ struct host {
   uint32_t socket_mode;
   int64_t socket_group; /* -1: as it comes */
   uint64_t started_ns;
+  /* For a successor: which store that is, and what the daemon listens on, -1: not; by which option,
+   * NULL: it came from systemd. */
+  char identity[HOST_IDENTITY_BYTES];
+  int control_fd, metrics_fd;
+  const char *control_at, *metrics_at;
+  /* Whoever takes over: the main thread's, and a worker's while host_upgrade_give() runs. */
+  struct {
+    int fd; /* stays open until the process ends */
+    pid_t pid;
+    const char *reply;
+    int error; /* 0: all disks are there now */
+  } successor;
   /* Any thread. */
   _Atomic bool draining;           /* no disk is attached any more; idle ones are detached */
   _Atomic uint32_t disks_left;     /* as the last sweep found them */

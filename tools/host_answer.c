@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/host.h"
+#include "tools/host_upgrade.h"
 
 uint64_t host_now_ns(void) {
   struct timespec t;
@@ -25,13 +26,6 @@ static int ping(struct host *h, struct sr_port *port, const struct host_command 
   return 0;
 }
 
-static int upgrade(struct host *h, struct sr_port *port, const struct host_command *c,
-                   struct js *reply, char why[HOST_WHY_BYTES]) {
-  (void)h, (void)port, (void)c, (void)reply;
-  snprintf(why, HOST_WHY_BYTES, "handing disks to a successor is not there yet");
-  return -EOPNOTSUPP;
-}
-
 static const struct {
   enum host_do what;
   host_run *run;
@@ -41,7 +35,7 @@ static const struct {
     {HOST_REMOVE, host_remove}, {HOST_LIST, host_list},         {HOST_VOLUMES, host_volumes},
     {HOST_STAT, host_stat},     {HOST_LIMIT, host_limit},       {HOST_RESIZE, host_resize},
     {HOST_FLUSH, host_flush},   {HOST_SNAPSHOT, host_snapshot}, {HOST_STORE, host_store},
-    {HOST_DRAIN, host_drain},   {HOST_UPGRADE, upgrade},
+    {HOST_DRAIN, host_drain},   {HOST_UPGRADE, host_upgrade},
 };
 
 /* ---- Errors ---------------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ static const struct known_command {
     {"flush", HOST_FLUSH, 0, 0, true},
     {"store", HOST_STORE, 0, 0, false},
     {"drain", HOST_DRAIN, 0, HOST_M_ON, false},
-    {"upgrade", HOST_UPGRADE, 0, 0, false},
+    {"upgrade", HOST_UPGRADE, 0, HOST_M_STORE, false},
 };
 
 /* ---- Members --------------------------------------------------------------------------------- */
@@ -53,7 +53,7 @@ enum kind { TEXT, NUMBER, BOOL, CACHE, BUCKET };
 
 static const struct known_member {
   const char *key;
-  enum host_member bit;
+  uint32_t bit; /* enum host_member */
   enum kind kind;
   size_t offset;
   uint64_t min, max; /* of a text: bytes */
@@ -70,6 +70,7 @@ static const struct known_member {
     NAME("listen", HOST_M_LISTEN, listen),
     NAME("serial", HOST_M_SERIAL, serial),
     NAME("group", HOST_M_GROUP, group),
+    NAME("store", HOST_M_STORE, store),
     MEMBER("after", HOST_M_AFTER, TEXT, after, 0, SR_VOLUME_NAME_BYTES_MAX),
     MEMBER("mode", HOST_M_MODE, NUMBER, mode, 0, 0777),
     MEMBER("group_id", HOST_M_GROUP_ID, NUMBER, group_id, 1, UINT32_MAX - 1),

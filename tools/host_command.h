@@ -66,6 +66,7 @@ enum host_member {
   HOST_M_ON = 1u << 29,
   HOST_M_LISTEN = 1u << 30,
 };
+#define HOST_M_STORE (1u << 31) /* no int, as the others have to be */
 
 struct host_command {
   enum host_do what;
@@ -78,7 +79,7 @@ struct host_command {
   uint32_t given; /* enum host_member; what is not given is 0, "" or false */
   char volume[SR_VOLUME_NAME_BYTES_MAX + 1], name[SR_VOLUME_NAME_BYTES_MAX + 1],
       snapshot[SR_VOLUME_NAME_BYTES_MAX + 1], after[SR_VOLUME_NAME_BYTES_MAX + 1];
-  char file[256], socket[108], listen[256], serial[21], group[64];
+  char file[256], socket[108], listen[256], serial[21], group[64], store[17];
   uint64_t mode, group_id, queues, queue_size, size_bytes, block_bytes, stripe_bytes, shard, max;
   int cache; /* enum sr_vhost_cache */
   bool read_only, attach, force, remove, striped, no_group, all, unlimited, durable, on;

@@ -7,6 +7,7 @@
 #include "tools/host_control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "tools/host_log.h"
+#include "tools/host_upgrade.h"
 
 enum { EVENTS = 64, SWEEP_MS = 100, MS = 1000000 };
 
@@ -40,6 +42,10 @@ struct control {
   uint32_t count;
   struct host_job sweep;
   bool sweeping, done;
+  uint32_t in_work;         /* requests of clients */
+  struct client *successor; /* has asked to take over; NULL */
+  struct host_job give;
+  bool giving, handed_over;
   int signals;       /* so many have come */
   uint64_t sweep_ns; /* the next one not before */
   uint64_t stop_ns;  /* until then guests are waited for */
@@ -52,6 +58,11 @@ static char is_listener, is_signal, is_work;
 /* ---- Clients --------------------------------------------------------------------------------- */
 
 static void client_go(struct control *k, struct client *c);
+
+static int watch(struct control *k, int fd, char *what) {
+  struct epoll_event e = {.events = EPOLLIN, .data.ptr = what};
+  return epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+}
 
 static void client_close(struct control *k, struct client *c) {
   host_log(HOST_DEBUG, "client_gone", LOG_NUMBER("pid", c->peer.pid));
@@ -107,13 +118,87 @@ static bool refuse(struct control *k, struct client *c, int error, const char *w
   return client_reply(k, c, host_refusal(&c->job.command, error, why));
 }
 
+/* ---- Upgrade --------------------------------------------------------------------------------- */
+
+/* Only when nothing else is in work: what the reply says holds until the disks are away. */
+static void go_on_upgrade(struct control *k) {
+  struct client *c = k->successor;
+  if (!c || k->giving || k->handed_over || k->in_work || k->sweeping) return;
+  k->in_work++;
+  host_work_submit(k->config->work, &c->job);
+}
+
+/* behind: where the line ends. False: the client is gone. */
+static bool begin_upgrade(struct control *k, struct client *c, const char *behind) {
+  const char *why = NULL;
+  int error = -EPERM;
+  if (c->peer.uid != 0 && c->peer.uid != geteuid()) {
+    why = "a successor must be started by root, or by the user that the daemon runs as";
+  } else if (k->signals) {
+    error = -ESHUTDOWN;
+    why = "the daemon is ending";
+  } else if (behind != c->in + c->used) {
+    error = -EINVAL;
+    why = "upgrade must be the last request of its connection";
+  }
+  if (why) {
+    c->busy = false;
+    return refuse(k, c, error, why);
+  }
+  host_log(HOST_INFO, "upgrade", LOG_NUMBER("pid", c->peer.pid), LOG_NUMBER("uid", c->peer.uid));
+  k->successor = c;
+  go_on_upgrade(k);
+  return true;
+}
+
+/* The reply is made: it goes with the disks. From now on whoever connects waits in the socket's
+ * queue, for us or for the successor. */
+static void give(struct control *k, struct client *c) {
+  struct host *h = k->config->host;
+  h->successor.pid = c->peer.pid;
+  h->successor.error = -EMFILE;
+  h->successor.reply = c->out;
+  h->successor.fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+  k->giving = true;
+  epoll_ctl(k->epoll, EPOLL_CTL_DEL, k->config->listen_fd, NULL);
+  k->give.run = host_upgrade_give;
+  host_work_submit(k->config->work, &k->give);
+}
+
+static void given(struct control *k) {
+  struct host *h = k->config->host;
+  struct client *c = k->successor;
+  char line[64];
+  k->giving = false;
+  if (h->successor.error == 0) {
+    host_log(HOST_INFO, "handed_over", LOG_NUMBER("pid", h->successor.pid));
+    /* Whose word counts is still the one that systemd has started. */
+    snprintf(line, sizeof(line), "MAINPID=%d\nSTATUS=handed over", (int)h->successor.pid);
+    host_notify(line);
+    k->done = k->handed_over = true;
+    return;
+  }
+  host_log(HOST_ERROR, "upgrade", LOG_NUMBER("pid", h->successor.pid),
+           LOG_TEXT("why", strerror(-h->successor.error)), LOG_TEXT("what", "all goes on here"));
+  if (h->successor.fd >= 0) close(h->successor.fd);
+  h->successor.fd = -1;
+  k->successor = NULL;
+  client_close(k, c);
+  watch(k, k->config->listen_fd, &is_listener);
+}
+
+/* ---- Requests -------------------------------------------------------------------------------- */
+
 /* One line without its newline; false: the client is gone. */
 static bool client_line(struct control *k, struct client *c, const char *line, size_t bytes) {
   char why[HOST_WHY_BYTES] = "";
   int r = host_command_parse(&c->job.command, line, bytes, why, sizeof(why));
   if (r < 0) return refuse(k, c, r, why);
+  if (k->successor) return refuse(k, c, -EAGAIN, "a successor takes over: ask it in a moment");
   c->busy = true;
   c->job.owner = c;
+  if (c->job.command.what == HOST_UPGRADE) return begin_upgrade(k, c, line + bytes + 1);
+  k->in_work++;
   host_work_submit(k->config->work, &c->job);
   return true;
 }
@@ -187,10 +272,18 @@ static void client_finished(struct control *k, struct client *c) {
   char *reply = c->job.reply;
   c->busy = false;
   c->job.reply = NULL;
+  k->in_work--;
   host_log(only_looks(what->what) && !c->job.error ? HOST_DEBUG : HOST_INFO, "request",
            LOG_TEXT("do", what->word), LOG_TEXT("name", name),
            LOG_TEXT("error", error ? error : "EIO"), LOG_NUMBER("pid", c->peer.pid),
            LOG_NUMBER("uid", c->peer.uid));
+  if (c == k->successor && !c->job.error) {
+    c->busy = true;
+    c->out = reply;
+    give(k, c);
+    return;
+  }
+  if (c == k->successor) k->successor = NULL;
   if (client_reply(k, c, reply)) client_go(k, c);
 }
 
@@ -287,7 +380,7 @@ static void leave_signals(const struct control *k) {
 
 static void begin_sweep(struct control *k) {
   uint64_t now_ns = host_now_ns();
-  if (k->sweeping || !k->config->host->draining || now_ns < k->sweep_ns) return;
+  if (k->sweeping || k->successor || !k->config->host->draining || now_ns < k->sweep_ns) return;
   k->sweeping = true;
   k->sweep_ns = now_ns + SWEEP_MS * MS;
   k->sweep.run = host_sweep;
@@ -300,18 +393,16 @@ static void take_finished(struct control *k) {
     if (job == &k->sweep) {
       k->sweeping = false;
       if (k->signals && k->config->host->disks_left == 0) k->done = true;
+    } else if (job == &k->give) {
+      given(k);
     } else {
       client_finished(k, job->owner);
     }
+    go_on_upgrade(k);
   }
 }
 
 /* ---- The loop -------------------------------------------------------------------------------- */
-
-static int watch(struct control *k, int fd, char *what) {
-  struct epoll_event e = {.events = EPOLLIN, .data.ptr = what};
-  return epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
-}
 
 static void take_event(struct control *k, void *what) {
   if (what == &is_listener)
@@ -329,7 +420,7 @@ static void take_event(struct control *k, void *what) {
  * armed it has no request in work. */
 static int serve(struct control *k) {
   struct epoll_event events[EVENTS];
-  while (!k->done) {
+  while (!k->done || k->giving) {
     int n = epoll_wait(k->epoll, events, EVENTS, k->config->host->draining ? SWEEP_MS : -1);
     if (n < 0 && errno != EINTR) return -errno;
     for (int i = 0; i < n; i++) take_event(k, events[i].data.ptr);
@@ -348,17 +439,18 @@ int host_control_run(const struct host_control_config *config) {
   if (r == 0) r = watch(&k, host_work_fd(config->work), &is_work);
   if (r == 0) r = serve(&k);
   leave_signals(&k);
+  k.successor = NULL; /* too late for one that is not through */
   /* Lines that clients sent behind these stay unread. */
   host_work_stop(config->work);
   struct host_job *job;
   while ((job = host_work_finished(config->work))) {
     struct client *c = job->owner;
-    if (job == &k.sweep) continue;
+    if (job == &k.sweep || job == &k.give) continue;
     c->last = true;
     client_finished(&k, c);
   }
   while (k.clients) client_close(&k, k.clients);
   if (k.spare >= 0) close(k.spare);
   if (k.epoll >= 0) close(k.epoll);
-  return r;
+  return r == 0 && k.handed_over ? HOST_HANDED_OVER : r;
 }

@@ -16,7 +16,10 @@ struct host_control_config {
 
 /* Serves until a signal has come and disks are detached, or the time for that is over, or a second
  * signal comes. Stops the work; replies that are ready are sent as far as clients take them at
- * once. A third signal, then or later, ends the process with status 1. */
+ * once. A third signal, then or later, ends the process with status 1.
+ * HOST_HANDED_OVER: a successor has all disks; h->successor.fd is to be closed when the store is.
+ */
+#define HOST_HANDED_OVER 1
 int host_control_run(const struct host_control_config *config);
 
 #endif

@@ -63,10 +63,12 @@ int host_http_start(struct host_http **out, struct host *h, int listen_fd) {
   http->host = h;
   int r = sr_port_open(h->store, NULL, &http->port);
   if (r == 0) {
-    http->daemon =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, serve, http,
-                         MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-                         CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_END);
+    /* Woken by a pipe (ITC) and not by shutdown() of the socket, which a successor may have, too.
+     */
+    http->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0,
+                                    NULL, NULL, serve, http, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+                                    MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+                                    MHD_OPTION_CONNECTION_TIMEOUT, TIMEOUT_S, MHD_OPTION_END);
     if (!http->daemon) r = -EIO;
   }
   if (r < 0) {

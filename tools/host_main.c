@@ -21,12 +21,14 @@
 #include "tools/host_metrics.h"
 #include "tools/host_sandbox.h"
 #include "tools/host_sockets.h"
+#include "tools/host_upgrade.h"
 
+enum { TAKEOVER_LOCK_MS = 10000 };
 enum { SANDBOX_ON = 0, SANDBOX_MUST, SANDBOX_OFF };
 
 struct options {
   const char *store, *socket_dir, *control, *cores, *metrics, *user, *file_dir, *memory_dir;
-  const char *control_mode, *control_group, *socket_mode, *socket_group;
+  const char *control_mode, *control_group, *socket_mode, *socket_group, *takeover;
   int log_level, sandbox;
   bool no_sandbox, help, version;
   uint64_t clients_max, disks_max, workers, queue_depth, core_count;
@@ -40,6 +42,9 @@ struct daemon {
   struct host_user user;
   char control_path[108];
   bool control_is_ours;
+  bool control_is_taken; /* from the one before us, whose it is until we serve */
+  bool metrics_is_ours;
+  struct host_takeover takeover;
   int control_fd, metrics_fd, signal_fd;
   struct host_work *work;
   struct host_http *http;
@@ -62,6 +67,8 @@ static const char *memory_dir(const struct options *o) {
   if (o->memory_dir) return strcmp(o->memory_dir, "none") ? o->memory_dir : "";
   return access("/dev/shm", W_OK) ? "" : "/dev/shm";
 }
+
+static char own_control[] = "--takeover=-";
 
 /* Returns 0, 1 when there is nothing left to do, or ARGS_USAGE. */
 static int parse_options(struct options *o, int argc, char **argv) {
@@ -108,11 +115,17 @@ static int parse_options(struct options *o, int argc, char **argv) {
        .help = "on SIGTERM wait so long for guests to go; default 10s"},
       {"lock-timeout", ARG_SECONDS, &o->lock_s, 0, 3600,
        .help = "wait so long for another process that has the store open"},
+      {"takeover", ARG_TEXT, &o->takeover,
+       .help = "take the place of the daemon with that control socket, its disks and connections; "
+               "without =TEXT: that of --control"},
       {"version", ARG_FLAG, &o->version, .help = ""},
       {"help", ARG_FLAG, &o->help, .help = ""},
       {NULL, 0, NULL, .help = NULL},
   };
   const char *words[1];
+  /* The one option whose value may be left out. */
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+    if (strcmp(argv[i], "--takeover") == 0) argv[i] = own_control;
   if (args_parse(HOST_TOOL, table, argc, argv, words, 0) < 0) return ARGS_USAGE;
   if (o->version) return printf("%s %s\n", HOST_TOOL, sr_version()), 1;
   if (o->help) return help(table), 1;
@@ -187,6 +200,16 @@ static int make_socket_dir(struct daemon *d) {
   return 0;
 }
 
+static int find_control_path(struct daemon *d) {
+  const struct options *o = &d->o;
+  int n = o->control
+              ? snprintf(d->control_path, sizeof(d->control_path), "%s", o->control)
+              : snprintf(d->control_path, sizeof(d->control_path), "%s/control", o->socket_dir);
+  return n < (int)sizeof(d->control_path)
+             ? 0
+             : failed("control", o->control ? o->control : o->socket_dir, -ENAMETOOLONG);
+}
+
 static int listen_control(struct daemon *d) {
   const struct options *o = &d->o;
   uint32_t mode;
@@ -201,11 +224,12 @@ static int listen_control(struct daemon *d) {
                ? failed("control", "the inherited socket", -errno)
                : 0;
   }
-  int n = o->control
-              ? snprintf(d->control_path, sizeof(d->control_path), "%s", o->control)
-              : snprintf(d->control_path, sizeof(d->control_path), "%s/control", o->socket_dir);
-  if (n >= (int)sizeof(d->control_path))
-    return failed("control", o->control ? o->control : o->socket_dir, -ENAMETOOLONG);
+  if (d->takeover.control_fd >= 0 && strcmp(d->takeover.control_at, d->control_path) == 0) {
+    d->control_fd = d->takeover.control_fd;
+    d->takeover.control_fd = -1;
+    d->control_is_taken = true;
+    return 0;
+  }
   d->control_fd = host_listen_unix(d->control_path, (mode_t)mode, d->user.uid, (gid_t)group);
   if (d->control_fd < 0) return failed("control", d->control_path, d->control_fd);
   d->control_is_ours = true;
@@ -215,6 +239,12 @@ static int listen_control(struct daemon *d) {
 static int listen_metrics(struct daemon *d) {
   d->metrics_fd = host_inherited_take(&d->host.inherited, "metrics");
   if (d->metrics_fd >= 0 || !d->o.metrics) return 0;
+  if (d->takeover.metrics_fd >= 0 && strcmp(d->takeover.metrics_at, d->o.metrics) == 0) {
+    d->metrics_fd = d->takeover.metrics_fd;
+    d->takeover.metrics_fd = -1;
+    d->metrics_is_ours = true;
+    return 0;
+  }
   d->metrics_fd = host_listen_tcp(d->o.metrics);
   if (d->metrics_fd == -EINVAL) {
     fprintf(stderr, "%s: --metrics=%s: not a legal value; legal: ADDRESS:PORT, in digits\n",
@@ -224,6 +254,7 @@ static int listen_metrics(struct daemon *d) {
   if (d->metrics_fd < 0) return failed("metrics", d->o.metrics, d->metrics_fd);
   /* Port 0 lets the system choose. */
   host_log(HOST_INFO, "metrics", LOG_NUMBER("port", host_port_of(d->metrics_fd)));
+  d->metrics_is_ours = true;
   return 0;
 }
 
@@ -237,9 +268,9 @@ static int sandbox_result(const struct daemon *d, const char *part, const char *
 
 static int enter_paths(struct daemon *d) {
   const struct options *o = &d->o;
-  const struct host_paths paths = {o->store, o->socket_dir,
-                                   d->control_is_ours ? d->control_path : NULL, o->file_dir,
-                                   memory_dir(o)};
+  const struct host_paths paths = {
+      o->store, o->socket_dir, d->control_is_ours || d->control_is_taken ? d->control_path : NULL,
+      o->file_dir, memory_dir(o)};
   const char *bad;
   if (o->sandbox == SANDBOX_OFF) return 0;
   int r = host_sandbox_paths(&paths, &bad);
@@ -253,6 +284,8 @@ static int open_store(struct daemon *d) {
   open.core_count = (uint32_t)o->core_count;
   open.queue_depth = (uint32_t)o->queue_depth;
   open.lock_timeout_ms = (uint32_t)(o->lock_s * 1000);
+  if (o->takeover && open.lock_timeout_ms < TAKEOVER_LOCK_MS)
+    open.lock_timeout_ms = TAKEOVER_LOCK_MS; /* the kernel lets go of it a little later */
   open.memory_dir = memory_dir(o);
   open.log = on_store_line;
   int r = sr_store_open(o->store, &open, &d->host.store);
@@ -268,6 +301,70 @@ static int start_vhost(struct daemon *d) {
   return r < 0 ? failed("vhost", d->o.store, r) : 0;
 }
 
+/* ---- Takeover -------------------------------------------------------------------------------- */
+
+static int identify_store(struct daemon *d) {
+  int r = host_store_identity(d->o.store, d->host.identity);
+  return r < 0 ? failed("store", d->o.store, r) : 0;
+}
+
+/* What a successor of this one would have to know. */
+static int describe_us(struct daemon *d) {
+  struct host *h = &d->host;
+  h->control_fd = d->control_fd;
+  if (d->control_is_ours || d->control_is_taken) h->control_at = d->control_path;
+  /* Another descriptor of it, since the server of figures closes its own. */
+  if (d->metrics_fd < 0) return 0;
+  h->metrics_fd = fcntl(d->metrics_fd, F_DUPFD_CLOEXEC, 0);
+  h->metrics_at = d->metrics_is_ours ? d->o.metrics : NULL;
+  return h->metrics_fd < 0 ? failed("metrics", d->o.metrics, -errno) : 0;
+}
+
+/* Before we listen anywhere: that comes from the old one as well. */
+static int ask_predecessor(struct daemon *d) {
+  struct host *h = &d->host;
+  char why[HOST_WHY_BYTES] = "";
+  if (!d->o.takeover) return 0;
+  const char *control = strcmp(d->o.takeover, "-") == 0 ? d->control_path : d->o.takeover;
+  int r = *h->identity ? host_takeover_ask(&d->takeover, control, h->identity, d->signal_fd,
+                                           &h->inherited, why)
+                       : -EOPNOTSUPP;
+  if (r == 0) {
+    h->draining = d->takeover.draining;
+    return 0;
+  }
+  host_log(HOST_ERROR, "takeover", LOG_TEXT("about", control),
+           LOG_TEXT("why", *why ? why : strerror(-r)));
+  return 1;
+}
+
+/* The disks, and then the store's lock. */
+static int take_disks(struct daemon *d) {
+  if (!d->o.takeover) return 0;
+  int r = host_takeover_receive(&d->takeover);
+  if (r < 0) {
+    host_log(HOST_ERROR, "takeover", LOG_NUMBER("pid", d->takeover.pid),
+             LOG_TEXT("why", strerror(-r)),
+             LOG_TEXT("what", "the disks stay where they were; the log there says why"));
+    return 1;
+  }
+  host_log(HOST_INFO, "received", LOG_NUMBER("pid", d->takeover.pid));
+  r = host_takeover_wait(&d->takeover);
+  return r < 0 ? failed("takeover", "the other one does not close its store", r) : 0;
+}
+
+/* The first error of a disk is told; the others are there, and so are we. */
+static void resume_disks(struct daemon *d) {
+  if (!d->o.takeover) return;
+  int r = sr_vhost_resume(d->host.vhost, d->takeover.handover);
+  d->takeover.handover = NULL;
+  if (r < 0) failed("resume", "a disk, or more than one", r);
+  d->control_is_ours |= d->control_is_taken;
+  host_log(HOST_INFO, "taken_over", LOG_NUMBER("pid", d->takeover.pid));
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
 /* What needs neither the store nor a second thread. */
 static int prepare(struct daemon *d) {
   struct options *o = &d->o;
@@ -277,6 +374,7 @@ static int prepare(struct daemon *d) {
   h->where = o->store;
   h->socket_dir = o->socket_dir;
   h->file_dir = o->file_dir;
+  h->control_fd = -1;
   pthread_mutex_init(&h->lock, NULL);
   umask(0); /* every socket gets the very mode that was asked for */
   host_notify_init();
@@ -286,8 +384,12 @@ static int prepare(struct daemon *d) {
   if (r == 0 && host_find_user(o->user, &d->user) < 0) r = failed("user", o->user, -ENOENT);
   if (r == 0) r = take_signals(d);
   if (r == 0) r = make_socket_dir(d);
+  if (r == 0) r = find_control_path(d);
+  if (r == 0) r = identify_store(d);
+  if (r == 0) r = ask_predecessor(d);
   if (r == 0) r = listen_control(d);
   if (r == 0) r = listen_metrics(d);
+  if (r == 0) r = describe_us(d);
   host_raise_limits();
   return r ? r : enter_paths(d);
 }
@@ -301,6 +403,7 @@ static int start(struct daemon *d) {
   if (r < 0) return failed("user", d->o.user, r);
   r = start_vhost(d);
   if (r) return r;
+  resume_disks(d);
   r = host_work_start(&d->work, &d->host, (uint32_t)d->o.workers);
   if (r < 0) return failed("workers", d->o.store, r);
   if (d->metrics_fd >= 0) {
@@ -312,10 +415,21 @@ static int start(struct daemon *d) {
   return sandbox_result(d, "seccomp", "system calls", r);
 }
 
+static void announce(const struct daemon *d) {
+  char line[64];
+  host_log(HOST_INFO, "ready", LOG_TEXT("store", d->o.store),
+           LOG_TEXT("control", d->control_is_ours ? d->control_path : "inherited"),
+           LOG_NUMBER("shards", sr_shard_count(d->host.store)),
+           LOG_NUMBER("cores", sr_core_count(d->host.store)), LOG_NUMBER("pid", getpid()));
+  snprintf(line, sizeof(line), "MAINPID=%d\nREADY=1\nSTATUS=serving", (int)getpid());
+  host_notify(d->o.takeover ? line : strchr(line, '\n') + 1);
+}
+
 /* ---- End ------------------------------------------------------------------------------------- */
 
 /* The library's calls take NULL for what was never begun. */
 static int finish(struct daemon *d, int status) {
+  struct host *h = &d->host;
   host_http_stop(d->http);
   host_work_free(d->work);
   if (d->host.vhost) sr_vhost_stop(d->host.vhost);
@@ -324,17 +438,24 @@ static int finish(struct daemon *d, int status) {
   if (d->control_is_ours) unlink(d->control_path);
   if (d->control_fd >= 0) close(d->control_fd);
   if (d->metrics_fd >= 0) close(d->metrics_fd);
-  host_inherited_close(&d->host.inherited);
+  if (h->metrics_fd >= 0) close(h->metrics_fd);
+  host_takeover_end(&d->takeover);
+  host_inherited_close(&h->inherited);
   if (status == 0) host_log(HOST_INFO, "stopped", LOG_TEXT("store", d->o.store));
   host_log_stop();
+  /* The successor goes on when that one is closed. */
+  if (h->successor.fd >= 0) close(h->successor.fd);
   return status;
 }
 
 int main(int argc, char **argv) {
-  static struct daemon d = {.control_fd = -1, .metrics_fd = -1, .signal_fd = -1};
+  static struct daemon d = {
+      .control_fd = -1, .metrics_fd = -1, .signal_fd = -1, .takeover = HOST_TAKEOVER_INIT};
   int status = parse_options(&d.o, argc, argv);
   if (status) return status == 1 ? 0 : status;
+  d.host.successor.fd = d.host.metrics_fd = -1;
   status = prepare(&d);
+  if (status == 0) status = take_disks(&d);
   if (status == 0) status = start(&d);
   if (status != 0) {
     if (d.work) host_work_stop(d.work);
@@ -346,13 +467,12 @@ int main(int argc, char **argv) {
                                               d.signal_fd,
                                               (uint32_t)d.o.clients_max,
                                               (uint64_t)(d.o.drain_s * 1e9)};
-  host_log(HOST_INFO, "ready", LOG_TEXT("store", d.o.store),
-           LOG_TEXT("control", d.control_is_ours ? d.control_path : "inherited"),
-           LOG_NUMBER("shards", sr_shard_count(d.host.store)),
-           LOG_NUMBER("cores", sr_core_count(d.host.store)), LOG_NUMBER("pid", getpid()));
-  host_notify("READY=1\nSTATUS=serving");
+  announce(&d);
   int r = host_control_run(&control);
   if (r < 0) status = failed("control", d.control_path, r);
-  host_notify("STOPPING=1\nSTATUS=flushing");
+  if (r == HOST_HANDED_OVER)
+    d.control_is_ours = false; /* the socket goes on, without us */
+  else
+    host_notify("STOPPING=1\nSTATUS=flushing");
   return finish(&d, status);
 }

@@ -1,6 +1,7 @@
 /* host_systemd.c - see host_systemd.h; sd_listen_fds(3) and sd_notify(3) describe the protocols. */
 #include "tools/host_systemd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -53,6 +54,14 @@ void host_inherited_put(struct host_inherited *in, const char *name, int fd) {
     in->all[i].fd = fd;
     return;
   }
+}
+
+int host_inherited_add(struct host_inherited *in, const char *name, int fd) {
+  if (in->count == HOST_INHERITED_MAX) return -ENOSPC;
+  in->all[in->count].fd = fd;
+  snprintf(in->all[in->count].name, sizeof(in->all[0].name), "%s", name);
+  in->count++;
+  return 0;
 }
 
 void host_inherited_close(struct host_inherited *in) {

@@ -21,6 +21,8 @@ int host_inherited_read(struct host_inherited *in);
 int host_inherited_take(struct host_inherited *in, const char *name);
 /* Gives back what was taken under that name: the next one can take it. */
 void host_inherited_put(struct host_inherited *in, const char *name, int fd);
+/* One more, from elsewhere. -ENOSPC: it stays the caller's. */
+int host_inherited_add(struct host_inherited *in, const char *name, int fd);
 /* Closes what nobody has taken. */
 void host_inherited_close(struct host_inherited *in);
 

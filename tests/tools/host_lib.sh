@@ -10,6 +10,7 @@ trap '[ -z "$daemon" ] || kill -KILL "$daemon" 2> /dev/null; rm -rf "$work"' EXI
 
 # begin [OPTIONS]: starts the daemon and waits until it is ready.
 begin() {
+  : > "$work/log" # what the last one wrote must not be taken for this one's
   "$host" --store="$here" --socket-dir="$dir" --cores=0 "$@" 2> "$work/log" &
   daemon=$!
   wait_for 'event=ready'

@@ -98,8 +98,8 @@ expect 1 ask create disk 1M
 said EEXIST
 expect 1 ask resize disk 100
 said size_bytes 512
-expect 1 ask upgrade
-said 'not there yet' EOPNOTSUPP
+expect 1 ask raw '{"do":"upgrade","store":"0123456789abcdef"}'
+printed EXDEV 'another one'
 expect 2 ask attach
 said 'too few words' 'host attach VOLUME'
 expect 2 ask frobnicate
