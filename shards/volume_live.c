@@ -216,6 +216,9 @@ void live_overwritten(struct volume *v, const struct shard_op *op, bool good) {
 bool live_is_quiet(const struct shard *s, const struct layer *layer, uint64_t leaf) {
   const struct live_sums *l = layer_live_sums(layer, leaf);
   if (layer_is_pinned(layer, leaf)) return false;
+  /* A block that was discarded meanwhile is overwritten without a void entry of its own: that of
+   * the discard must be durable, and with the sums in the log nobody would wait for it. */
+  if (l && !is_void(s->manifest, l) && !PLANTED(forget_the_void)) return false;
   return !l || s->volumes->live->turn - l->turn >= QUIET_TURNS;
 }
 

@@ -61,6 +61,7 @@
   X(trust_the_cache, "what a killed process overwrote in place is taken for durable")              \
   X(overwrite_before_void, "data is overwritten before its checksums are void on disk")            \
   X(keep_checksums, "an overwrite in place leaves the checksums on disk as they are")              \
+  X(forget_the_void, "checksums are saved before the ones before are void on disk")                \
   X(discards_keep_checksums, "a discard leaves the checksums on disk as they are")                 \
   X(sum_beside_writes, "checksums that were lost are made beside writes")                          \
   X(believe_a_mismatch, "data that a write brings while it is read is called damaged")
