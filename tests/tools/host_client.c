@@ -3,6 +3,8 @@
  *
  *   host_client lines SOCKET                        stdin to the socket, then what comes, to stdout
  *   host_client hold SOCKET COUNT                   so many connections; ends when stdin does
+ *   host_client hear SOCKET NOTES                  a notification socket; what comes, a line for
+ *       each, into the file NOTES, until it is killed
  *   host_client activate SOCKET NOTES COMMAND...    runs the command with a listening socket that
  * is named "control" in $LISTEN_FDNAMES, writes what it notifies into the file NOTES, a line for
  *       each; exits as it does. SIGTERM is passed on */
@@ -127,12 +129,27 @@ static int activate(const char *path, const char *notes, char **command) {
   }
 }
 
+static int hear(const char *path, const char *notes) {
+  char text[1024];
+  int heard = bind_to(path, SOCK_DGRAM);
+  FILE *out = fopen(notes, "we");
+  if (!out) die(notes);
+  for (ssize_t n; (n = recv(heard, text, sizeof(text) - 1, 0)) >= 0;) {
+    fprintf(out, "%.*s\n", (int)n, text);
+    fflush(out);
+  }
+  die(path);
+  return 99;
+}
+
 int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   if (argc == 3 && strcmp(argv[1], "lines") == 0) return lines(argv[2]);
   if (argc == 4 && strcmp(argv[1], "hold") == 0) return hold(argv[2], atoi(argv[3]));
+  if (argc == 4 && strcmp(argv[1], "hear") == 0) return hear(argv[2], argv[3]);
   if (argc > 4 && strcmp(argv[1], "activate") == 0) return activate(argv[2], argv[3], argv + 4);
-  fputs("host_client lines SOCKET | hold SOCKET COUNT | activate SOCKET NOTES COMMAND...\n",
+  fputs("host_client lines SOCKET | hold SOCKET COUNT | hear SOCKET NOTES | activate SOCKET NOTES "
+        "COMMAND...\n",
         stderr);
   return 99;
 }
