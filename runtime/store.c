@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/base/plant.h"
+
 /* ---- Choosing -------------------------------------------------------------------------------- */
 
 static int choose_engine(struct store *store) {
@@ -258,6 +260,15 @@ static struct survivors *open_survivors(struct store *store) {
   return survivors_open(place, store->layout, &store->logger);
 }
 
+/* The root that recovery goes on from may be one that a killed process had under way, in the
+ * device's cache alone: nothing is written before it cannot get lost any more. */
+static int flush_root(struct store *store) {
+  struct backing *b = store->layout->backings[0];
+  int r = PLANTED(trust_the_root) ? 0 : b->ops->flush(b);
+  if (r) log_line(&store->logger, 0, "%s: a flush failed: %s", b->name, strerror(-r));
+  return r;
+}
+
 static int start(struct store *store, const char *where) {
   struct store_config *c = &store->config;
   int r = check_config(c, &store->logger);
@@ -270,6 +281,7 @@ static int start(struct store *store, const char *where) {
   if (!r) r = choose_engine(store);
   if (!r) r = choose_cores(store);
   if (!r) store->shard_count = store->layout->shard_count;
+  if (!r && !c->read_only) r = flush_root(store);
   if (!r && !c->read_only) store->survivors = open_survivors(store);
   if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};

@@ -39,6 +39,7 @@
   X(forget_while_writing, "a buffer that survives is given up when its write starts")              \
   X(own_name_too_soon, "frames before the first root have the new process's name")                 \
   X(use_what_is_unsettled, "what survived changes freed is used before a root has them")           \
+  X(trust_the_root, "an open goes on from a root that may be in the device's cache alone")         \
   X(survivors_of_another_open, "what an earlier process left is used whatever the root says")      \
   VOLUME_PLANTS(X)
 

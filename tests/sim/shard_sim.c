@@ -92,7 +92,8 @@ static void report(const struct run_totals *t, double seconds) {
   printf("runs %llu, lives %llu, power cuts %llu, kills %llu (%llu with survivors), requests %llu "
          "(%llu refused for want of space), "
          "calls %llu\n"
-         "distinct crash states %llu, looks at them %llu, cuts during recovery %llu, scrubs %llu\n"
+         "distinct crash states %llu, looks at them %llu, of kills %llu, cuts during recovery "
+         "%llu, scrubs %llu\n"
          "moments with all subsets of sectors %llu, of blocks %llu, with some %llu; at most %llu "
          "blocks\n"
          "events %llu, core steps %llu, faults %llu, in %.1f s: %.0f events and %.0f states a "
@@ -101,12 +102,12 @@ static void report(const struct run_totals *t, double seconds) {
          (unsigned long long)t->kills, (unsigned long long)t->kills_surviving,
          (unsigned long long)t->requests, (unsigned long long)t->refused,
          (unsigned long long)t->calls, (unsigned long long)c->states.count,
-         (unsigned long long)c->looks.count, (unsigned long long)c->recovery_cuts,
-         (unsigned long long)c->scrubs, (unsigned long long)c->complete,
-         (unsigned long long)c->complete_blocks, (unsigned long long)c->sampled,
-         (unsigned long long)c->atoms_max, (unsigned long long)t->events,
-         (unsigned long long)t->steps, (unsigned long long)t->faults, seconds,
-         (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
+         (unsigned long long)c->looks.count, (unsigned long long)c->kills,
+         (unsigned long long)c->recovery_cuts, (unsigned long long)c->scrubs,
+         (unsigned long long)c->complete, (unsigned long long)c->complete_blocks,
+         (unsigned long long)c->sampled, (unsigned long long)c->atoms_max,
+         (unsigned long long)t->events, (unsigned long long)t->steps, (unsigned long long)t->faults,
+         seconds, (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
 }
 
 static double now_seconds(void) {

@@ -160,12 +160,15 @@ static void scrub(struct sr_store *store) {
 
 /* Returns a hash of the volumes. */
 static uint64_t open_and_compare(struct checker *c, struct sim_io *io, const struct model *m,
-                                 uint64_t found[]) {
+                                 struct sim_memory *memory, uint64_t found[]) {
   struct sr_store *store;
   uint64_t volumes = 0;
-  struct open_how how = {.cores = (uint32_t)random_in(&c->random, 1, c->shards), .works_max = 2};
+  struct open_how how = {
+      .cores = (uint32_t)random_in(&c->random, 1, c->shards), .works_max = 2, .memory = memory};
   int r = sim_open(&store, io, &how);
-  if (r) sim_violation("after a power cut the store does not open: %s", strerror(-r));
+  if (r)
+    sim_violation("after a %s the store does not open: %s", memory ? "kill" : "power cut",
+                  strerror(-r));
   io->moment = NULL; /* what it writes while we compare is not of the recovery */
   sim_compare(store, m, false, found);
   if (m->volumes) volumes = sim_compare_volumes(store, m->volumes, FOUND_LOOK);
@@ -199,7 +202,7 @@ static void cut_while_opening(struct sim_io *io, void *arg) {
   choose_sectors(x->c, &x->cut, x->keep);
   sim_image_set(x->image, io, &x->cut, x->keep);
   sim_cut_clear(&x->cut);
-  uint64_t volumes = open_and_compare(x->c, x->image, x->m, found);
+  uint64_t volumes = open_and_compare(x->c, x->image, x->m, NULL, found);
   if (volumes != x->volumes)
     sim_violation("volumes: a power cut during recovery changed what the next one finds");
   for (uint32_t i = 0; i < x->m->id_count; i++)
@@ -220,7 +223,7 @@ static void check_recovery(struct checker *c, const struct sim_io *of, const uin
   struct recovery x = {.c = c, .m = m, .found = found, .volumes = volumes, .image = &image};
   io.moment = cut_while_opening;
   io.moment_arg = &x;
-  if (open_and_compare(c, &io, m, again) != volumes)
+  if (open_and_compare(c, &io, m, NULL, again) != volumes)
     sim_violation("volumes: a second recovery finds others");
   for (uint32_t i = 0; i < m->id_count; i++)
     if (again[i] != found[i]) sim_violation("blob %u: a second recovery finds another version", i);
@@ -239,7 +242,7 @@ static void look(struct checker *c, const struct sim_io *io, const struct model 
   uint64_t hash = sim_image_hash(&c->image, io);
   if (!seen_add(&c->looks, hash ^ expectation(m))) return;
   seen_add(&c->states, hash);
-  uint64_t volumes = open_and_compare(c, &c->image, m, found);
+  uint64_t volumes = open_and_compare(c, &c->image, m, NULL, found);
   if (random_up_to(&c->random, RECOVERY_SHARE) == 0) check_recovery(c, io, keep, m, found, volumes);
 }
 
@@ -297,6 +300,23 @@ void checker_sample(struct checker *c, const struct sim_io *io, const struct mod
   sim_cut_clear(&c->cut);
 }
 
+void checker_kills(struct checker *c, const struct sim_io *io, const struct model *m,
+                   const struct sim_memory *memory, uint32_t count) {
+  uint64_t found[MODEL_IDS_MAX];
+  uint8_t *keep = room_for_choices(c, io);
+  for (uint32_t n = 0; n < count; n++) {
+    choose_sectors(c, &c->cut, keep);
+    for (uint32_t i = 0; i < c->cut.count; i++)
+      if (!c->cut.atoms[i].in_flight) keep[i] = 0xff;
+    sim_image_set(&c->image, io, &c->cut, keep);
+    sim_memory_copy(&c->memory, memory);
+    open_and_compare(c, &c->image, m, &c->memory, found);
+    c->kills++;
+  }
+  free(keep);
+  sim_cut_clear(&c->cut);
+}
+
 /* The choice has a bit for each sector that differs, or for each block. */
 static void set_bits(const struct cut *cut, uint64_t choice, bool whole_blocks, uint8_t *keep) {
   uint32_t bit = 0;
@@ -345,9 +365,11 @@ void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, 
   c->random.state = seed;
   c->shards = shards;
   sim_image_create(&c->image, io, seed + 1);
+  sim_memory_create(&c->memory, shards);
 }
 
 void checker_end(struct checker *c) {
   sim_io_destroy(&c->image);
+  sim_memory_destroy(&c->memory);
   sim_cut_free(&c->cut);
 }

@@ -18,6 +18,7 @@ struct checker {
   struct seen looks;      /* ... with what was expected of them at that time */
   uint64_t recovery_cuts; /* cuts inside the opening after a cut */
   uint64_t scrubs;        /* of states after a cut */
+  uint64_t kills;         /* states that a kill may leave, opened with what is left in memory */
   uint64_t atoms_max;     /* blocks that one cut had to choose from */
   /* Moments of which all states were looked at: all subsets of sectors, or, where these are too
    * many, of blocks; and the others. */
@@ -25,6 +26,7 @@ struct checker {
   /* Of the run. */
   struct sim_io image;
   struct cut cut;
+  struct sim_memory memory;
   uint32_t shards;
   bool whole_blocks; /* the disks tear at 4 KiB, not at 512 bytes */
 };
@@ -49,6 +51,9 @@ void checker_end(struct checker *c);
 /* The power may fail at this moment: looks at so many states by chance. */
 void checker_sample(struct checker *c, const struct sim_io *io, const struct model *m,
                     uint32_t count);
+/* The process may be killed at this moment: the same. The model says what is expected then. */
+void checker_kills(struct checker *c, const struct sim_io *io, const struct model *m,
+                   const struct sim_memory *memory, uint32_t count);
 /* ... at all subsets of sectors if there are at most `limit` of them, else at all of whole blocks
  * and some by chance, torn. */
 void checker_enumerate(struct checker *c, const struct sim_io *io, const struct model *m,

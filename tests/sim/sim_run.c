@@ -40,6 +40,7 @@ struct world {
   uint64_t moments_left;                       /* until the power fails; 0: it does not */
   /* Kills: the life ends as with a power cut, but it is the process that dies. */
   uint32_t kill_percent;           /* of crashes; 0: memory is not looked at */
+  uint32_t look_percent;           /* of moments: states that a kill would leave */
   bool kill, killed;               /* this life's crash is one; has happened */
   uint64_t turns_left;             /* until it; 0: it waits for a moment */
   bool opened;                     /* this life's store */
@@ -50,11 +51,16 @@ struct world {
 /* ---- Moments ------------------------------------------------------------------------------------
  */
 
-/* In the middle of a change of several shards, and before what was left is taken over, it is what
- * it would have been without this process. */
+/* In the middle of a change of several shards the rule is that of power cuts; before the store is
+ * open that of the process before. */
+static void expect_kill(struct world *w) {
+  if (!w->opened) return;
+  w->model.killed = w->how.memory && sim_memory_counts(&w->memory);
+  if (w->volumes) w->volumes->killed = w->model.killed ? w->volumes->clock : 0;
+}
+
 static void kill_process(struct world *w) {
-  if (w->opened) w->model.killed = sim_memory_counts(&w->memory);
-  if (w->opened && w->volumes) w->volumes->killed = w->model.killed ? w->volumes->clock : 0;
+  expect_kill(w);
   sim_memory_copy(&w->saved, &w->memory);
   sim_kill(&w->io, &w->random, w->totals->checker.whole_blocks);
   sim_fail(&w->io);
@@ -74,24 +80,34 @@ static void cut_power(struct world *w) {
   w->totals->cuts++;
 }
 
-static void look_at_cuts(struct world *w) {
-  struct checker *c = &w->totals->checker;
-  uint64_t volumes_killed = w->volumes ? w->volumes->killed : 0;
-  bool killed = w->model.killed; /* the process before, and now the power fails */
-  w->model.killed = false;
-  if (w->volumes) w->volumes->killed = 0;
-  if (w->enumerate)
-    checker_enumerate(c, &w->io, &w->model, w->enumerate);
-  else if (random_percent(&w->random, w->sample_percent))
-    checker_sample(c, &w->io, &w->model, w->samples);
+static void expect(struct world *w, bool killed, uint64_t volumes_killed) {
   w->model.killed = killed;
   if (w->volumes) w->volumes->killed = volumes_killed;
+}
+
+/* What a process before has left is looked at more closely: there are few moments until a root has
+ * it. */
+static void look_around(struct world *w) {
+  struct checker *c = &w->totals->checker;
+  uint64_t volumes_killed = w->volumes ? w->volumes->killed : 0;
+  bool killed = w->model.killed;
+  uint32_t percent = killed ? 50 : w->sample_percent;
+  expect(w, false, 0);
+  if (w->enumerate)
+    checker_enumerate(c, &w->io, &w->model, w->enumerate);
+  else if (random_percent(&w->random, percent))
+    checker_sample(c, &w->io, &w->model, w->samples);
+  expect(w, killed, volumes_killed);
+  if (!w->how.memory || !random_percent(&w->random, killed ? 50 : w->look_percent)) return;
+  expect_kill(w);
+  checker_kills(c, &w->io, &w->model, &w->memory, 1);
+  expect(w, killed, volumes_killed);
 }
 
 static void on_moment(struct sim_io *io, void *arg) {
   struct world *w = arg;
   if (++w->moments > STUCK_MOMENTS) sim_violation("no end: the devices find no rest");
-  look_at_cuts(w);
+  look_around(w);
   if (w->device_moments_left && --w->device_moments_left == 0) io->faults.gone = true;
   if (w->moments_left && --w->moments_left == 0) {
     if (w->kill)
@@ -306,6 +322,9 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     w->moments_left = random_in(&w->random, 1, 12);
     w->turns_left = 0;
   }
+  /* What is there and not looked at gets old. */
+  w->how.memory = w->kill_percent && random_percent(&w->random, 85) ? &w->memory : NULL;
+  if (!w->how.memory) expect(w, false, 0);
   w->opened = w->killed = false;
   w->totals->lives++;
   w->moments = w->io.polls = 0;
@@ -416,13 +435,15 @@ static struct world *random_world(uint64_t seed, struct run_totals *t) {
 static void choose_kills(struct world *w) {
   if (random_percent(&w->random, 30)) return;
   w->kill_percent = random_percent(&w->random, 50) ? 85 : 40;
-  w->how.memory = &w->memory;
+  w->look_percent = w->sample_percent;
+  if (w->kill_percent > 50) w->sample_percent = 1;
 }
 
 void run_random(uint64_t seed, struct run_totals *t) {
   struct world *w = random_world(seed, t);
   uint32_t lives = (uint32_t)random_in(&w->random, 2, 5);
   choose_kills(w);
+  if (w->kill_percent > 50) lives *= 2;
   for (uint32_t i = 0; i < lives; i++)
     live(w, random_in(&w->random, 10, 300), random_percent(&w->random, 60));
   world_destroy(w);
