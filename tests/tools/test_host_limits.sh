@@ -110,6 +110,7 @@ status_is() {
   [ "$(cat "$work/status")" = "$1" ] || complain "HTTP status $(cat "$work/status") instead of $1"
 }
 has_metrics() {
+  : > "$work/log"
   "$host" --store="$here" --socket-dir="$dir" --cores=0 --metrics=127.0.0.1:0 2> "$work/log" &
   daemon=$!
   while ! grep -q 'event=ready' "$work/log"; do
@@ -172,6 +173,7 @@ fi
 daemon=
 
 # ---- As systemd starts it -------------------------------------------------------------------------
+: > "$work/log"
 own=$dir/own
 "$client" activate "$own" "$work/notes" "$host" --store=mem:64M:1 --socket-dir="$dir" --cores=0 \
   2> "$work/log" &

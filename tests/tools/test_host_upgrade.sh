@@ -26,6 +26,11 @@ load() {
   "$bench" --engine=vhost --socket="$dir/$disk.sock" --rw=randrw --verify --queues=2 --iodepth=8 \
     --output-format=json "$@" > "$work/load.$disk" 2> "$work/load.$disk.err" &
   loads+=($!)
+  for ((tries = 0; tries < 1500; tries++)); do
+    ask stat "$disk" --json > "$work/out" && "$check" "$work/out" disk/connected=true 2> "$work/why" && return
+    sleep 0.02
+  done
+  complain "$disk: nobody connects: $(cat "$work/load.$disk.err")"
 }
 
 # loaded DISK QUESTION...: the load of that disk ends without an error.
@@ -42,9 +47,12 @@ loaded() {
 
 # at_work DISK: this daemon serves it, by the connection that it always had.
 at_work() {
-  until ask stat "$1" --json > "$work/out" && "$check" "$work/out" 'disk/reads>0' 'disk/writes>0' 2> "$work/why"; do
-    "$check" "$work/out" disk/connected=true || { complain "$1 has lost its guest, or its load is over"; return 1; }
-    sleep 0.02
+  for ((tries = 0; tries < 1500; tries++)); do
+    ask stat "$1" --json > "$work/out" || break
+    "$check" "$work/out" 'disk/reads>0' 'disk/writes>0' 2> "$work/why" && break
+    "$check" "$work/out" disk/connected=true && sleep 0.02 && continue
+    complain "$1 has lost its guest, or its load is over"
+    return 1
   done
   json disk/connected=true disk/active=true disk/connections=1 disk/errors=0 disk/queues_active=2
 }
@@ -66,6 +74,7 @@ expect 1 "$host" --store="$here" --socket-dir="$dir" "${options[@]}" --takeover
 said event=takeover 'no shard-host listens there'
 has_metrics() {
   command -v curl > "$work/curl" || return 1
+  : > "$work/log"
   "$host" --store="$here" --socket-dir="$dir" --cores=0 "${options[@]}" 2> "$work/log" &
   daemon=$!
   while ! grep -q 'event=ready' "$work/log"; do
@@ -106,7 +115,7 @@ for ((round = 0; round < rounds; round++)); do
   at_work two
   if [ -n "$page" ]; then
     checks=$((checks + 2))
-    curl -sf --max-time 20 "$page" > "$work/figures" || complain "no figures any more"
+    curl -Ssf --max-time 20 "$page" > "$work/figures" || complain "no figures any more: $page"
     grep -qxF 'shardring_volume_connections_total{disk="one",volume="one"} 1' "$work/figures" ||
       complain "not the connection that it was: $(grep connections_total "$work/figures")"
   fi
@@ -148,7 +157,7 @@ printf '{"do":"upgrade"}\n' >&9
 until [ "$(wc -c < "$work/given")" -gt 2000 ]; do sleep 0.02; done # lines, and disks
 printf '{"id":2,"do":"ping"}\n' >&8
 until [ "$(wc -l < "$work/early")" -ge 2 ]; do sleep 0.02; done
-ask ping > "$work/late" 2>&1 &
+timeout 60 "$ctl" host --control="$control" ping > "$work/late" 2>&1 &
 late=$!
 kill -KILL $killed
 { wait $killed; } 2> "$work/killed"
@@ -212,6 +221,7 @@ end 0
 # ---- As systemd starts it -------------------------------------------------------------------------
 # The control socket is systemd's: the successor gets it and leaves it where it is. Both say who the
 # daemon is from now on.
+: > "$work/log"
 own=$dir/own
 "$client" activate "$own" "$work/notes" "$host" --store="$here" --socket-dir="$dir" --cores=0 \
   2> "$work/log" &
