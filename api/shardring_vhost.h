@@ -101,7 +101,8 @@ struct sr_vhost_handover;
  * -ETIMEDOUT: a monitor did not end a message, or requests did not end, for 10 s; that, or an error
  * of the socket: all disks go on here. */
 int sr_vhost_hand_over(struct sr_vhost *vhost, int socket);
-/* Needs no store yet. -ETIMEDOUT, -ECONNRESET, -EBADMSG. */
+/* Needs no store yet. -ETIMEDOUT, -ECONNRESET, -EBADMSG; -ENOTSUP: a version that hands over
+ * otherwise. After an error the other side goes on by itself. */
 int sr_vhost_receive(int socket, struct sr_vhost_handover **handover);
 /* Attaches all disks, and goes on with their guests. Frees the handover. The first error, if some
  * could not be; the others are there. Disks of files: names of files as they were. */

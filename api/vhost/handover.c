@@ -190,6 +190,25 @@ static int keep(struct sr_vhost_handover *h, struct message *m) {
   return 0;
 }
 
+/* Before it is acknowledged, while the other side can still go on by itself. */
+static int check_frame(const struct message *m) {
+  const struct handover_disk *disk = (const void *)m->raw;
+  uint32_t bytes = 0;
+  if (m->request == HANDOVER_DISK) {
+    if (m->bytes >= sizeof disk->layout && disk->layout != HANDOVER_LAYOUT) return -ENOTSUP;
+    bytes = sizeof *disk;
+  } else if (m->request == HANDOVER_CLIENT) {
+    bytes = sizeof(struct handover_client);
+  } else if (m->request == HANDOVER_REGION) {
+    bytes = sizeof(struct handover_region);
+  } else if (m->request == HANDOVER_RING) {
+    bytes = sizeof(struct handover_ring);
+  } else if (m->request != HANDOVER_END) {
+    return -EBADMSG;
+  }
+  return m->bytes == bytes ? 0 : -EBADMSG;
+}
+
 static int receive_all(struct sr_vhost_handover *h, int socket) {
   struct message_reader *reader = calloc(1, sizeof *reader);
   struct message *m = calloc(1, sizeof *m);
@@ -200,7 +219,8 @@ static int receive_all(struct sr_vhost_handover *h, int socket) {
     if (r == 0) r = -ETIMEDOUT;
     if (r < 0) break;
     end = m->request == HANDOVER_END;
-    r = end ? 0 : keep(h, m);
+    r = check_frame(m);
+    if (!r && !end) r = keep(h, m);
     message_close_fds(m);
   }
   free(reader);

@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "api/shardring_vhost.h"
+#include "api/vhost/handover.h"
 #include "tools/vhost_front.h"
 
 #define DISK  (UINT64_C(16) << 20)
@@ -513,11 +513,33 @@ static void stays_if_nobody_takes_it(void **state) {
   assert_int_equal(info_of(r).connections, 1);
 }
 
+/* Of another version, or nonsense: refused before it is acknowledged. */
+static void what_cannot_be_taken(void **state) {
+  (void)state;
+  for (int i = 0; i < 3; i++) {
+    struct message m = {.request = HANDOVER_DISK, .flags = MESSAGE_VERSION};
+    struct handover_disk disk = {.layout = HANDOVER_LAYOUT + (i == 0)};
+    struct sr_vhost_handover *h = NULL;
+    char answer;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    m.bytes = sizeof disk - (i == 1 ? 8 : 0);
+    if (i == 2) m.request = 77;
+    memcpy(m.raw, &disk, m.bytes);
+    assert_int_equal(message_send(ends[0], &m), 0);
+    assert_int_equal(sr_vhost_receive(ends[1], &h), i == 0 ? -ENOTSUP : -EBADMSG);
+    close(ends[1]);
+    assert_int_equal(recv(ends[0], &answer, 1, 0), 0);
+    close(ends[0]);
+  }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void) {
   const struct CMUnitTest tests[] = {
       TEST(drivers_that_know_no_blocks),
       TEST(sockets_have_their_mode),
+      TEST(what_cannot_be_taken),
       TEST(reads_what_was_written),
       TEST(many_in_flight),
       TEST(detaches),
