@@ -396,6 +396,7 @@ static int open_shard(struct core *core, uint32_t number) {
                    .incarnation = l->root->incarnation + 1,
                    .clock = store->clock,
                    .logger = store->logger,
+                   .frame_target_bytes = store->config.frame_target_bytes,
                    .checkpoint_group_bytes = store->config.checkpoint_group_bytes,
                    .read_only = store->config.read_only,
                    .damaged = store->config.damaged,

@@ -34,10 +34,11 @@ struct store_config {
   const struct device_ops *engine_ops;
   struct layout *layout; /* already open; taken over on success */
   const struct clock *clock;
-  uint32_t works_max, checkpoint_group_bytes; /* of the shards; 0: their defaults */
-  uint64_t live_save_ns;                      /* the same */
-  struct survivors_place *survivors_place;    /* of a stepped store; taken over once it starts */
-  bool stepped;                               /* no threads: store_step() drives the cores */
+  uint32_t works_max, checkpoint_group_bytes,
+      frame_target_bytes;                  /* of the shards; 0: their defaults */
+  uint64_t live_save_ns;                   /* the same */
+  struct survivors_place *survivors_place; /* of a stepped store; taken over once it starts */
+  bool stepped;                            /* no threads: store_step() drives the cores */
   void (*local_finished)(struct peer *peer, struct shard_op *op); /* ops of the cores' own ports */
 };
 

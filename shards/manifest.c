@@ -43,10 +43,11 @@ static bool log_suffices(const struct manifest *m, uint64_t bytes, uint32_t coun
 }
 
 /* Frames that the entries of a group can take, beyond what their bytes alone fill: an entry by
- * itself may get one of its own; of more, in one go, small ones share frames of FRAME_TARGET_BYTES,
+ * itself may get one of its own; of more, in one go, small ones share frames of frame_target_bytes,
  * and a large one also closes the frame before it. */
-static uint32_t group_frames(const struct manifest_group *g) {
-  return g->count == 1 ? 1 : 1 + (uint32_t)(g->small_bytes / FRAME_TARGET_BYTES) + 2 * g->large;
+static uint32_t group_frames(const struct manifest *m, const struct manifest_group *g) {
+  return g->count == 1 ? 1
+                       : 1 + (uint32_t)(g->small_bytes / manifest_frame_target(m)) + 2 * g->large;
 }
 
 void manifest_group_add(struct manifest_group *g, uint32_t extents, uint32_t granules) {
@@ -64,7 +65,7 @@ static bool group_fits(const struct manifest *m, const struct manifest_group *g)
   if (2 * g->large >= LOG_BUFFERS) return false;
   if (g->small_bytes > (uint64_t)SMALL_ROOM * (LOG_BUFFERS - 1 - 2 * g->large)) return false;
   return LOG_MARGIN_BLOCKS + kept + bytes_to_blocks(g->small_bytes + g->large_bytes) +
-             2 * (uint64_t)group_frames(g) <=
+             2 * (uint64_t)group_frames(m, g) <=
          m->config.region->log_blocks;
 }
 
@@ -99,11 +100,11 @@ static inline void cancel(struct manifest *m, uint64_t small_bytes, uint32_t lar
 
 int manifest_reserve_group(struct manifest *m, const struct manifest_group *g) {
   if (g->count > 1 && !m->config.read_only && !m->stopped && !group_fits(m, g)) return -ENOSPC;
-  return reserve(m, g->small_bytes, g->large, g->large_bytes, group_frames(g), g->puts);
+  return reserve(m, g->small_bytes, g->large, g->large_bytes, group_frames(m, g), g->puts);
 }
 
 void manifest_cancel_group(struct manifest *m, const struct manifest_group *g) {
-  cancel(m, g->small_bytes, g->large, g->large_bytes, group_frames(g));
+  cancel(m, g->small_bytes, g->large, g->large_bytes, group_frames(m, g));
 }
 
 int manifest_reserve(struct manifest *m, uint64_t hash, uint32_t extents, uint32_t granules) {
@@ -129,7 +130,7 @@ int manifest_reserve_entry(struct manifest *m, uint32_t bytes, bool frees) {
 void manifest_cancel_entry(struct manifest *m, uint32_t bytes) { cancel(m, bytes, 0, 0, 1); }
 
 void manifest_use_group(struct manifest *m, const struct manifest_group *g) {
-  m->reserved_count += g->count - group_frames(g); /* modulo 2^32: the sum is not below 0 */
+  m->reserved_count += g->count - group_frames(m, g); /* modulo 2^32: the sum is not below 0 */
 }
 
 void manifest_note_batch(struct manifest *m) { m->batch_sequence = m->sequence; }

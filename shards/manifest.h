@@ -37,6 +37,7 @@ struct manifest_config {
   struct clock clock;
   struct logger logger;
   bool read_only;
+  uint32_t frame_target_bytes;     /* a frame with so many is written; 0: the default */
   uint32_t checkpoint_group_bytes; /* partitions are joined until a checkpoint has so many; default
                                       64 KiB */
   enum damaged_mode damaged;       /* other than refuse: read_only is set */

@@ -29,7 +29,7 @@
 #include "shards/manifest.h"
 #include "shards/survivor.h"
 
-#define FRAME_TARGET_BYTES (64u << 10)
+#define FRAME_TARGET_BYTES (64u << 10) /* the default */
 #define ENTRY_SMALL_MAX    (16u << 10) /* larger entries are "large" */
 #define SMALL_ROOM         (FRAME_BYTES_MAX - FRAME_HEADER_BYTES - ENTRY_SMALL_MAX)
 /* Log blocks kept for what no reservation counts: a skip at the ring's end, frames that barriers
@@ -168,6 +168,10 @@ static inline int manifest_index_room(struct manifest *m, uint64_t hash, const s
   bool roomy = b->extent_count == 1 && (b->extents[0].blocks != bytes_to_blocks(b->bytes) ||
                                         b->extents[0].block >= INDEX_NEAR_BLOCKS);
   return index_reserve(m->index, hash, roomy ? 2 : b->extent_count, b->granule_count);
+}
+
+static inline uint32_t manifest_frame_target(const struct manifest *m) {
+  return m->config.frame_target_bytes ? m->config.frame_target_bytes : FRAME_TARGET_BYTES;
 }
 
 static inline bool manifest_batched(const struct manifest *m) {

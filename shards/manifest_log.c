@@ -59,7 +59,7 @@ static void open_buffer(struct manifest *m) {
   m->free_count--;
   b->payload_bytes = b->entry_count = 0;
   b->sequence = m->sequence;
-  if (b->survivor) b->survivor->sequence = b->sequence;
+  if (b->survivor) survivor_begin(b->survivor, b->sequence);
   m->open_buffer = b;
 }
 
@@ -83,7 +83,7 @@ void manifest_log_added(struct manifest *m, uint32_t bytes) {
   check(FRAME_HEADER_BYTES + b->payload_bytes <= FRAME_BYTES_MAX);
   if (b->survivor) survivor_fill(b->survivor, b->payload_bytes, b->entry_count);
   if (m->recovering) return;
-  if (b->payload_bytes >= FRAME_TARGET_BYTES && may_close_early(m)) close_buffer(m);
+  if (b->payload_bytes >= manifest_frame_target(m) && may_close_early(m)) close_buffer(m);
 }
 
 /* ---- Frames ------------------------------------------------------------------------------ */

@@ -29,5 +29,10 @@ static inline void survivor_fill(struct survivor_buffer *b, uint32_t bytes, uint
 static inline void survivor_empty(struct survivor_buffer *b) {
   __atomic_store_n(&b->filled, 0, __ATOMIC_RELEASE);
 }
+/* Where writing has stopped it may still have what was never written. */
+static inline void survivor_begin(struct survivor_buffer *b, uint64_t sequence) {
+  survivor_empty(b);
+  __atomic_store_n(&b->sequence, sequence, __ATOMIC_RELEASE);
+}
 
 #endif

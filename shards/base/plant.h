@@ -34,14 +34,19 @@
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
   X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
   X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")     \
+  KILL_PLANTS(X)                                                                                   \
+  VOLUME_PLANTS(X)
+
+/* Those of killed processes: only the scenarios with kills find them. */
+#define PLANT_FIRST_OF_KILLS PLANT_survive_half_a_change
+#define KILL_PLANTS(X)                                                                             \
   X(survive_half_a_change, "what was left in the middle of a change of shards is used")            \
   X(release_out_of_order, "a buffer is given up before those before it are on disk")               \
   X(forget_while_writing, "a buffer that survives is given up when its write starts")              \
   X(own_name_too_soon, "frames before the first root have the new process's name")                 \
   X(use_what_is_unsettled, "what survived changes freed is used before a root has them")           \
   X(trust_the_root, "an open goes on from a root that may be in the device's cache alone")         \
-  X(survivors_of_another_open, "what an earlier process left is used whatever the root says")      \
-  VOLUME_PLANTS(X)
+  X(survivors_of_another_open, "what an earlier process left is used whatever the root says")
 
 /* The first one of volumes: from it on only the scenario with volumes finds them. */
 #define PLANT_FIRST_OF_VOLUMES PLANT_apply_before_data

@@ -36,6 +36,7 @@ static const struct scenario scenarios[] = {{"random", run_random},
 static const struct scenario *by_seed(uint64_t seed) {
   uint64_t turn = seed % 24;
   if (plant_is_of_volumes()) return &scenarios[VOLUMES];
+  if (plant_is_of_kills()) return &scenarios[seed % 2 ? 0 : VOLUMES];
   return &scenarios[turn < 3 ? turn : 3 + turn % 2];
 }
 

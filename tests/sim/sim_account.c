@@ -41,6 +41,15 @@ static uint64_t owned_blocks(struct manifest *m) {
   return blocks;
 }
 
+bool sim_log_busy(struct sr_store *store) {
+  struct store *s = store_of(store);
+  for (uint32_t n = 0; n < s->shard_count; n++) {
+    const struct manifest *m = shard_manifest(s->cores[s->core_of_shard[n]].shards[n].shard);
+    if (m->writing_buffers && (m->writing_buffers->next || m->frame_io.op)) return true;
+  }
+  return false;
+}
+
 void sim_account(struct sr_store *store) {
   struct store *s = store_of(store);
   for (uint32_t turn = 0; turn < 10000 && store_step(s); turn++) {

@@ -45,6 +45,8 @@ void sim_compare(struct sr_store *store, const struct model *m, bool damage, uin
 
 /* With no request in flight: every block that is taken has an owner. */
 void sim_account(struct sr_store *store);
+/* Several frames of one log are on their way. */
+bool sim_log_busy(struct sr_store *store);
 
 void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, uint64_t seed);
 void checker_end(struct checker *c);

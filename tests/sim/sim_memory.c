@@ -14,10 +14,19 @@ static struct survivor *area(char *memory, uint32_t shard) {
   return (struct survivor *)(void *)(memory + BLOCK_BYTES) + shard;
 }
 
+/* Most worlds need none of it. */
+static void take(struct sim_memory *m) {
+  if (m->now) return;
+  m->now = aligned_alloc(BLOCK_BYTES, survivors_bytes(m->shards));
+  m->next = aligned_alloc(BLOCK_BYTES, survivors_bytes(m->shards));
+  check(m->now && m->next);
+}
+
 static const void *find(struct survivors_place *p, uint64_t bytes) {
   struct sim_memory *m = memory_of(p);
   check(bytes == survivors_bytes(m->shards));
   m->made = m->settled = false;
+  take(m);
   return m->there ? m->now : NULL;
 }
 
@@ -46,11 +55,7 @@ static void close_memory(struct survivors_place *p) {
 }
 
 void sim_memory_create(struct sim_memory *m, uint32_t shards) {
-  *m = (struct sim_memory){.place = {"memory", find, make, settle, close_memory},
-                           .shards = shards,
-                           .now = aligned_alloc(BLOCK_BYTES, survivors_bytes(shards)),
-                           .next = aligned_alloc(BLOCK_BYTES, survivors_bytes(shards))};
-  check(m->now && m->next);
+  *m = (struct sim_memory){.place = {"memory", find, make, settle, close_memory}, .shards = shards};
 }
 
 void sim_memory_destroy(struct sim_memory *m) {
@@ -65,6 +70,7 @@ bool sim_memory_counts(const struct sim_memory *m) {
 void sim_memory_copy(struct sim_memory *to, const struct sim_memory *from) {
   to->there = from->there;
   if (!from->there) return;
+  take(to);
   memcpy(to->now, from->now, BLOCK_BYTES);
   for (uint32_t s = 0; s < from->shards; s++) {
     const struct survivor *a = area(from->now, s);

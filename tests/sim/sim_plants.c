@@ -27,8 +27,12 @@ bool plant_choose(const char *name) {
 }
 
 bool plant_is_of_volumes(void) { return plant_chosen >= PLANT_FIRST_OF_VOLUMES; }
+bool plant_is_of_kills(void) {
+  return plant_chosen >= PLANT_FIRST_OF_KILLS && plant_chosen < PLANT_FIRST_OF_VOLUMES;
+}
 #else
 bool plant_is_of_volumes(void) { return false; }
+bool plant_is_of_kills(void) { return false; }
 bool plant_choose(const char *name) { return strcmp(name, plants[0].name) == 0; }
 #endif
 

@@ -8,6 +8,8 @@
 bool plant_choose(const char *name);
 /* The chosen one is of volumes. */
 bool plant_is_of_volumes(void);
+/* The chosen one is of killed processes. */
+bool plant_is_of_kills(void);
 /* One line each: name and what is wrong then. */
 void plant_list(void);
 

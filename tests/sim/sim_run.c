@@ -98,7 +98,8 @@ static void look_around(struct world *w) {
   else if (random_percent(&w->random, percent))
     checker_sample(c, &w->io, &w->model, w->samples);
   expect(w, killed, volumes_killed);
-  if (!w->how.memory || !random_percent(&w->random, killed ? 50 : w->look_percent)) return;
+  percent = killed ? 50 : w->opened && sim_log_busy(w->store) ? 80 : w->look_percent;
+  if (!w->how.memory || !random_percent(&w->random, percent)) return;
   expect_kill(w);
   checker_kills(c, &w->io, &w->model, &w->memory, 1);
   expect(w, killed, volumes_killed);
@@ -436,6 +437,9 @@ static void choose_kills(struct world *w) {
   if (random_percent(&w->random, 30)) return;
   w->kill_percent = random_percent(&w->random, 50) ? 85 : 40;
   w->look_percent = w->sample_percent;
+  /* Small frames: several are on their way at a time. */
+  if (random_percent(&w->random, 60))
+    w->how.frame_target_bytes = 1u << random_in(&w->random, 6, 14);
   if (w->kill_percent > 50) w->sample_percent = 1;
 }
 

@@ -95,6 +95,7 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .survivors_place = how->memory ? &how->memory->place : NULL,
                                 .works_max = how->works_max,
                                 .live_save_ns = how->live_save_ns,
+                                .frame_target_bytes = how->frame_target_bytes,
                                 .checkpoint_group_bytes = how->checkpoint_group_bytes,
                                 .no_pin = true,
                                 .no_background = !how->background,

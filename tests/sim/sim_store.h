@@ -25,7 +25,7 @@ void sim_format(struct sim_io *io, const struct geometry *g);
 extern char sim_last_error[512];
 struct open_how {
   uint32_t cores;
-  uint32_t works_max, checkpoint_group_bytes;
+  uint32_t works_max, checkpoint_group_bytes, frame_target_bytes;
   uint64_t live_save_ns;
   bool background, read_only;
   struct sim_memory *memory; /* NULL: nothing survives */
