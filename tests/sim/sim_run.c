@@ -324,7 +324,7 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     w->turns_left = 0;
   }
   /* What is there and not looked at gets old. */
-  w->how.memory = w->kill_percent && random_percent(&w->random, 85) ? &w->memory : NULL;
+  w->how.memory = w->kill_percent && random_percent(&w->random, 75) ? &w->memory : NULL;
   if (!w->how.memory) expect(w, false, 0);
   w->opened = w->killed = false;
   w->totals->lives++;
