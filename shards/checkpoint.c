@@ -274,6 +274,7 @@ bool checkpoint_tick(struct manifest *m) {
   if (m->space_short && space_free_blocks(m->space) <= m->short_free_blocks) return false;
   uint64_t used = m->position - m->pending_head;
   bool pressed = m->log_short || used + manifest_log_staged_blocks(m) > manifest_log_usable(m) / 2;
+  if (PLANTED(use_what_is_unsettled)) pressed |= m->unsettled;
   if (!m->wanted && !(pressed && used > 0)) return false;
   return checkpoint_step(m);
 }

@@ -91,7 +91,7 @@ static void look_around(struct world *w) {
   struct checker *c = &w->totals->checker;
   uint64_t volumes_killed = w->volumes ? w->volumes->killed : 0;
   bool killed = w->model.killed;
-  uint32_t percent = killed ? 50 : w->sample_percent;
+  uint32_t percent = killed ? 90 : w->sample_percent;
   expect(w, false, 0);
   if (w->enumerate)
     checker_enumerate(c, &w->io, &w->model, w->enumerate);
@@ -436,7 +436,7 @@ static struct world *random_world(uint64_t seed, struct run_totals *t) {
 static void choose_kills(struct world *w) {
   if (random_percent(&w->random, 30)) return;
   w->kill_percent = random_percent(&w->random, 50) ? 85 : 40;
-  w->look_percent = w->sample_percent;
+  w->look_percent = (uint32_t)min_u64(w->sample_percent, 6);
   /* Small frames: several are on their way at a time. */
   if (random_percent(&w->random, 60))
     w->how.frame_target_bytes = 1u << random_in(&w->random, 6, 14);
