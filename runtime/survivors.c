@@ -19,6 +19,7 @@ struct head { /* one block */
 static const char magic[8] = "SRSURVIV";
 
 struct survivors {
+  const struct logger *logger;
   struct survivors_place *place;
   const struct head *left; /* NULL: none */
   struct head *kept;
@@ -46,6 +47,7 @@ struct survivors *survivors_open(struct survivors_place *place, const struct lay
     return NULL;
   }
   s->place = place;
+  s->logger = logger;
   const struct head *left = place->find(place, bytes);
   if (left && fits(left, l)) {
     if (!survivors_is_marked(left) || PLANTED(survive_half_a_change))
@@ -87,6 +89,11 @@ void survivors_mark(struct survivors *s, bool changing) {
 
 void survivors_close(struct survivors *s) {
   if (!s) return;
+  if (s->left)
+    log_line(s->logger, 1,
+             "%s: what a killed process has left was not taken over, and stays for the next open; "
+             "without it the store goes on from its last durable state",
+             s->place->name);
   s->place->close(s->place);
   free(s);
 }

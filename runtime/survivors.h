@@ -2,10 +2,10 @@
  * so that what had completed survives a process that is killed. A power cut or a reboot takes it
  * away, and then the store's own rules hold.
  *
- *   open      looks for what the process before has left; recovery takes it over; new memory is
- * made beside it, and takes its place once a root has all of that changes   of several shards at
+ * At open what the process before has left is looked for and taken over by recovery; new memory is
+ * made beside it, and takes its place once a root has all of that. Changes of several shards at
  * once are marked while they are being made: what was left in the middle of one is not used, for
- * any shard close     gives it up
+ * any shard. A close gives the memory up.
  *
  * survivors.c has the rules: which memory counts, and when. Where it lies is a survivors_place: a
  * file in a memory file system (survivors_file.c), or the simulator's memory. Nothing of it is
