@@ -20,11 +20,12 @@
 
 static bool have_memory(void) {
   struct statfs fs;
-  return statfs(DIRECTORY, &fs) == 0 && fs.f_type == TMPFS_MAGIC && access(DIRECTORY, W_OK) == 0;
+  return statfs(DIRECTORY, &fs) == 0 && fs.f_type == TMPFS_MAGIC &&
+         fs.f_bavail * (uint64_t)fs.f_bsize >= 64 * MIB && access(DIRECTORY, W_OK) == 0;
 }
 #define SKIP_WITHOUT_MEMORY()                                                                      \
   if (!have_memory()) {                                                                            \
-    fprintf(stderr, "skipped: %s is no tmpfs that can be written\n", DIRECTORY);                   \
+    fprintf(stderr, "skipped: %s is no tmpfs with 64 MiB that can be written\n", DIRECTORY);       \
     skip();                                                                                        \
   }
 

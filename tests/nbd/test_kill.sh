@@ -3,6 +3,10 @@
 # without FUA or a flush, is there after a restart.
 . "$(dirname "$0")/nbd.sh" "$1" "$2"
 needs nbdsh
+[ "$(stat -f -c %T /dev/shm)" = tmpfs ] && [ "$(df --output=avail /dev/shm | tail -1)" -ge 65536 ] || {
+  echo "skipped: /dev/shm is no tmpfs with 64 MiB"
+  exit 77
+}
 volume create v --size=32M
 
 cat > "$work/write" << 'END'

@@ -8,6 +8,11 @@
 # shellcheck source=tests/vhost/guest/lib.sh
 . "$(dirname "$0")/lib.sh" "$@"
 kills=${4:-5} back=${5:-}
+if [ -n "$back" ] && { [ "$(stat -f -c %T /dev/shm)" != tmpfs ] ||
+  [ "$(df --output=avail /dev/shm | tail -1)" -lt 65536 ]; }; then
+  echo "skipped: /dev/shm is no tmpfs with 64 MiB"
+  exit 77
+fi
 
 make_store 1024 2
 start_server "volume=plain,socket=$sockets/0,size=$((64 * mib)),cache=${back:-through}" \
