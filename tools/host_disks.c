@@ -265,8 +265,6 @@ static struct js *disk_json_all(const struct sr_vhost_info *d) {
   js_count(json, "write_bytes", d->write_bytes);
   js_count(json, "kicks", d->kicks);
   js_count(json, "calls", d->calls);
-  js_count(json, "bounced", d->bounced);
-  js_count(json, "merged", d->merged);
   js_count(json, "cpu_ns", d->cpu_ns);
   return json;
 }

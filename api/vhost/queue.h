@@ -22,7 +22,7 @@ struct vhost_core; /* queue.c: what the queues of one core share */
 /* Read by any thread, written by the core's: relaxed atomics. */
 struct queue_stats {
   uint64_t reads, writes, flushes, discards, zeroes, errors, read_bytes, write_bytes;
-  uint64_t kicks, calls, bounced, merged, cpu_ns, in_flight;
+  uint64_t kicks, calls, cpu_ns, in_flight;
   uint64_t latency_ns[LATENCY_BUCKETS];
 };
 

@@ -327,8 +327,6 @@ static void add_stats(struct sr_vhost_info *info, const struct queue_stats *q) {
   info->in_flight += copy.in_flight;
   info->kicks += copy.kicks;
   info->calls += copy.calls;
-  info->bounced += copy.bounced;
-  info->merged += copy.merged;
   info->cpu_ns += copy.cpu_ns;
   for (uint32_t i = 0; i < SR_LATENCY_BUCKETS; i++) info->latency_ns[i] += copy.latency_ns[i];
 }
