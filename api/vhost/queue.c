@@ -25,6 +25,7 @@ enum {
   LARGE_SHARED = 64, /* more of them, of all queues of a core */
   TAKE_AT_ONCE = 64, /* of one queue, then it is the next one's turn */
   SAMPLE = 16,       /* one request in so many is timed */
+  REPLY_NS_MAX = 100000,
 };
 
 struct request {
@@ -83,6 +84,19 @@ static void large_put(struct queue *q, struct large *l) {
 }
 
 /* ---- Which queues are looked at -------------------------------------------------------------- */
+
+/* The driver has asked for more after something was given back: how long did that take it? A sleep
+ * and a kick would take longer than to poll for it, and the device has nothing to do meanwhile. */
+static void note_reply(struct queue *q) {
+  uint64_t took = q->home->now_ns - q->published_ns;
+  if (!q->awaits_reply) return;
+  q->awaits_reply = false;
+  q->reply_ns = took > REPLY_NS_MAX ? q->reply_ns / 2 : (3 * q->reply_ns + 2 * took) / 4;
+}
+
+static bool reply_is_near(const struct queue *q) {
+  return q->awaits_reply && q->home->now_ns - q->published_ns < q->reply_ns;
+}
 
 static void activate(struct queue *q) {
   q->worked_ns = q->home->now_ns;
@@ -191,6 +205,8 @@ static void request_done(struct peer *peer, struct shard_op *op) {
 static void publish(struct queue *q) {
   uint16_t before = q->ring.told_used;
   bool tell = ring_publish(&q->ring);
+  q->awaits_reply = before != q->ring.next_used;
+  q->published_ns = q->home->now_ns;
   if (unlikely(q->log)) log_used(q, before);
   inflight_published(&q->inflight, q->ring.next_used);
   if (tell && q->call_fd >= 0) {
@@ -217,9 +233,9 @@ static void end_step(struct core_service *service) {
     struct queue *q = v->dirty;
     v->dirty = q->next_dirty;
     q->dirty = false;
+    if (!q->stopping) activate(q); /* first: who answers at once need not notify */
     publish(q);
     __atomic_store_n(&q->stats.in_flight, q->in_flight, __ATOMIC_RELAXED);
-    if (!q->stopping) activate(q);
     try_to_stop(q);
   }
 }
@@ -410,7 +426,10 @@ static bool step(struct core_service *service) {
   for (struct queue **at = &v->active, *q; (q = *at);) {
     uint32_t n = take(v, q);
     taken += n;
-    if (n) q->worked_ns = v->now_ns;
+    if (n) {
+      q->worked_ns = v->now_ns;
+      note_reply(q);
+    }
     if (n || v->now_ns - q->worked_ns < v->poll_ns) {
       at = &q->next_active;
       continue;
@@ -432,6 +451,8 @@ static bool step(struct core_service *service) {
 static bool prepare_sleep(struct core_service *service) {
   struct vhost_core *v = container_of(service, struct vhost_core, service);
   bool may = true;
+  for (struct queue *q = v->active; q; q = q->next_active)
+    if (reply_is_near(q)) return false;
   for (struct queue *q = v->active; q; q = q->next_active) {
     ring_notify_me(&q->ring, true);
     if (has_more(q)) may = false;

@@ -51,11 +51,12 @@ struct queue {
   struct vhost_core *home;
   struct queue_slots *slots; /* requests in flight, by head */
   struct queue *next_active, *next_dirty;
-  struct shard_op *stop_op; /* waits for in_flight == 0 */
-  uint64_t worked_ns;       /* when it last had something to do */
+  struct shard_op *stop_op;        /* waits for in_flight == 0 */
+  uint64_t worked_ns;              /* when it last had something to do */
+  uint64_t published_ns, reply_ns; /* gave something back; how soon the driver asks for more */
   uint32_t in_flight, again_done;
   uint32_t turn, handled;
-  bool active, dirty, stopping;
+  bool active, dirty, stopping, awaits_reply;
   bool stalled; /* no room for the pieces of its next request */
   struct queue_stats stats;
 };

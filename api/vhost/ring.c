@@ -283,7 +283,7 @@ void ring_notify_me(struct vring *r, bool wanted) {
   if (!r->desc) return;
   if (!r->event_idx)
     __atomic_store_n(&r->used->flags, wanted ? 0 : VRING_NO_NOTIFY, __ATOMIC_RELAXED);
-  else if (wanted)
-    __atomic_store_n(avail_event_of(r), r->last_avail, __ATOMIC_RELAXED);
+  else /* not wanted: an index that has just been passed, until 65535 requests later */
+    __atomic_store_n(avail_event_of(r), (uint16_t)(r->last_avail - !wanted), __ATOMIC_RELAXED);
   if (wanted) __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }

@@ -93,8 +93,8 @@ void ring_put(struct vring *r, uint16_t head, uint32_t bytes);
 /* Makes all that was put visible. True: the driver wants to be told (by EVENT_IDX or its flag);
  * always at the first time after ring_map(). */
 bool ring_publish(struct vring *r);
-/* Asks the driver to tell of the next entry (true), or not to (false: a hint, which EVENT_IDX has
- * no need of). After true: look at ring_available() once more. */
+/* Asks the driver to tell of the next entry (true), or not to (false: a hint). After true: look at
+ * ring_available() once more. */
 void ring_notify_me(struct vring *r, bool wanted);
 
 #endif
