@@ -72,16 +72,6 @@ int ring_available(struct vring *r) {
   return count;
 }
 
-void ring_prefetch(const struct vring *r, uint32_t count) {
-  uint32_t known = (uint16_t)(r->known_avail - r->last_avail);
-  if (count > known) count = known;
-  for (uint32_t i = 0; i < count; i++) {
-    uint16_t at = (uint16_t)(r->last_avail + i) & mask_of(r);
-    uint16_t head = __atomic_load_n(&r->avail->ring[at], __ATOMIC_RELAXED);
-    __builtin_prefetch(&r->desc[head & mask_of(r)]);
-  }
-}
-
 /* A descriptor read once, as a whole: the compiler may neither split nor repeat it. An indirect
  * table need not be aligned. */
 typedef uint64_t desc_words __attribute__((vector_size(16), aligned(1), may_alias));
@@ -89,6 +79,24 @@ typedef uint64_t desc_words __attribute__((vector_size(16), aligned(1), may_alia
 static inline struct vring_desc copy_desc(const struct vring_desc *from) {
   desc_words w = *(const volatile desc_words *)from;
   return (struct vring_desc){w[0], (uint32_t)w[1], (uint16_t)(w[1] >> 32), (uint16_t)(w[1] >> 48)};
+}
+
+static inline uint16_t head_at(const struct vring *r, uint32_t i) {
+  uint16_t at = (uint16_t)(r->last_avail + i) & mask_of(r);
+  return __atomic_load_n(&r->avail->ring[at], __ATOMIC_RELAXED) & mask_of(r);
+}
+
+/* Each was written by another processor just now: first all descriptors are on their way, then all
+ * that they name, be that a header or an indirect table. */
+void ring_prefetch(const struct vring *r, uint32_t count) {
+  const struct memory_region *g = r->recent;
+  uint32_t known = (uint16_t)(r->known_avail - r->last_avail);
+  if (count > known) count = known;
+  for (uint32_t i = 0; i < count; i++) __builtin_prefetch(&r->desc[head_at(r, i)]);
+  for (uint32_t i = 0; i < count; i++) {
+    uint64_t offset = copy_desc(&r->desc[head_at(r, i)]).address - g->guest;
+    if (likely(offset < g->bytes)) __builtin_prefetch(g->host + offset);
+  }
 }
 
 /* Where in a chain, and what has come of it. Kept in registers: passed on by value where it goes
