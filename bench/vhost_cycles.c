@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #include "api/shardring_vhost.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #define WARM_UP 100u
 

@@ -1,7 +1,7 @@
 /* bench_options.c - what may be asked of shard-bench: option names as fio's where fio has them. */
 #include "tools/args.h"
 #include "tools/bench.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
 #define TOOLS_BENCH_VHOST_H
 
 #include "tools/bench.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "tests/hostile/hostile.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 enum { DEPTH = 8, BYTES = 8192, STALL_MS = 60000 };
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "tests/hostile/hostile.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #define PATIENCE_MS   20000
 #define GOOD_REQUESTS 40

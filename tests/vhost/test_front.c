@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #define DISK_BYTES (1u << 20)
 #define SIZE       64u

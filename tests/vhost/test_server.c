@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 #include "api/vhost/handover.h"
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #define DISK  (UINT64_C(16) << 20)
 #define BLOCK 4096u

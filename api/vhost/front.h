@@ -1,4 +1,4 @@
-/* vhost_front.h - the other side of vhost-user-blk: a monitor and its guest's driver in one
+/* front.h - the other side of vhost-user-blk: a monitor and its guest's driver in one
  * process, without a virtual machine. For measurements and tests of any back-end.
  *
  * vfront_open() talks to the server as QEMU does and sets up N split rings in memory of its own
@@ -11,8 +11,8 @@
  * A server that went away (killed, say) can be followed by another one on the same socket:
  * vfront_reconnect() tells it what QEMU would (the same in-flight file, the rings from where their
  * used index stands); what was in flight is then completed as if nothing had been. */
-#ifndef TOOLS_VHOST_FRONT_H
-#define TOOLS_VHOST_FRONT_H
+#ifndef API_VHOST_FRONT_H
+#define API_VHOST_FRONT_H
 
 #include "api/vhost/blk.h"
 #include "api/vhost/message.h"
@@ -130,7 +130,7 @@ static inline uint64_t vfront_guest_address(const struct vfront *front, const vo
 int vfront_ask(struct vfront *front, struct message *message, bool answer);
 struct message vfront_message(uint32_t request, uint32_t bytes);
 
-/* ---- Queues (vhost_front_queue.c) ---- */
+/* ---- Queues (front_queue.c) ---- */
 
 /* How many were taken; fewer when the ring is full. Tells the device once if it wants that. */
 int vfront_submit(struct vfront_queue *q, struct vfront_request *const *requests, uint32_t count);

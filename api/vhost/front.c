@@ -1,9 +1,9 @@
-/* vhost_front.c - a monitor's side of vhost-user-blk: connecting, negotiating, sharing memory and
+/* front.c - a monitor's side of vhost-user-blk: connecting, negotiating, sharing memory and
  * rings, in the order in which QEMU does it (CALL before the memory, SET_FEATURES twice).
  *
  * One thread. Invariants: once REPLY_ACK is negotiated every message is acknowledged before the
  * next one goes out; without it the answer to a GET afterwards shows that all was taken. */
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #include <errno.h>
 #include <poll.h>

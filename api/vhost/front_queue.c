@@ -1,4 +1,4 @@
-/* vhost_front_queue.c - a driver's side of a split virtqueue (virtio 1.1, 2.6 and 5.2): requests in
+/* front_queue.c - a driver's side of a split virtqueue (virtio 1.1, 2.6 and 5.2): requests in
  * slots of guest memory, one indirect table or a fixed run of descriptors for each.
  *
  * Owned by the thread that uses the queue. Invariants: a slot is in `free` or in flight
@@ -6,7 +6,7 @@
  *
  * A slot has two lines: what the device reads (short table, header), and what it writes (status).
  * Behind them lies the long table of requests with more pieces. */
-#include "tools/vhost_front.h"
+#include "api/vhost/front.h"
 
 #include <errno.h>
 #include <poll.h>
