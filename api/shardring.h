@@ -495,6 +495,9 @@ struct sr_volume_info {
   uint32_t openers;
   char name[SR_VOLUME_NAME_BYTES_MAX + 1];
   char group[64];
+  /* Since it was opened, by whoever has it open: requests that waited at a limit, and how long all
+   * of them did together. What is waiting now counts up to the last one that could go. */
+  uint64_t limit_waits, limit_wait_ns;
 };
 int sr_volume_stat(struct sr_port *port, const char *name, struct sr_volume_info *info);
 /* All of them by name, in alphabetical order: begin with "", go on with the last name. Returns how

@@ -122,6 +122,7 @@ struct sr_vhost_info {
   uint64_t kicks, calls; /* notifications from and to the guest */
   uint64_t cpu_ns; /* what the steps of its cores took, shared out by requests: the volume's work
                       and the kernel's are in */
+  uint64_t limit_waits, limit_wait_ns; /* of the volume: as of sr_volume_stat() */
   uint64_t
       latency_ns[SR_LATENCY_BUCKETS]; /* of reads and writes, from the ring to the ring; counts by
                                          bucket: sr_latency_bucket_ns(). One in 16 is timed */

@@ -101,7 +101,9 @@ static void info_out(const struct volume_info *in, struct sr_volume_info *out) {
                                  .children = in->children,
                                  .snapshot = in->sealed,
                                  .open_for_writing = in->open_for_writing,
-                                 .openers = in->openers};
+                                 .openers = in->openers,
+                                 .limit_waits = in->limit_waits.count,
+                                 .limit_wait_ns = in->limit_waits.ns};
   memcpy(out->name, in->name, sizeof out->name);
   memcpy(out->group, in->group, sizeof out->group);
 }

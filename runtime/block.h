@@ -48,5 +48,15 @@ static inline uint64_t block_part_bytes(const struct block *b, uint64_t size, ui
   uint64_t whole = units / b->part_count + (units % b->part_count > part);
   return (whole << b->stripe_shift) + (units % b->part_count == part ? rest : 0);
 }
+/* Requests of all its parts, whoever made them. Any thread. */
+static inline struct limit_waits block_limit_waits(const struct block *b) {
+  struct limit_waits sum = {0, 0}, one;
+  for (uint32_t i = 0; i < b->part_count; i++) {
+    shard_volume_limit_waits(b->parts[i].volume, &one);
+    sum.count += one.count;
+    sum.ns += one.ns;
+  }
+  return sum;
+}
 
 #endif

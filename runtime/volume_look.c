@@ -51,6 +51,7 @@ static void fill_info(const struct vdisk *d, const struct usage *u, struct volum
   for (const struct vdisk *p = d->parent; p; p = p->parent) info->depth++;
   for (const struct block *b = d->open ? d->open->handles : NULL; b; b = b->next) info->openers++;
   info->open_for_writing = d->open && d->open->writers;
+  if (d->open && d->open->handles) info->limit_waits = block_limit_waits(d->open->handles);
   memcpy(info->name, d->name, strlen(d->name));
   if (d->group) memcpy(info->group, d->group->name, sizeof info->group);
 }

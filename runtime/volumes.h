@@ -143,6 +143,7 @@ struct volume_info {
   uint64_t id, parent_id, size_bytes, used_bytes, shared_bytes, unsummed_bytes;
   uint32_t block_bytes, stripe_bytes, shard, depth, children, openers;
   bool sealed, open_for_writing;
+  struct limit_waits limit_waits; /* since it was opened; zeros: it is not */
   char name[VOLUME_NAME_MAX + 1];
   char group[VOLUME_GROUP_MAX + 1];
 };

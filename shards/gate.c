@@ -21,6 +21,24 @@ enum state { IDLE = 0, IN_TIMES, IN_TURNS };
 /* A head that is called late takes its tokens as of when it was due, but not more than this ago. */
 #define LATE_NS UINT64_C(5000000)
 
+/* ---- Waits, as they are told ------------------------------------------------------------------
+ */
+
+#define COUNT(field, n) __atomic_store_n(&(field), (field) + (n), __ATOMIC_RELAXED)
+
+/* All ops of a queue whose head waits for tokens wait at the limit. */
+static void count_waits(struct gate *g, struct gate_queue *q) {
+  uint32_t more = q->waiting - q->counted;
+  q->counted = q->waiting;
+  g->waits_limit += more;
+  COUNT(q->limit_waits, more);
+}
+
+static void count_wait_time(const struct gate *g, struct gate_queue *q) {
+  COUNT(q->limit_wait_ns, q->waiting * (g->now_ns - q->since_ns));
+  q->since_ns = g->now_ns;
+}
+
 /* ---- Heaps ---------------------------------------------------------------------------------- */
 
 static bool goes_first(const struct gate_queue *a, const struct gate_queue *b, enum state heap) {
@@ -52,6 +70,10 @@ static struct gate_queue **heap_of(struct gate *g, enum state heap) {
 static void heap_push(struct gate *g, struct gate_queue *q, enum state heap) {
   struct gate_queue **root = heap_of(g, heap);
   check(q->state == IDLE);
+  if (heap == IN_TIMES) {
+    count_waits(g, q);
+    q->since_ns = g->now_ns;
+  }
   q->left = q->right = NULL;
   q->state = (uint8_t)heap;
   *root = merge(*root, q, heap);
@@ -59,6 +81,7 @@ static void heap_push(struct gate *g, struct gate_queue *q, enum state heap) {
 
 static struct gate_queue *heap_pop(struct gate *g, enum state heap) {
   struct gate_queue **root = heap_of(g, heap), *q = *root;
+  if (heap == IN_TIMES) count_wait_time(g, q);
   *root = merge(q->left, q->right, heap);
   q->state = IDLE;
   return q;
@@ -93,6 +116,7 @@ static void ops_push(struct gate *g, struct gate_queue *q, struct shard_op *op) 
     op->next = op;
   }
   q->last = op;
+  q->waiting++;
   g->waiting++;
 }
 
@@ -104,6 +128,8 @@ static struct shard_op *ops_pop(struct gate *g, struct gate_queue *q) {
     q->last = NULL;
   else
     q->last->next = op->next;
+  q->waiting--;
+  if (q->counted) q->counted--; /* the first ones are */
   g->waiting--;
   return op;
 }
@@ -184,14 +210,18 @@ bool gate_submit_shared(struct gate *g, struct gate_queue *q, struct shard_op *o
   see_time(g, now_ns);
   see_queue(g, q);
   if (q->last) {
-    *(q->state == IN_TIMES ? &g->waits_limit : &g->waits_turn) += 1;
+    bool limited = q->state == IN_TIMES;
+    if (limited) count_wait_time(g, q);
     ops_push(g, q, op);
+    if (limited)
+      count_waits(g, q);
+    else
+      g->waits_turn++;
     return false;
   }
   q->due_ns = g->now_ns;
   q->unpaid = q->limit;
   if (!pay(g, q, op)) {
-    g->waits_limit++;
     ops_push(g, q, op);
     heap_push(g, q, IN_TIMES);
     return false;

@@ -30,7 +30,7 @@
 #include "shards/shard.h"
 #include "shards/window.h"
 
-/* All zeros is a queue without a limit. At most 64 bytes; idle ones are in no list. */
+/* All zeros is a queue without a limit. Small; idle ones are in no list. */
 struct gate_queue {
   struct shard_op *last;           /* the ops that wait, a ring by ->next; NULL: none */
   struct limit *limit;             /* NULL: unlimited; else the first one to ask */
@@ -39,9 +39,14 @@ struct gate_queue {
   uint64_t tag;                    /* start-time fair queueing: the finish of what has started */
   struct gate_queue *left, *right; /* of the heap it is in */
   uint32_t in_flight;              /* ops started, not done */
+  uint32_t waiting;                /* ops in the ring; */
+  uint32_t counted;                /* so many of them, the first ones, are in limit_waits */
   uint8_t state;                   /* gate.c */
+  /* Read by any thread: gate_queue_waits(). */
+  uint64_t limit_waits, limit_wait_ns;
+  uint64_t since_ns; /* limit_wait_ns counts up to here */
 };
-_Static_assert(sizeof(struct gate_queue) <= 64, "volumes are many");
+_Static_assert(sizeof(struct gate_queue) <= 96, "volumes are many");
 
 struct gate_stats {
   uint64_t waits_limit; /* ops that waited for tokens */
@@ -72,6 +77,13 @@ void gate_init(struct gate *g, uint32_t depth_max);
 void gate_queue_finish(struct gate *g, struct gate_queue *q);
 static inline bool gate_queue_is_idle(const struct gate_queue *q) {
   return !q->last && !q->in_flight;
+}
+/* Ops of the queue that waited at a limit, for tokens of their own or behind one that did, and how
+ * long they did in all (as far as the gate has looked; what they then wait for their turn is not
+ * in it). One that is cancelled and submitted again counts twice. Any thread; neither goes back. */
+static inline void gate_queue_waits(const struct gate_queue *q, uint64_t *waits, uint64_t *ns) {
+  *waits = __atomic_load_n(&q->limit_waits, __ATOMIC_RELAXED);
+  *ns = __atomic_load_n(&q->limit_wait_ns, __ATOMIC_RELAXED);
 }
 /* Another limit, or NULL. On return the old one is not in use by this queue any more. */
 void gate_queue_set_limit(struct gate *g, struct gate_queue *q, struct limit *limit,

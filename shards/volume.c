@@ -109,6 +109,10 @@ void shard_volume_note_changes(struct shard *s, struct volume *v) {
 
 void shard_volume_stats(const struct volume *v, struct volume_stats *stats) { *stats = v->stats; }
 
+void shard_volume_limit_waits(const struct volume *v, struct limit_waits *waits) {
+  gate_queue_waits(&v->queue, &waits->count, &waits->ns);
+}
+
 /* ---- Layers ------------------------------------------------------------------------------- */
 
 int shard_layer_set(struct shard *s, uint64_t id, struct layer_below below) {

@@ -143,5 +143,11 @@ struct volume_stats {
   uint64_t waits;                       /* ops that waited for an overlapping one */
 };
 void shard_volume_stats(const struct volume *volume, struct volume_stats *stats);
+/* How many requests waited at a limit since it was opened, and how long in all: see
+ * gate_queue_waits(). Any thread, while it is open. */
+struct limit_waits {
+  uint64_t count, ns;
+};
+void shard_volume_limit_waits(const struct volume *volume, struct limit_waits *waits);
 
 #endif

@@ -266,6 +266,8 @@ static struct js *disk_json_all(const struct sr_vhost_info *d) {
   js_count(json, "kicks", d->kicks);
   js_count(json, "calls", d->calls);
   js_count(json, "cpu_ns", d->cpu_ns);
+  js_count(json, "limit_waits", d->limit_waits);
+  js_count(json, "limit_wait_ns", d->limit_wait_ns);
   return json;
 }
 

@@ -25,6 +25,8 @@ struct js *volume_json(const struct sr_volume_info *v, const struct sr_limits *l
   js_count(json, "parent_id", v->parent_id);
   js_count(json, "depth", v->depth);
   js_count(json, "children", v->children);
+  if (v->openers) js_count(json, "limit_waits", v->limit_waits);
+  if (v->openers) js_count(json, "limit_wait_ns", v->limit_wait_ns);
   if (*v->group) js_text(json, "group", v->group);
   if (!limits) return json;
   volume_bucket_json(json, "limit_bytes", &limits->bytes);

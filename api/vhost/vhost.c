@@ -347,6 +347,9 @@ static void fill_info(const struct disk *d, struct sr_vhost_info *info) {
     info->queues_active += d->client && d->client->rings[i].running;
     add_stats(info, &d->queues[i].queue.stats);
   }
+  struct limit_waits waits = block_limit_waits(d->block);
+  info->limit_waits = waits.count;
+  info->limit_wait_ns = waits.ns;
 }
 
 int sr_vhost_stat(struct sr_vhost *vhost, const char *name, struct sr_vhost_info *info) {

@@ -372,6 +372,57 @@ static void changes_live(void **state) {
   rig_destroy(r);
 }
 
+static void assert_waits(const struct gate_queue *q, uint64_t count, uint64_t ns) {
+  uint64_t waits, wait_ns;
+  gate_queue_waits(q, &waits, &wait_ns);
+  assert_int_equal(waits, count);
+  assert_int_equal(wait_ns, ns);
+}
+
+/* Five tokens, five more a second: who waits is counted once, for as long as a limit is why. */
+static void counts_waits(void **state) {
+  (void)state;
+  struct gate g;
+  struct gate_queue q = {0}, other = {0};
+  struct shard_op ops[16], big = {.kind = OP_READ, .bytes = 4096};
+  struct limit l;
+  const struct limit_params p = per_second(5, 0);
+  uint64_t now = SECOND;
+  memset(ops, 0, sizeof(ops));
+  gate_init(&g, 1);
+  limit_init(&l, &p, NULL, now);
+  gate_queue_set_limit(&g, &q, &l, now);
+  for (int i = 0; i < 8; i++) {
+    ops[i].kind = OP_READ;
+    if (gate_submit(&g, &q, &ops[i], now)) gate_done(&g, &q, &ops[i], 0, now);
+  }
+  assert_waits(&q, 3, 0);
+  now += 200 * MS; /* one goes, after 200 ms; the others have waited as long, so far */
+  assert_ptr_equal(gate_next(&g, now), &ops[5]);
+  assert_waits(&q, 3, 600 * MS);
+  now += 50 * MS; /* another one comes */
+  assert_false(gate_submit(&g, &q, &ops[8], now));
+  assert_waits(&q, 4, 700 * MS);
+  gate_done(&g, &q, &ops[5], 0, now);
+  assert_true(gate_submit(&g, &other, &big, now)); /* all depth is taken: its turn, not its limit */
+  now += 150 * MS;
+  assert_null(gate_next(&g, now));
+  assert_waits(&q, 4, 1150 * MS);
+  assert_false(gate_submit(&g, &q, &ops[9], now));
+  now += SECOND;
+  assert_null(gate_next(&g, now));
+  assert_waits(&q, 4, 1150 * MS);
+  gate_done(&g, &other, &big, 0, now);
+  for (int i = 6; i < 10; i++) { /* tokens of a second have come back */
+    struct shard_op *op = gate_next(&g, now);
+    assert_ptr_equal(op, &ops[i]);
+    gate_done(&g, &q, op, 0, now);
+  }
+  assert_waits(&q, 4, 1150 * MS); /* the last one has never met the limit */
+  gate_queue_finish(&g, &q);
+  gate_queue_finish(&g, &other);
+}
+
 /* ---- Clock ---------------------------------------------------------------------------------- */
 
 static void stands_a_clock_that_steps_back(void **state) {
@@ -526,6 +577,9 @@ static void stands_any_order(void **state) {
       chance_next(c);
       assert_int_equal(c->g.in_flight, c->in_flight);
       assert_int_equal(c->g.waiting, c->waiting);
+      uint32_t waiting = 0;
+      for (int q = 0; q < QUEUES; q++) waiting += c->queues[q].waiting;
+      assert_int_equal(waiting, c->waiting);
     }
     while (c->in_flight || c->waiting) {
       for (int i = 0; i < QUEUES * OPS; i++)
@@ -563,6 +617,7 @@ int main(void) {
       cmocka_unit_test(who_waits_holds_up_nobody),
       cmocka_unit_test(waiting_ones_hold_no_tokens),
       cmocka_unit_test(changes_live),
+      cmocka_unit_test(counts_waits),
       cmocka_unit_test(stands_a_clock_that_steps_back),
       cmocka_unit_test(stands_any_order),
   };

@@ -644,6 +644,9 @@ static void a_limit_holds_up_no_snapshot(void **state) {
   struct volume_stats stats;
   shard_volume_stats(d.volume, &stats);
   assert_int_equal(stats.writes, 4);
+  struct limit_waits waits;
+  shard_volume_limit_waits(d.volume, &waits);
+  assert_int_equal(waits.count, 6); /* three, before and after */
   for (uint32_t i = 0; i < 4; i++) free(ops[i]);
   free(buf);
   disk_close(&r, &d);

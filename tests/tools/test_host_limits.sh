@@ -140,6 +140,8 @@ else
   figure 'shardring_volume_latency_seconds_count{disk="disk",volume="disk"}' 0
   figure 'shardring_volume_connected{disk="disk",volume="disk"}' 0
   figure 'shardring_draining' 0
+  figure 'shardring_volume_limit_waits_total{disk="disk",volume="disk"}' 0
+  figure 'shardring_volume_limit_wait_seconds_total{disk="disk",volume="disk"}' 0
   printed '# TYPE shardring_volume_latency_seconds histogram'
   printed 'shardring_core_device_ios_total{core="0",cpu="' 'shardring_store_free_bytes ' \
     'shardring_volume_cpu_seconds_total' 'shardring_build_info{version="'
@@ -165,6 +167,17 @@ else
   figure 'shardring_volume_connected{disk="a\"b\\c",volume="a\"b\\c"}' 1
   exec 9>&-
   wait $holder
+  # More requests than tokens: most wait.
+  expect 0 ask limit disk --iops=20
+  expect 0 "$bench" --engine=vhost --socket="$dir/disk.sock" --rw=randread --iodepth=32 --runtime=50ms
+  expect 0 ask stat disk --json
+  json 'disk/limit_waits>11' 'disk/limit_wait_ns>0' 'volume/limit_waits>11'
+  fetch "$page"
+  checks=$((checks + 2))
+  grep -qE '^shardring_volume_limit_waits_total\{disk="disk",volume="disk"\} [1-9]' "$work/out" ||
+    complain "nobody waited"
+  grep -qE '^shardring_volume_limit_wait_seconds_total\{disk="disk",volume="disk"\} 0*[.0-9]*[1-9]' "$work/out" ||
+    complain "for no time"
   expect 0 ask detach disk
   fetch "$page"
   grep -q 'disk="disk"' "$work/out" && complain "a disk that is gone has figures"
