@@ -48,7 +48,7 @@ static int take_port(struct backend *b, struct sr_port **port) {
 /* ---- The store ---------------------------------------------------------------------------------
  */
 
-int backend_open(struct backend **out, const struct backend_options *options) {
+static int backend_open(struct backend **out, const struct backend_options *options) {
   struct sr_open_options o = SR_OPEN_OPTIONS_INIT;
   struct backend *b = calloc(1, sizeof *b);
   if (!b) return -ENOMEM;
@@ -85,7 +85,7 @@ static int close_block(struct backend *b, struct disk *d) {
   return r;
 }
 
-int backend_close(struct backend *b) {
+static int backend_close(struct backend *b) {
   if (!b) return 0;
   int r = 0;
   for (struct disk *d = b->disks, *next; d && !r; d = next) {
@@ -117,8 +117,8 @@ static int list(struct sr_port *port, struct sr_volume_info *infos, const char *
   }
 }
 
-int backend_list(struct backend *b, const char *prefix,
-                 int (*fn)(void *arg, const struct sr_volume_info *info), void *arg) {
+static int backend_list(struct backend *b, const char *prefix,
+                        int (*fn)(void *arg, const struct sr_volume_info *info), void *arg) {
   struct sr_port *port;
   struct sr_volume_info *infos = malloc(LIST_AT_ONCE * sizeof *infos);
   if (!infos) return -ENOMEM;
@@ -167,7 +167,7 @@ static int open_volume(struct sr_port *port, const char *name, bool read_only, s
   return r;
 }
 
-int disk_open(struct backend *b, const char *name, bool read_only, struct disk **out) {
+static int disk_open(struct backend *b, const char *name, bool read_only, struct disk **out) {
   struct sr_port *port;
   struct disk *d = calloc(1, sizeof *d);
   if (!d) return -ENOMEM;
@@ -189,7 +189,7 @@ int disk_open(struct backend *b, const char *name, bool read_only, struct disk *
   return 0;
 }
 
-void disk_close(struct disk *d) {
+static void disk_close(struct disk *d) {
   struct backend *b = d->backend;
   pthread_mutex_lock(&b->lock);
   struct disk **at = &b->disks;
@@ -200,7 +200,7 @@ void disk_close(struct disk *d) {
   free(d);
 }
 
-const struct disk_info *disk_info(const struct disk *d) { return &d->info; }
+static const struct disk_info *disk_info(const struct disk *d) { return &d->info; }
 
 /* ---- Requests ----------------------------------------------------------------------------------
  */
@@ -215,12 +215,13 @@ static int run(struct disk *d, struct sr_request *r) {
   return result < 0 ? (int)result : 0;
 }
 
-int disk_read(struct disk *d, void *buf, uint32_t bytes, uint64_t offset) {
+static int disk_read(struct disk *d, void *buf, uint32_t bytes, uint64_t offset) {
   struct sr_request r = {.op = SR_OP_READ, .buf = buf, .offset = offset, .bytes = bytes};
   return run(d, &r);
 }
 
-int disk_write(struct disk *d, const void *buf, uint32_t bytes, uint64_t offset, bool durable) {
+static int disk_write(struct disk *d, const void *buf, uint32_t bytes, uint64_t offset,
+                      bool durable) {
   struct sr_request r = {.op = SR_OP_WRITE,
                          .flags = durable ? SR_DURABLE : 0,
                          .buf = (void *)(uintptr_t)buf,
@@ -229,7 +230,7 @@ int disk_write(struct disk *d, const void *buf, uint32_t bytes, uint64_t offset,
   return run(d, &r);
 }
 
-int disk_zero(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) {
+static int disk_zero(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) {
   struct sr_request r = {.op = SR_OP_WRITE_ZEROES,
                          .flags = durable ? SR_DURABLE : 0,
                          .offset = offset,
@@ -237,7 +238,12 @@ int disk_zero(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) {
   return run(d, &r);
 }
 
-int disk_discard(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) {
+static int disk_flush(struct disk *d) {
+  struct sr_request r = {.op = SR_OP_SYNC};
+  return d->info.read_only ? 0 : run(d, &r);
+}
+
+static int disk_discard(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) {
   uint64_t mask = d->info.block_bytes - 1;
   uint64_t from = (offset + mask) & ~mask, to = (offset + bytes) & ~mask;
   struct sr_request r = {.op = SR_OP_DISCARD, .offset = from, .bytes = to - from};
@@ -245,13 +251,8 @@ int disk_discard(struct disk *d, uint32_t bytes, uint64_t offset, bool durable) 
   return e || !durable ? e : disk_flush(d);
 }
 
-int disk_flush(struct disk *d) {
-  struct sr_request r = {.op = SR_OP_SYNC};
-  return d->info.read_only ? 0 : run(d, &r);
-}
-
-int disk_ranges(struct disk *d, uint32_t bytes, uint64_t offset,
-                int (*fn)(void *arg, const struct sr_volume_range *range), void *arg) {
+static int disk_ranges(struct disk *d, uint32_t bytes, uint64_t offset,
+                       int (*fn)(void *arg, const struct sr_volume_range *range), void *arg) {
   struct sr_port *port;
   int r = take_port(d->backend, &port);
   if (r) return r;
@@ -259,3 +260,18 @@ int disk_ranges(struct disk *d, uint32_t bytes, uint64_t offset,
   sr_port_close(port);
   return r;
 }
+
+const struct backend_ops backend_store = {
+    .open = backend_open,
+    .close = backend_close,
+    .list = backend_list,
+    .disk_open = disk_open,
+    .disk_close = disk_close,
+    .disk_info = disk_info,
+    .disk_read = disk_read,
+    .disk_write = disk_write,
+    .disk_zero = disk_zero,
+    .disk_discard = disk_discard,
+    .disk_flush = disk_flush,
+    .disk_ranges = disk_ranges,
+};

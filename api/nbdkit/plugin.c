@@ -27,6 +27,7 @@ static struct {
   uint32_t queue_depth;
   bool read_only;
 } config;
+static const struct backend_ops *ops = &backend_store;
 static struct backend *backend;
 
 /* nbdkit leaves its directory when it goes to the background. */
@@ -144,8 +145,8 @@ static int visible(int error) {
 
 __attribute__((cold, noinline)) static int failed(const struct disk *d, const char *what,
                                                   uint32_t count, uint64_t offset, int error) {
-  nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s", disk_info(d)->name, what, count,
-               offset, strerror(-error), advice(error));
+  nbdkit_error("%s: %s of %" PRIu32 " bytes at %" PRIu64 ": %s%s", ops->disk_info(d)->name, what,
+               count, offset, strerror(-error), advice(error));
   nbdkit_set_error(visible(error));
   return -1;
 }
@@ -168,7 +169,7 @@ static int after_fork(void) {
                                           .queue_depth = config.queue_depth,
                                           .read_only = config.read_only,
                                           .log = log_line};
-  int r = backend_open(&backend, &options);
+  int r = ops->open(&backend, &options);
   if (!r) return 0;
   nbdkit_error("store=%s: %s%s", config.store, strerror(-r),
                r == -ENOENT   ? "; shard-ctl format makes one"
@@ -181,7 +182,7 @@ static int after_fork(void) {
 }
 
 static void cleanup(void) {
-  int r = backend_close(backend);
+  int r = ops->close(backend);
   if (r) nbdkit_error("closing %s: %s%s", config.store, strerror(-r), advice(r));
   backend = NULL;
 }
@@ -203,7 +204,7 @@ static int add_export(void *arg, const struct sr_volume_info *info) {
 static int list_exports(int read_only, int is_tls, struct nbdkit_exports *exports) {
   (void)read_only, (void)is_tls;
   if (config.volume) return nbdkit_add_export(exports, config.volume, NULL);
-  int r = backend_list(backend, config.prefix, add_export, exports);
+  int r = ops->list(backend, config.prefix, add_export, exports);
   if (r < 0) nbdkit_error("listing volumes: %s%s", strerror(-r), advice(r));
   return r ? -1 : 0;
 }
@@ -224,7 +225,7 @@ static const char *default_export(int read_only, int is_tls) {
   struct only only = {.count = 0};
   (void)read_only, (void)is_tls;
   if (config.volume) return config.volume;
-  int r = backend_list(backend, config.prefix, count_export, &only);
+  int r = ops->list(backend, config.prefix, count_export, &only);
   return r == 0 && only.count == 1 ? nbdkit_strdup_intern(only.name) : "";
 }
 
@@ -253,7 +254,7 @@ static void *on_open(int read_only) {
     nbdkit_set_error(ENOENT);
     return NULL;
   }
-  int r = disk_open(backend, name, read_only, &disk);
+  int r = ops->disk_open(backend, name, read_only, &disk);
   if (!r) return disk;
   nbdkit_error("%s: %s%s", name, strerror(-r),
                r == -ENOENT ? "; shard-ctl volume ls shows what there is" : advice(r));
@@ -261,18 +262,18 @@ static void *on_open(int read_only) {
   return NULL;
 }
 
-static void on_close(void *handle) { disk_close(handle); }
+static void on_close(void *handle) { ops->disk_close(handle); }
 
-static int64_t get_size(void *handle) { return (int64_t)disk_info(handle)->size_bytes; }
-static const char *export_description(void *handle) { return disk_info(handle)->description; }
+static int64_t get_size(void *handle) { return (int64_t)ops->disk_info(handle)->size_bytes; }
+static const char *export_description(void *handle) { return ops->disk_info(handle)->description; }
 static int block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum) {
-  *minimum = disk_info(handle)->block_bytes;
+  *minimum = ops->disk_info(handle)->block_bytes;
   *preferred = PREFERRED_BYTES;
   *maximum = MAXIMUM_BYTES;
   return 0;
 }
 
-static int can_write(void *handle) { return !disk_info(handle)->read_only; }
+static int can_write(void *handle) { return !ops->disk_info(handle)->read_only; }
 static int yes(void *handle) { return (void)handle, 1; }
 static int no(void *handle) { return (void)handle, 0; }
 static int can_fua(void *handle) { return (void)handle, NBDKIT_FUA_NATIVE; }
@@ -283,13 +284,13 @@ static int can_cache(void *handle) { return (void)handle, NBDKIT_CACHE_NATIVE; }
 
 static int on_read(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags) {
   (void)flags;
-  int r = disk_read(handle, buf, count, offset);
+  int r = ops->disk_read(handle, buf, count, offset);
   return r ? failed(handle, "read", count, offset, r) : 0;
 }
 
 static int on_write(void *handle, const void *buf, uint32_t count, uint64_t offset,
                     uint32_t flags) {
-  int r = disk_write(handle, buf, count, offset, flags & NBDKIT_FLAG_FUA);
+  int r = ops->disk_write(handle, buf, count, offset, flags & NBDKIT_FLAG_FUA);
   return r ? failed(handle, "write", count, offset, r) : 0;
 }
 
@@ -300,29 +301,29 @@ static int on_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags
     nbdkit_set_error(EOPNOTSUPP);
     return -1;
   }
-  int r = disk_zero(handle, count, offset, flags & NBDKIT_FLAG_FUA);
+  int r = ops->disk_zero(handle, count, offset, flags & NBDKIT_FLAG_FUA);
   return r ? failed(handle, "write zeroes", count, offset, r) : 0;
 }
 
 static int on_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags) {
-  int r = disk_discard(handle, count, offset, flags & NBDKIT_FLAG_FUA);
+  int r = ops->disk_discard(handle, count, offset, flags & NBDKIT_FLAG_FUA);
   return r ? failed(handle, "trim", count, offset, r) : 0;
 }
 
 static int on_flush(void *handle, uint32_t flags) {
   (void)flags;
-  int r = disk_flush(handle);
+  int r = ops->disk_flush(handle);
   return r ? failed(handle, "flush", 0, 0, r) : 0;
 }
 
 /* There is no cache of data to fill. What can be had beforehand is the map: the first read of each
  * part of a clone asks whoever has the snapshot. */
 static int on_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags) {
-  uint32_t unit = disk_info(handle)->block_bytes;
+  uint32_t unit = ops->disk_info(handle)->block_bytes;
   _Alignas(PREFERRED_BYTES) char block[PREFERRED_BYTES];
   (void)flags;
   for (uint64_t at = offset / unit * unit, end = offset + count; at < end;) {
-    int r = disk_read(handle, block, unit, at);
+    int r = ops->disk_read(handle, block, unit, at);
     if (r) return failed(handle, "cache", count, offset, r);
     at = (at / CACHE_STEP_BYTES + 1) * CACHE_STEP_BYTES;
   }
@@ -356,7 +357,7 @@ static int add_data(void *arg, const struct sr_volume_range *range) {
 static int on_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                       struct nbdkit_extents *extents) {
   struct extents_sink x = {.extents = extents, .at = offset, .one = flags & NBDKIT_FLAG_REQ_ONE};
-  int r = disk_ranges(handle, count, offset, add_data, &x);
+  int r = ops->disk_ranges(handle, count, offset, add_data, &x);
   if (r < 0) return failed(handle, "block status", count, offset, r);
   if (r == 0 && x.at < offset + count)
     add_extent(&x, offset + count, NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO);
