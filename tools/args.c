@@ -170,10 +170,53 @@ static int set_value(const char *tool, const struct arg *a, const char *text) {
   return 0;
 }
 
+/* Dashes and underscores are the same, also to who has learned fio. */
+static char letter(char c) { return c == '_' ? '-' : c; }
+
 static const struct arg *find_arg(const struct arg *table, const char *name, size_t n) {
-  for (; table->name; table++)
-    if (strlen(table->name) == n && strncmp(table->name, name, n) == 0) return table;
+  for (; table->name; table++) {
+    size_t i = 0;
+    while (i < n && letter(table->name[i]) == letter(name[i])) i++;
+    if (i == n && !table->name[n]) return table;
+  }
   return NULL;
+}
+
+enum { NAME_MAX_BYTES = 32 };
+
+/* Letters to be put in, left out, exchanged, or swapped with their neighbour to make one of the
+ * other (optimal string alignment). */
+static size_t distance(const char *a, size_t a_bytes, const char *b) {
+  size_t rows[3][NAME_MAX_BYTES + 1], b_bytes = strlen(b);
+  if (a_bytes > NAME_MAX_BYTES || b_bytes > NAME_MAX_BYTES) return NAME_MAX_BYTES;
+  for (size_t j = 0; j <= b_bytes; j++) rows[0][j] = j;
+  for (size_t i = 1; i <= a_bytes; i++) {
+    size_t *row = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+    row[0] = i;
+    for (size_t j = 1; j <= b_bytes; j++) {
+      bool same = letter(a[i - 1]) == letter(b[j - 1]);
+      size_t best = last[j - 1] + !same;
+      if (last[j] + 1 < best) best = last[j] + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+      bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
+      row[j] = best;
+    }
+  }
+  return rows[a_bytes % 3][b_bytes];
+}
+
+/* The option that may have been meant; NULL: none is like it. */
+static const struct arg *nearest(const struct arg *table, const char *name, size_t n) {
+  const struct arg *best = NULL;
+  size_t least = n / 3 + 2;
+  for (; table->name; table++) {
+    size_t d = distance(name, n, table->name);
+    if (d >= least) continue;
+    least = d;
+    best = table;
+  }
+  return best;
 }
 
 /* One option; *taken says how many words of argv it used. */
@@ -184,7 +227,10 @@ static int take_option(const char *tool, const struct arg *table, char **argv, i
   const struct arg *a = find_arg(table, name, n);
   *taken = 1;
   if (!a) {
-    fprintf(stderr, "%s: unknown option --%.*s; see %s --help\n", tool, (int)n, name, tool);
+    const struct arg *meant = nearest(table, name, n);
+    fprintf(stderr, "%s: unknown option --%.*s; ", tool, (int)n, name);
+    if (meant) fprintf(stderr, "did you mean --%s? ", meant->name);
+    fprintf(stderr, "See %s --help\n", tool);
     return -EINVAL;
   }
   if (equals || a->kind == ARG_FLAG) return set_value(tool, a, equals ? equals + 1 : NULL);

@@ -31,6 +31,15 @@ said() {
   done
 }
 
+# not_said WORD...
+not_said() {
+  local word
+  for word in "$@"; do
+    checks=$((checks + 1))
+    ! grep -qF -- "$word" "$work/err" || complain "\"$word\" is in: $(head -3 "$work/err")"
+  done
+}
+
 # printed WORD...: each stands in the output of the last command.
 printed() {
   local word

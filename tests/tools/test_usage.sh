@@ -50,6 +50,13 @@ expect 2 "$bench"
 said --store legal:
 expect 2 "$bench" --store="$here" --frobnicate
 said --frobnicate --help
+not_said 'did you mean'
+for typo in iodept=4 iodpeth=4 lat_smaple=4; do
+  expect 2 "$bench" --store="$here" --$typo
+  said "unknown option --${typo%=*}; did you mean --$([[ $typo = lat* ]] && echo lat-sample || echo iodepth)?"
+done
+expect 2 "$bench" --store="$here" --lat_sample=0 # as fio writes names
+said --lat-sample=0 legal:
 expect 2 "$bench" --store="$here" -d
 said -d
 expect 2 "$bench" --store="$here" word
