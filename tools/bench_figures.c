@@ -1,7 +1,7 @@
 /* bench_figures.c - the report of a workload that is no load of requests: a row of figures, for
  * people or as JSON. Main thread. */
 #include "tools/bench.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* bench_report.c - the report: a table for people, JSON in fio's shape for programs. */
 #include "tools/args.h"
 #include "tools/bench.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #include <errno.h>
 #include <stdio.h>

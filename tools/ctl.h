@@ -16,7 +16,7 @@
 #define TOOLS_CTL_H
 
 #include "api/shardring.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 struct ctl_volume_options {
   bool size_given, striped, shard_given, raw, stream, onto, everything, unlimited, no_group;

@@ -6,10 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
+#include "api/control/client.h"
 #include "tools/args.h"
 
 #define TOOL "shard-ctl"
@@ -31,85 +29,34 @@ struct host_options {
 
 /* ---- The connection -------------------------------------------------------------------------- */
 
-struct line_socket {
-  int fd;
-  FILE *in;
-};
-
 static int failed(const char *about, const char *why) {
   fprintf(stderr, "%s: %s: %s\n", TOOL, about, why);
   return CTL_FAILED;
 }
 
-static int open_socket(struct line_socket *s, const char *path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof(address.sun_path)) return failed(path, "longer than 107 bytes");
-  memcpy(address.sun_path, path, strlen(path));
-  s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (s->fd < 0 || connect(s->fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
-    int error = errno;
-    if (s->fd >= 0) close(s->fd);
-    return failed(path, error == ENOENT || error == ECONNREFUSED
-                            ? "no shard-host listens there: start one, or name its socket with "
-                              "--control=PATH"
-                            : strerror(error));
-  }
-  s->in = fdopen(s->fd, "r");
-  return s->in ? CTL_OK : ctl_fail(path, -errno);
-}
-
-static int send_all(int fd, const char *bytes, size_t count) {
-  while (count > 0) {
-    ssize_t n = send(fd, bytes, count, MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return -errno;
-    bytes += n;
-    count -= (size_t)n;
-  }
-  return 0;
-}
-
-/* One line out, one in; NULL after a message. */
-static struct js *ask_line(struct line_socket *s, const char *about, const char *line) {
-  char *answer = NULL, why[256];
-  size_t room = 0;
-  struct js *reply = NULL;
-  int r = send_all(s->fd, line, strlen(line));
-  if (r == 0) r = send_all(s->fd, "\n", 1);
-  ssize_t n = getline(&answer, &room, s->in);
-  if (n <= 0)
-    failed(about, "shard-host hung up");
-  else if (!(reply = js_parse(answer, (size_t)n, 64, why, sizeof(why))))
-    failed(about, why);
-  free(answer);
-  return reply;
-}
-
-static bool is_ok(const struct js *reply) { return js_number_of(js_member(reply, "ok")) != 0; }
-
-static void complain(const char *about, const struct js *reply) {
-  fprintf(stderr, "%s: %s: %s (%s)\n", TOOL, about, js_text_of(js_member(reply, "message")),
-          js_text_of(js_member(reply, "error")));
+static int open_socket(struct control_client **client, const char *path) {
+  int r = control_open(client, path, 0);
+  if (!r) return CTL_OK;
+  return failed(path, r == -ENAMETOOLONG ? "longer than 107 bytes"
+                      : r == -ENOENT || r == -ECONNREFUSED
+                          ? "no shard-host listens there: start one, or name its socket with "
+                            "--control=PATH"
+                          : strerror(-r));
 }
 
 /* Takes the request. The reply if it is a good one, else NULL after a message. */
-static struct js *ask(struct line_socket *s, const char *about, struct js *request) {
-  char *line = js_line(request);
-  struct js *reply = ask_line(s, about, line);
-  free(line);
-  js_free(request);
-  if (!reply || is_ok(reply)) return reply;
-  complain(about, reply);
-  js_free(reply);
-  return NULL;
+static struct js *ask(struct control_client *client, const char *about, struct js *request) {
+  struct js *reply = NULL;
+  char why[600];
+  if (control_ask(client, request, &reply, why, sizeof(why)) < 0) failed(about, why);
+  return reply;
 }
 
 /* ---- Requests -------------------------------------------------------------------------------- */
 
 static struct js *begin(const char *what) {
-  struct js *request = js_object();
+  struct js *request = control_request(what);
   js_count(request, "id", 1);
-  js_text(request, "do", what);
   return request;
 }
 
@@ -223,8 +170,8 @@ static void make_limit(const struct host_options *o, struct js *r) {
 /* ---- Lists, and lines as they are ------------------------------------------------------------ */
 
 /* All pages of a list as one. */
-static int print_pages(struct line_socket *s, const struct host_options *o, const char *command,
-                       const char *key) {
+static int print_pages(struct control_client *client, const struct host_options *o,
+                       const char *command, const char *key) {
   struct js *whole = js_object(), *all = js_add(whole, key, js_array());
   char after[256] = "";
   bool more = true;
@@ -232,7 +179,7 @@ static int print_pages(struct line_socket *s, const struct host_options *o, cons
     struct js *request = begin(command);
     js_text(request, "after", after);
     js_count(request, "max", PAGE);
-    struct js *page = ask(s, command, request);
+    struct js *page = ask(client, command, request);
     const struct js *list = page ? js_member(page, key) : NULL;
     for (size_t i = 0; i < js_size(list); i++) {
       char place[32];
@@ -255,10 +202,12 @@ static int print_pages(struct line_socket *s, const struct host_options *o, cons
 }
 
 /* A request in JSON, as it is; the reply as it comes. */
-static int send_raw(struct line_socket *s, const struct host_options *o) {
-  struct js *reply = ask_line(s, "raw", o->words[0]);
-  if (!reply) return CTL_FAILED;
-  int status = is_ok(reply) ? CTL_OK : CTL_FAILED;
+static int send_raw(struct control_client *client, const struct host_options *o) {
+  struct js *reply;
+  char why[256];
+  if (control_ask_line(client, o->words[0], &reply, why, sizeof(why)) < 0)
+    return failed("raw", why);
+  int status = control_is_ok(reply) ? CTL_OK : CTL_FAILED;
   int printed = ctl_print_json(reply);
   return printed == CTL_OK ? status : printed;
 }
@@ -297,24 +246,24 @@ static const struct host_command_line {
 };
 
 static int run(const struct host_command_line *c, const struct host_options *o) {
-  struct line_socket s;
-  int status = open_socket(&s, o->control);
+  struct control_client *client;
+  int status = open_socket(&client, o->control);
   if (status != CTL_OK) return status;
   if (!c->what) {
-    status = send_raw(&s, o);
+    status = send_raw(client, o);
   } else if (!c->make) {
-    status = print_pages(&s, o, c->what, strcmp(c->what, "list") == 0 ? "disks" : "volumes");
+    status = print_pages(client, o, c->what, strcmp(c->what, "list") == 0 ? "disks" : "volumes");
   } else {
     struct js *request = begin(c->what);
     c->make(o, request);
-    struct js *root = ask(&s, o->word_count ? o->words[0] : c->name, request);
+    struct js *root = ask(client, o->word_count ? o->words[0] : c->name, request);
     const struct host_reply reply = {c->name, o->json, root};
     status = !root                             ? CTL_FAILED
              : strcmp(c->name, "upgrade") == 0 ? ctl_host_explain_upgrade(&reply)
                                                : ctl_host_print(&reply);
     if (root) js_free(root);
   }
-  fclose(s.in);
+  control_close(client);
   return status;
 }
 

@@ -19,7 +19,7 @@
 #include "api/shardring_vhost.h"
 #include "tools/host_command.h"
 #include "tools/host_systemd.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #define HOST_TOOL           "shard-host"
 #define HOST_WHY_BYTES      512u

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "tools/args.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #define ATTACH_MEMBERS                                                                             \
   (HOST_M_NAME | HOST_M_SOCKET | HOST_M_MODE | HOST_M_GROUP_ID | HOST_M_QUEUES |                   \

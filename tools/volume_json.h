@@ -3,7 +3,7 @@
 #define TOOLS_VOLUME_JSON_H
 
 #include "api/shardring.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 /* limits: NULL: they are left out. */
 struct js *volume_json(const struct sr_volume_info *v, const struct sr_limits *limits);

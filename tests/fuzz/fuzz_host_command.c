@@ -9,7 +9,7 @@
 
 #include "tests/fuzz/fuzz.h"
 #include "tools/host_command.h"
-#include "tools/json.h"
+#include "api/control/json.h"
 
 static void check_text(const char *text, size_t room) { check(memchr(text, 0, room) != NULL); }
 

@@ -6,7 +6,7 @@
  *     PATH>NUMBER    is a number above it
  *     PATH#COUNT     has so many members
  * Exit status 0 if the file is one JSON value and every answer is yes. */
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #include <stdio.h>
 #include <stdlib.h>

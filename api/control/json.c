@@ -1,5 +1,5 @@
 /* json.c - see json.h. The only file that includes jansson. */
-#include "tools/json.h"
+#include "api/control/json.h"
 
 #include <errno.h>
 #include <jansson.h>

@@ -1,7 +1,7 @@
-/* json.h - the tools' one door to the JSON library: trees are built, written, read back.
+/* json.h - the one door to the JSON library: trees are built, written, read back.
  * Any thread, one at a time for each tree. Out of memory is fatal: these are small reports. */
-#ifndef TOOLS_JSON_H
-#define TOOLS_JSON_H
+#ifndef API_CONTROL_JSON_H
+#define API_CONTROL_JSON_H
 
 #include <stdbool.h>
 #include <stdint.h>
