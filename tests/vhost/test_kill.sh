@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # test_kill.sh SHARD-BENCH JSON-CHECK SHARD-CTL SERVE CACHE...: a server of ours is killed under load and
-# started again, some times over. The guest sees a pause: no error, no wrong byte.
+# started again, 5 times with each kind of cache, or as often as KILLS says. The guest sees a pause: no
+# error, no wrong byte.
 . "$(dirname "$0")/../tools/lib.sh"
 bench=$1 check=$2 ctl=$3 serve=$4
 shift 4
-rounds=5 socket=$work/socket server=
+kills=${KILLS:-5} socket=$work/socket server=
 
 # start CACHE: a new server, on the store that is there.
 start() {
   : > "$work/said"
   "$serve" "$work/store" "volume=v,socket=$socket,size=67108864,queues=2,cache=$1" \
-    < "$work/nothing" > "$work/said" 2> "$work/server" &
+    < "$work/ask" > "$work/said" 2> "$work/server" &
   server=$!
 }
 wait_ready() {
@@ -27,8 +28,39 @@ unserve() {
 }
 client=
 trap 'unserve; [ -z "$client" ] || kill "$client" 2> /dev/null; rm -rf "$work"' EXIT
-mkfifo "$work/nothing"
-exec 9<> "$work/nothing" # the server's input: open, and empty
+mkfifo "$work/ask"
+exec 9<> "$work/ask" # the server's input: open, and empty unless something is asked
+
+# load: a client, which ends by itself.
+load() {
+  rm -f "$work/json"
+  "$bench" --engine=vhost --socket="$socket" --rw=randrw --create --verify --size=16m --queues=2 \
+    --iodepth=32 --batch=8 --runtime=$((kills < 5 ? 4 : kills * 4 / 5)) --reconnect=30 \
+    --output-format=json > "$work/json" 2> "$work/err" &
+  client=$!
+}
+loaded() { kill -0 "$client" 2> /dev/null; }
+# unload N: the client has ended, without an error, and had to connect again more than N times.
+unload() {
+  local status=0
+  wait "$client" || status=$?
+  client=
+  checks=$((checks + 2))
+  [ $status -eq 0 ] || complain "cache=$cache: exit status $status: $(head -3 "$work/err")"
+  "$check" "$work/json" jobs/0/total_err=0 jobs/0/error=0 'vhost/checked>4095' "vhost/reconnects>$1" ||
+    complain "cache=$cache: JSON: $(cat "$work/json")"
+}
+# written: the server has done a few of this client's writes. False: the client has ended.
+written() {
+  local stat
+  while loaded; do
+    echo "stat v" >&9
+    sleep 0.02
+    stat=$(tail -1 "$work/said")
+    [[ $stat =~ " writes="([0-9]+) ]] && ((BASH_REMATCH[1] > 20)) && return
+  done
+  false
+}
 
 # What was not flushed survives in memory only.
 has_memory() { [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && [ "$(df --output=avail /dev/shm | tail -1)" -ge 65536 ]; }
@@ -43,23 +75,22 @@ for cache in "$@"; do
   expect 0 "$ctl" format "$work/store" --size=256M --shards=2 --prealloc=sparse || finish
   start "$cache"
   wait_ready
-  "$bench" --engine=vhost --socket="$socket" --rw=randrw --create --verify --size=16m --queues=2 \
-    --iodepth=32 --batch=8 --runtime=4 --reconnect=30 --output-format=json \
-    > "$work/json" 2> "$work/err" &
-  client=$!
-  for ((round = 0; round < rounds; round++)); do
-    sleep 0.4
-    unserve
-    start "$cache"
-    wait_ready
+  killed=0 clients=0
+  while [ $killed -lt "$kills" ] && [ $failures -eq 0 ]; do
+    load
+    before=$killed clients=$((clients + 1))
+    while [ $killed -lt "$kills" ] && written; do
+      sleep "0.$((RANDOM % 4))"
+      loaded || break
+      unserve
+      killed=$((killed + 1))
+      start "$cache"
+      wait_ready
+    done
+    # The last one may have come when all was done.
+    unload $((killed - before - 2))
   done
-  status=0
-  wait "$client" || status=$?
-  client=
-  checks=$((checks + 2))
-  [ $status -eq 0 ] || complain "cache=$cache: exit status $status: $(head -3 "$work/err")"
-  "$check" "$work/json" jobs/0/total_err=0 jobs/0/error=0 'vhost/checked>4095' 'vhost/reconnects>1' ||
-    complain "cache=$cache: JSON"
+  echo "cache=$cache: killed $killed times under load, of $clients clients"
   unserve
   expect 0 "$ctl" flush "$work/store" # takes over what the last one has left in memory
   expect 0 "$ctl" check "$work/store"

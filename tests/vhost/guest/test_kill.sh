@@ -2,12 +2,12 @@
 # The server is killed under load, several times, and started again: the guest sees a pause, no
 # error, and not one wrong byte. Its monitor connects again and hands over what was in flight. One
 # disk writes through; of the other, striped with four queues, the driver has switched the cache
-# off, which the next server must honour though nobody tells it. Optional $4: how often. $5:
+# off, which the next server must honour though nobody tells it. Optional $4, or KILLS: how often. $5:
 # "back": both disks with their caches on; what was written and not flushed must be there as well,
 # since for the guest there was no crash, and a flush that was in flight covers it.
 # shellcheck source=tests/vhost/guest/lib.sh
 . "$(dirname "$0")/lib.sh" "$@"
-kills=${4:-5} back=${5:-}
+kills=${KILLS:-${4:-5}} back=${5:-}
 if [ -n "$back" ] && { [ "$(stat -f -c %T /dev/shm)" != tmpfs ] ||
   [ "$(df --output=avail /dev/shm | tail -1)" -lt 65536 ]; }; then
   echo "skipped: /dev/shm is no tmpfs with 64 MiB"
