@@ -73,6 +73,7 @@ struct sr_vhost_disk {
   bool read_only;
   uint32_t cache;     /* enum sr_vhost_cache */
   const char *serial; /* what GET_ID tells, up to 20 bytes; default: the volume's id in decimal */
+  bool share;         /* open it for writing though somebody else has it so (else -EBUSY) */
 };
 #define SR_VHOST_DISK_INIT SR_OPTIONS_INIT_(sr_vhost_disk)
 /* Opens the volume and listens; from now on its name is `name` here (1 to 255 bytes; NULL: that of

@@ -19,7 +19,7 @@ struct host_options {
   const char *words[2];
   int word_count;
   bool json, help, file, force, remove, read_only, no_attach, attach, striped, volume, off, all,
-      unlimited, no_group, durable_given, durable;
+      unlimited, no_group, share, durable_given, durable;
   bool queues_given, size_given, shard_given, mode_given, queue_size_given;
   uint64_t queues, queue_size, size_bytes, shard, group_id, block;
   const char *mode;
@@ -78,6 +78,7 @@ static void add_disk(const struct host_options *o, struct js *request) {
   if (o->queues_given) js_count(request, "queues", o->queues);
   if (o->queue_size_given) js_count(request, "queue_size", o->queue_size);
   if (o->read_only) js_bool(request, "read_only", true);
+  if (o->share) js_bool(request, "share", true);
   if (o->cache) {
     char word[32];
     js_text(request, "cache",
@@ -326,6 +327,7 @@ int ctl_host_main(int argc, char **argv) {
       {"queue-size", ARG_NUMBER, &o.queue_size, 2, 1024, .help = "attach: at most; default 256",
        .given = &o.queue_size_given},
       {"read-only", ARG_FLAG, &o.read_only, .help = "attach: guests cannot write"},
+      {"share", ARG_FLAG, &o.share, .help = "attach: though somebody else has it open for writing"},
       {"cache", ARG_CHOICE, &o.cache, .choices = "write-back|write-through|ephemeral",
        .help = "attach: when a completed write is safe"},
       {"serial", ARG_TEXT, &o.serial, .help = "attach: what the guest sees as serial number"},

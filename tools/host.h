@@ -75,7 +75,8 @@ void host_tell_resized(struct host *h, const char *volume);
 
 /* ---- host_volumes.c -------------------------------------------------------------------------- */
 
-host_run host_remove, host_volumes, host_limit, host_resize, host_snapshot, host_flush, host_store;
+host_run host_remove, host_volumes, host_limit, host_resize, host_snapshot, host_flush, host_store,
+    host_ranges;
 /* sr_flush() if the request wants it. */
 int host_durable(struct sr_port *port, const struct host_command *c);
 /* Adds a member "volume" with all about it. */

@@ -35,7 +35,7 @@ static const struct {
     {HOST_REMOVE, host_remove}, {HOST_LIST, host_list},         {HOST_VOLUMES, host_volumes},
     {HOST_STAT, host_stat},     {HOST_LIMIT, host_limit},       {HOST_RESIZE, host_resize},
     {HOST_FLUSH, host_flush},   {HOST_SNAPSHOT, host_snapshot}, {HOST_STORE, host_store},
-    {HOST_DRAIN, host_drain},   {HOST_UPGRADE, host_upgrade},
+    {HOST_DRAIN, host_drain},   {HOST_UPGRADE, host_upgrade},   {HOST_RANGES, host_ranges},
 };
 
 /* ---- Errors ---------------------------------------------------------------------------------- */

@@ -11,14 +11,15 @@
 
 #define ATTACH_MEMBERS                                                                             \
   (HOST_M_NAME | HOST_M_SOCKET | HOST_M_MODE | HOST_M_GROUP_ID | HOST_M_QUEUES |                   \
-   HOST_M_QUEUE_SIZE | HOST_M_READ_ONLY | HOST_M_CACHE | HOST_M_SERIAL | HOST_M_LISTEN)
+   HOST_M_QUEUE_SIZE | HOST_M_READ_ONLY | HOST_M_CACHE | HOST_M_SERIAL | HOST_M_LISTEN |           \
+   HOST_M_SHARE)
 
 const char host_cache_words[] = "write-back|write-through|ephemeral";
 
 static const struct known_command {
   const char *word;
   enum host_do what;
-  uint32_t needed, allowed; /* allowed: besides those that are needed */
+  uint64_t needed, allowed; /* allowed: besides those that are needed */
   bool slow;
 } commands[] = {
     {"ping", HOST_PING, 0, 0, false},
@@ -45,6 +46,7 @@ static const struct known_command {
     {"store", HOST_STORE, 0, 0, false},
     {"drain", HOST_DRAIN, 0, HOST_M_ON, false},
     {"upgrade", HOST_UPGRADE, 0, HOST_M_STORE, false},
+    {"ranges", HOST_RANGES, HOST_M_VOLUME | HOST_M_OFFSET | HOST_M_LENGTH, HOST_M_MAX, false},
 };
 
 /* ---- Members --------------------------------------------------------------------------------- */
@@ -53,7 +55,7 @@ enum kind { TEXT, NUMBER, BOOL, CACHE, BUCKET };
 
 static const struct known_member {
   const char *key;
-  uint32_t bit; /* enum host_member */
+  uint64_t bit; /* enum host_member */
   enum kind kind;
   size_t offset;
   uint64_t min, max; /* of a text: bytes */
@@ -81,6 +83,8 @@ static const struct known_member {
     MEMBER("stripe_bytes", HOST_M_STRIPE, NUMBER, stripe_bytes, 65536, 1 << 30),
     MEMBER("shard", HOST_M_SHARD, NUMBER, shard, 0, SR_SHARDS_MAX - 1),
     MEMBER("max", HOST_M_MAX, NUMBER, max, 1, HOST_LIST_MAX),
+    MEMBER("offset", HOST_M_OFFSET, NUMBER, offset, 0, SR_VOLUME_BYTES_MAX),
+    MEMBER("bytes", HOST_M_LENGTH, NUMBER, length, 1, SR_VOLUME_BYTES_MAX),
     MEMBER("read_only", HOST_M_READ_ONLY, BOOL, read_only, 0, 0),
     MEMBER("attach", HOST_M_ATTACH, BOOL, attach, 0, 0),
     MEMBER("force", HOST_M_FORCE, BOOL, force, 0, 0),
@@ -91,6 +95,7 @@ static const struct known_member {
     MEMBER("unlimited", HOST_M_UNLIMITED, BOOL, unlimited, 0, 0),
     MEMBER("durable", HOST_M_DURABLE, BOOL, durable, 0, 0),
     MEMBER("on", HOST_M_ON, BOOL, on, 0, 0),
+    MEMBER("share", HOST_M_SHARE, BOOL, share, 0, 0),
     MEMBER("cache", HOST_M_CACHE, CACHE, cache, 0, 0),
     MEMBER("bytes", HOST_M_BYTES, BUCKET, bytes, 0, 0),
     MEMBER("ops", HOST_M_OPS, BUCKET, ops, 0, 0),
@@ -193,7 +198,7 @@ static int take_value(struct reader *r, const struct known_member *m, const stru
 
 static int take_member(void *arg, const char *key, const struct js *value) {
   struct reader *r = arg;
-  uint32_t allowed = r->command->needed | r->command->allowed;
+  uint64_t allowed = r->command->needed | r->command->allowed;
   if (strcmp(key, "do") == 0 || strcmp(key, "id") == 0) return 0;
   for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
     const struct known_member *m = members + i;
@@ -227,7 +232,7 @@ static const struct known_command *find_command(const char *word) {
 }
 
 static int check_needed(struct reader *r) {
-  uint32_t missing = r->command->needed & ~r->c->given;
+  uint64_t missing = r->command->needed & ~r->c->given;
   for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
     if (missing & members[i].bit) return refuse(r, members[i].key, "is missing");
   return 0;
@@ -236,7 +241,7 @@ static int check_needed(struct reader *r) {
 /* What no single member shows. */
 static int check_together(struct reader *r) {
   const struct host_command *c = r->c;
-  uint32_t g = c->given;
+  uint64_t g = c->given;
   if ((g & HOST_M_SOCKET) && !host_plain_name(c->socket))
     return refuse(r, "socket", "must be a name in the socket directory, without a dot in front");
   if ((g & HOST_M_FILE) && !host_plain_name(c->file))

@@ -30,6 +30,7 @@ enum host_do {
   HOST_STORE,
   HOST_DRAIN,
   HOST_UPGRADE,
+  HOST_RANGES,
 };
 
 /* Members of a request, as bits of `given`. */
@@ -66,7 +67,11 @@ enum host_member {
   HOST_M_ON = 1u << 29,
   HOST_M_LISTEN = 1u << 30,
 };
-#define HOST_M_STORE (1u << 31) /* no int, as the others have to be */
+/* No int, as the others have to be. */
+#define HOST_M_STORE  (UINT64_C(1) << 31)
+#define HOST_M_SHARE  (UINT64_C(1) << 32)
+#define HOST_M_OFFSET (UINT64_C(1) << 33)
+#define HOST_M_LENGTH (UINT64_C(1) << 34)
 
 struct host_command {
   enum host_do what;
@@ -76,13 +81,14 @@ struct host_command {
   uint64_t id;
   char id_text[65];
 
-  uint32_t given; /* enum host_member; what is not given is 0, "" or false */
+  uint64_t given; /* enum host_member; what is not given is 0, "" or false */
   char volume[SR_VOLUME_NAME_BYTES_MAX + 1], name[SR_VOLUME_NAME_BYTES_MAX + 1],
       snapshot[SR_VOLUME_NAME_BYTES_MAX + 1], after[SR_VOLUME_NAME_BYTES_MAX + 1];
   char file[256], socket[108], listen[256], serial[21], group[64], store[17];
-  uint64_t mode, group_id, queues, queue_size, size_bytes, block_bytes, stripe_bytes, shard, max;
+  uint64_t mode, group_id, queues, queue_size, size_bytes, block_bytes, stripe_bytes, shard, max,
+      offset, length;
   int cache; /* enum sr_vhost_cache */
-  bool read_only, attach, force, remove, striped, no_group, all, unlimited, durable, on;
+  bool read_only, attach, force, remove, striped, no_group, all, unlimited, durable, on, share;
   struct sr_bucket bytes, ops;
 };
 

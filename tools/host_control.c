@@ -259,6 +259,7 @@ static bool only_looks(enum host_do what) {
   case HOST_VOLUMES:
   case HOST_STAT:
   case HOST_STORE:
+  case HOST_RANGES:
     return true;
   default:
     return false;

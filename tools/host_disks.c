@@ -67,6 +67,7 @@ static void fill_disk(const struct host *h, const struct host_command *c, struct
   d->queue_size = (uint32_t)c->queue_size;
   d->read_only = c->read_only;
   d->cache = (uint32_t)c->cache;
+  d->share = c->share;
   if (*c->serial) d->serial = c->serial;
 }
 

@@ -118,6 +118,34 @@ int host_flush(struct host *h, struct sr_port *port, const struct host_command *
   return sr_flush(port);
 }
 
+struct ranges {
+  struct js *list;
+  uint64_t left, end;
+};
+
+static int add_range(void *arg, const struct sr_volume_range *range) {
+  struct ranges *x = arg;
+  if (range->zeros) return 0;
+  if (x->left == 0) {
+    x->end = range->offset_bytes;
+    return 1;
+  }
+  struct js *pair = js_add(x->list, NULL, js_array());
+  js_count(pair, NULL, range->offset_bytes);
+  js_count(pair, NULL, range->bytes);
+  x->left--;
+  return 0;
+}
+
+int host_ranges(struct host *h, struct sr_port *port, const struct host_command *c,
+                struct js *reply, char why[HOST_WHY_BYTES]) {
+  (void)h, (void)why;
+  struct ranges x = {js_add(reply, "ranges", js_array()), c->max, c->offset + c->length};
+  int r = sr_volume_ranges(port, c->volume, c->offset, c->length, add_range, &x);
+  js_count(reply, "end", x.end);
+  return r < 0 ? r : 0;
+}
+
 int host_store(struct host *h, struct sr_port *port, const struct host_command *c, struct js *reply,
                char why[HOST_WHY_BYTES]) {
   struct sr_store_stats stats;

@@ -10,9 +10,16 @@ struct backend;
 struct disk;
 
 struct backend_options {
+  /* backend_store */
   const char *store; /* as `where` in shardring.h */
   const char *cores;
   uint32_t queue_depth;
+  /* backend_host */
+  const char *control,
+      *directory;       /* the daemon's socket; what its relative paths are relative to */
+  bool share;           /* serve for writing what others have open for writing */
+  uint32_t patience_ms; /* wait for a daemon that has gone so long */
+  /* Both. */
   bool read_only;
   void (*log)(void *arg, enum sr_log_level level, const char *line); /* any thread */
 };
@@ -25,7 +32,8 @@ struct disk_info {
 };
 
 struct backend_ops {
-  /* Errors of sr_store_open(). Starts threads, so never before a fork. */
+  /* Errors of sr_store_open(), or of connect() to the daemon. Starts threads, so never before a
+   * fork. */
   int (*open)(struct backend **backend, const struct backend_options *options);
   /* Closes the disks as well: nobody uses them any more. Flushes. -EBUSY: requests are in flight
    * and do not end; everything is as it was. NULL is fine. */
@@ -54,6 +62,6 @@ struct backend_ops {
   int (*disk_ranges)(struct disk *disk, uint32_t bytes, uint64_t offset,
                      int (*fn)(void *arg, const struct sr_volume_range *range), void *arg);
 };
-extern const struct backend_ops backend_store;
+extern const struct backend_ops backend_store, backend_host;
 
 #endif

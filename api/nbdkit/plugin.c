@@ -1,6 +1,6 @@
-/* plugin.c - volumes of a store as exports of nbdkit: parameters, nbdkit's calls, error texts.
- * nbdkit calls from any of its threads, several at a time also for one connection. Only this file
- * knows nbdkit. */
+/* plugin.c - volumes of a store, open here or by a daemon, as exports of nbdkit: parameters,
+ * nbdkit's calls, error texts. nbdkit calls from any of its threads, several at a time also for one
+ * connection. Only this file knows nbdkit. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,16 +17,17 @@
 #define PREFERRED_BYTES  4096u
 #define MAXIMUM_BYTES    (32u << 20)
 #define CACHE_STEP_BYTES (4u << 20) /* what one look into the map covers */
+#define PATIENCE_S       60u        /* docs/nbd.md names it */
 
 /* ---- Parameters --------------------------------------------------------------------------------
  */
 
 static struct {
-  char *store;
+  char *store, *control, *directory;
   const char *volume, *prefix, *cores; /* nbdkit keeps the strings */
-  uint32_t queue_depth;
-  bool read_only;
-} config;
+  uint32_t queue_depth, patience_s;
+  bool read_only, share;
+} config = {.patience_s = PATIENCE_S};
 static const struct backend_ops *ops = &backend_store;
 static struct backend *backend;
 
@@ -60,37 +61,66 @@ static int set_store(const char *value) {
   return -1;
 }
 
+static int set_control(const char *value) {
+  free(config.control);
+  free(config.directory);
+  config.control = nbdkit_absolute_path(value);
+  config.directory = nbdkit_absolute_path("."); /* nbdkit leaves it */
+  return config.control && config.directory ? 0 : -1;
+}
+
+static int set_bool(bool *to, const char *value) {
+  int b = nbdkit_parse_bool(value);
+  *to = b > 0;
+  return b < 0 ? -1 : 0;
+}
+
 static int on_config(const char *key, const char *value) {
   if (!strcmp(key, "store")) return set_store(value);
+  if (!strcmp(key, "control")) return set_control(value);
   if (!strcmp(key, "volume")) return config.volume = value, 0;
   if (!strcmp(key, "prefix")) return config.prefix = value, 0;
   if (!strcmp(key, "cores")) return config.cores = value, 0;
   if (!strcmp(key, "queue_depth"))
     return nbdkit_parse_uint32_t("queue_depth", value, &config.queue_depth);
-  if (!strcmp(key, "read_only")) {
-    int b = nbdkit_parse_bool(value);
-    config.read_only = b > 0;
-    return b < 0 ? -1 : 0;
-  }
-  nbdkit_error("unknown parameter '%s'; there are store, volume, prefix, cores, queue_depth and "
-               "read_only",
+  if (!strcmp(key, "read_only")) return set_bool(&config.read_only, value);
+  if (!strcmp(key, "share")) return set_bool(&config.share, value);
+  if (!strcmp(key, "patience")) return nbdkit_parse_uint32_t(key, value, &config.patience_s);
+  nbdkit_error("unknown parameter '%s'; there are store, control, volume, prefix, cores, "
+               "queue_depth, read_only, share and patience",
                key);
   return -1;
 }
 
 #define CONFIG_HELP                                                                                \
-  "store=<WHERE>      (required) the store: a directory, or devices joined by commas.\n"           \
+  "store=<WHERE>      The store: a directory, or devices joined by commas.\n"                      \
+  "control=<PATH>     Instead: the control socket of the shard-host that has it open.\n"           \
   "volume=<NAME>      The only volume to serve; default: clients choose by export name.\n"         \
   "prefix=<TEXT>      Serve only volumes whose names begin so.\n"                                  \
   "cores=<LIST>       CPUs that the store runs on, as in 0-3,8; default: chosen.\n"                \
   "queue_depth=<N>    Device requests in flight for each core; default 256.\n"                     \
-  "read_only=<BOOL>   Open the store read-only: others may read it meanwhile."
+  "read_only=<BOOL>   Open the store read-only: others may read it meanwhile.\n"                   \
+  "share=<BOOL>       control=: serve for writing also what a virtual machine writes.\n"           \
+  "patience=<S>       control=: wait for a shard-host that has gone so long; default 60."
 
 static int config_complete(void) {
-  if (!config.store) {
-    nbdkit_error("store=WHERE is missing: which store is to be served?");
+  if (!config.store == !config.control) {
+    nbdkit_error("exactly one of store=WHERE and control=PATH: which store is to be served?");
     return -1;
   }
+  if (config.control && (config.cores || config.queue_depth)) {
+    nbdkit_error("cores= and queue_depth= go with store=: with control= they are shard-host's");
+    return -1;
+  }
+  if (config.store && config.share) {
+    nbdkit_error("share= goes with control=");
+    return -1;
+  }
+  if (config.patience_s > 86400) {
+    nbdkit_error("patience=%" PRIu32 ": seconds, up to 86400", config.patience_s);
+    return -1;
+  }
+  if (config.control) ops = &backend_host;
   if (config.volume && config.prefix) {
     nbdkit_error("volume= names one volume, prefix= many: give one of the two");
     return -1;
@@ -117,7 +147,11 @@ static const char *advice(int error) {
            "--filter=blocksize makes them so";
   case -EROFS:
     return "; it is read-only: clone the snapshot, or leave out read_only= and -r";
+  case -ECONNREFUSED:
+    return "; shard-host does not answer: is it running?";
   case -EIO:
+    if (ops == &backend_host)
+      return "; shard-host refused it (its device failed, the store is full) or has gone";
     return "; the device failed, or writing has stopped after a failed flush: look at the "
            "device, then restart";
   default:
@@ -167,27 +201,43 @@ static int after_fork(void) {
   const struct backend_options options = {.store = config.store,
                                           .cores = config.cores,
                                           .queue_depth = config.queue_depth,
+                                          .control = config.control,
+                                          .directory = config.directory,
+                                          .share = config.share,
+                                          .patience_ms = config.patience_s * 1000,
                                           .read_only = config.read_only,
                                           .log = log_line};
   int r = ops->open(&backend, &options);
   if (!r) return 0;
-  nbdkit_error("store=%s: %s%s", config.store, strerror(-r),
-               r == -ENOENT   ? "; shard-ctl format makes one"
-               : r == -EBUSY  ? "; another process has it open: stop that, or let both read only "
-                                "(read_only=true)"
-               : r == -EROFS  ? "; give read_only=true"
-               : r == -EINVAL ? "; is cores= or queue_depth= out of range?"
-                              : advice(r));
+  if (config.control)
+    nbdkit_error("control=%s: %s%s", config.control, strerror(-r),
+                 r == -ENOENT || r == -ECONNREFUSED
+                     ? "; no shard-host listens there: start one, or name its control socket"
+                     : advice(r));
+  else
+    nbdkit_error("store=%s: %s%s", config.store, strerror(-r),
+                 r == -ENOENT   ? "; shard-ctl format makes one"
+                 : r == -EBUSY  ? "; another process has it open: stop that, or let both read only "
+                                  "(read_only=true)"
+                 : r == -EROFS  ? "; give read_only=true"
+                 : r == -EINVAL ? "; is cores= or queue_depth= out of range?"
+                                : advice(r));
   return -1;
 }
 
 static void cleanup(void) {
   int r = ops->close(backend);
-  if (r) nbdkit_error("closing %s: %s%s", config.store, strerror(-r), advice(r));
+  if (r)
+    nbdkit_error("closing %s: %s%s", config.store ? config.store : config.control, strerror(-r),
+                 advice(r));
   backend = NULL;
 }
 
-static void unload(void) { free(config.store); }
+static void unload(void) {
+  free(config.store);
+  free(config.control);
+  free(config.directory);
+}
 
 static void dump_plugin(void) { printf("shardring_version=%s\n", sr_version()); }
 
@@ -245,6 +295,21 @@ static bool is_served(const char *name) {
   return false;
 }
 
+static const char *open_advice(int error) {
+  bool host = ops == &backend_host;
+  if (error == -ENOENT && host) return "; shard-ctl host volumes shows what there is";
+  if (error == -ENOENT) return "; shard-ctl volume ls shows what there is";
+  if (error == -EBUSY && host)
+    return "; a virtual machine or another server has it open for writing: detach it there, or "
+           "let both write (share=true), or serve it read-only (-r)";
+  if (error == -EEXIST && host) return "; something is at the place of its socket";
+  if (error == -EACCES && host)
+    return "; may this user connect to the sockets in the daemon's --socket-dir?";
+  if (error == -ENAMETOOLONG && host)
+    return "; the path of the daemon's sockets has more than 107 bytes from here";
+  return advice(error);
+}
+
 static void *on_open(int read_only) {
   const char *name = nbdkit_export_name();
   struct disk *disk;
@@ -256,8 +321,7 @@ static void *on_open(int read_only) {
   }
   int r = ops->disk_open(backend, name, read_only, &disk);
   if (!r) return disk;
-  nbdkit_error("%s: %s%s", name, strerror(-r),
-               r == -ENOENT ? "; shard-ctl volume ls shows what there is" : advice(r));
+  nbdkit_error("%s: %s%s", name, strerror(-r), open_advice(r));
   nbdkit_set_error(-r);
   return NULL;
 }

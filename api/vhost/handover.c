@@ -274,6 +274,7 @@ static int resume_disk(struct vhost_server *s, struct frame *f, struct disk **d)
   o.queue_size = state->queue_size;
   o.read_only = state->read_only;
   o.cache = state->cache;
+  o.share = true; /* who shares a volume did so before */
   o.serial = serial;
   int r = disk_attach(s, state->name, &o, d);
   if (r) return r;

@@ -178,7 +178,7 @@ static int open_block(struct vhost_server *s, struct disk *d, const struct sr_vh
     return catalog_open_file(s->control, o->file, o->read_only, BLK_SECTOR_BYTES, UINT32_MAX,
                              &d->block);
   int r = catalog_stat(s->control, o->volume, &info);
-  if (!r) r = catalog_open_volume(s->control, o->volume, o->read_only, false, &d->block);
+  if (!r) r = catalog_open_volume(s->control, o->volume, o->read_only, o->share, &d->block);
   if (r) return r;
   snprintf(d->volume, sizeof d->volume, "%s", info.name);
   snprintf(d->blk.serial, sizeof d->blk.serial, "%llu", (unsigned long long)info.id);
