@@ -65,6 +65,7 @@ struct bench_options {
   /* --engine=vhost; numjobs: its queues */
   const char *socket, *control_file;
   const char *without;
+  int ring; /* 1: packed */
   uint64_t queue_size, pieces, regions, features_off, protocol_off;
   double reconnect_s;
   char where_text[4096]; /* the store, completed; the socket */

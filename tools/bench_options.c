@@ -318,6 +318,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "of --engine=vhost: descriptors for the data of a request"},
       {"regions", ARG_NUMBER, &o->regions, 1, 8, 1,
        .help = "of --engine=vhost: mappings that the memory is shared in"},
+      {"ring", ARG_CHOICE, &o->ring, .choices = "split|packed",
+       .help = "of --engine=vhost: which kind of virtqueue; default split"},
       {"without", ARG_TEXT, &o->without,
        .help = "of --engine=vhost: what is not to be negotiated, as flush,indirect,event-idx"},
       {"reconnect", ARG_SECONDS, &o->reconnect_s, 0, 3600, 1,
@@ -375,8 +377,9 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   }
   if (o->gtod_reduce) o->sample = 0;
   if (o->engine == ENGINE_VHOST) return check_vhost(o);
-  if (o->socket || o->control_file || o->queue_size || o->reconnect_s > 0)
-    return refuse("--socket, --control-file, --queue-size and --reconnect are for --engine=vhost");
+  if (o->socket || o->control_file || o->queue_size || o->ring || o->reconnect_s > 0)
+    return refuse("--socket, --control-file, --queue-size, --ring and --reconnect are for "
+                  "--engine=vhost");
   int r = check_volumes(o);
   if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);

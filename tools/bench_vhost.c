@@ -254,6 +254,7 @@ static int open_front(struct fleet *f) {
       .pieces = (uint32_t)o->pieces,
       .regions = (uint32_t)o->regions,
       .buffer_bytes = o->numjobs * o->iodepth * round_up(o->block_bytes, 4096),
+      .packed = o->ring == 1,
       .features_off = o->features_off,
       .protocol_off = o->protocol_off,
       .connect_ms = (uint32_t)(o->reconnect_s * 1000),

@@ -71,8 +71,11 @@ static int set_size(struct client *c, struct client_ring *r) {
 }
 
 static int set_base(struct client *c, struct client_ring *r) {
-  if (c->message.state.num > UINT16_MAX) return -EINVAL;
-  r->last_avail = (uint16_t)c->message.state.num;
+  uint32_t base = c->message.state.num;
+  if (base > UINT16_MAX && !has(c->features, VIRTIO_F_RING_PACKED)) return -EINVAL;
+  r->last_avail = (uint16_t)base;
+  r->next_used = (uint16_t)(base >> 16);
+  r->has_base = true;
   return 0;
 }
 
@@ -151,7 +154,8 @@ static bool inflight_fits(const struct client *c, const struct message_inflight 
 static int get_inflight(struct client *c) {
   struct message *m = &c->message;
   if (!inflight_fits(c, &m->inflight)) return -EINVAL;
-  uint64_t bytes = m->inflight.queues * inflight_queue_bytes(m->inflight.queue_size);
+  bool packed = has(c->features, VIRTIO_F_RING_PACKED);
+  uint64_t bytes = m->inflight.queues * inflight_queue_bytes(m->inflight.queue_size, packed);
   int fd = memfd_create("shardring-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return -errno;
   if (ftruncate(fd, (off_t)bytes) < 0) {
@@ -166,11 +170,13 @@ static int get_inflight(struct client *c) {
   return 0;
 }
 
-int client_map_inflight(struct client *c, int fd, uint64_t offset, uint32_t queues, uint32_t size) {
+int client_map_inflight(struct client *c, int fd, uint64_t offset, uint64_t bytes, uint32_t queues,
+                        uint32_t size) {
   struct stat st;
-  uint64_t bytes = queues * inflight_queue_bytes(size);
-  bool fits = offset % 4096 == 0 && fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size &&
-              bytes <= (uint64_t)st.st_size - offset;
+  bool fits = offset % 4096 == 0 && fstat(fd, &st) == 0 && offset <= (uint64_t)st.st_size;
+  if (fits) bytes = min_u64(bytes, (uint64_t)st.st_size - offset);
+  bytes = min_u64(bytes, queues * inflight_queue_bytes(size, true));
+  if (bytes < queues * inflight_queue_bytes(size, false)) fits = false;
   void *at = MAP_FAILED;
   if (fits) at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
   if (at == MAP_FAILED || memory_guard(at, bytes, &c->memory.lost) < 0) {
@@ -192,8 +198,8 @@ static int set_inflight(struct client *c) {
   client_drop_inflight(c);
   int fd = take_fd(c, 0);
   if (fd < 0) return -EINVAL;
-  if (inflight_fits(c, m) && m->mmap_bytes >= m->queues * inflight_queue_bytes(m->queue_size))
-    return client_map_inflight(c, fd, m->mmap_offset, m->queues, m->queue_size);
+  if (inflight_fits(c, m))
+    return client_map_inflight(c, fd, m->mmap_offset, m->mmap_bytes, m->queues, m->queue_size);
   close(fd);
   return -EINVAL;
 }
@@ -353,6 +359,7 @@ static int apply_to_ring(struct client *c, struct client_ring *r) {
     r->started = false;
     close_fd(&r->kick_fd);
     m->state.num = r->last_avail;
+    if (has(c->features, VIRTIO_F_RING_PACKED)) m->state.num |= (uint32_t)r->next_used << 16;
     return 0;
   }
 }

@@ -29,7 +29,7 @@ static bool can_run(const struct client *c, const struct client_ring *r) {
 /* Memory that queue.put and queue.again need, and slots: kept from one connection to the next. */
 static int make_room(struct disk_queue *q, uint32_t size) {
   if (q->heads_size == size) return 0;
-  uint16_t *heads = malloc(2 * size * sizeof *heads);
+  uint16_t *heads = malloc(3 * size * sizeof *heads);
   q->queue.ring.size = (uint16_t)size;
   int r = heads ? queue_make_slots(&q->queue) : -ENOMEM;
   if (r) {
@@ -37,19 +37,54 @@ static int make_room(struct disk_queue *q, uint32_t size) {
     return r;
   }
   free(q->heads);
+  free(q->packed);
   q->heads = heads;
   q->heads_size = size;
+  q->packed = NULL;
   return 0;
+}
+
+/* What a packed ring needs besides, for each descriptor. */
+struct packed_room {
+  struct vring_packed_desc copy;
+  struct inflight_link link;
+  struct ring_id id;
+};
+static struct vring_packed_desc *room_copies(struct disk_queue *q) { return (void *)q->packed; }
+static struct inflight_link *room_links(struct disk_queue *q) {
+  return (void *)(room_copies(q) + q->heads_size);
+}
+static struct ring_id *room_ids(struct disk_queue *q) {
+  return (void *)(room_links(q) + q->heads_size);
+}
+
+static int map_ring(struct client *c, struct disk_queue *q, const struct client_ring *r) {
+  struct vring *ring = &q->queue.ring;
+  const struct message_vring_addr *a = &r->address;
+  uint16_t size = (uint16_t)r->size, first = RING_POSITION_FIRST;
+  if (!has(c->features, VIRTIO_F_RING_PACKED))
+    return ring_map(ring, &c->memory, size, a->desc_user, a->avail_user, a->used_user,
+                    r->last_avail);
+  if (!q->packed) q->packed = calloc(size, sizeof *q->packed);
+  if (!q->packed) return -ENOMEM;
+  return ring_map_packed(ring, &c->memory, size, a->desc_user, a->avail_user, a->used_user,
+                         r->has_base ? r->last_avail : first, r->has_base ? r->next_used : first,
+                         room_ids(q));
 }
 
 static int begin_inflight(struct client *c, uint32_t i) {
   struct disk_queue *q = &c->disk->queues[i];
-  struct inflight_queue *region = NULL;
+  struct vring *ring = &q->queue.ring;
+  uint16_t *put = q->heads, *again = q->heads + 2 * q->heads_size;
+  uint64_t bytes = inflight_queue_bytes(c->inflight_size, ring->packed);
+  void *region = NULL;
   if (c->inflight && i < c->inflight_queues && c->inflight_size == q->heads_size)
-    region = (void *)((char *)c->inflight + i * inflight_queue_bytes(c->inflight_size));
-  int n = inflight_begin(&q->queue.inflight, region, q->heads, &q->queue.ring,
-                         q->heads + q->heads_size);
-  q->queue.again = q->heads + q->heads_size;
+    region = (char *)c->inflight + i * bytes;
+  if (region && c->inflight_queues * bytes > c->inflight_mapped) return -EBADMSG;
+  int n = ring->packed ? inflight_begin_packed(&q->queue.inflight, region, put, ring, again,
+                                               room_copies(q), room_links(q))
+                       : inflight_begin(&q->queue.inflight, region, put, ring, again);
+  q->queue.again = again;
   q->queue.again_count = n > 0 ? (uint32_t)n : 0;
   return n < 0 ? n : 0;
 }
@@ -59,9 +94,7 @@ static int start_ring(struct client *c, uint32_t i) {
   struct disk *d = c->disk;
   struct disk_queue *q = &d->queues[i];
   int e = make_room(q, r->size);
-  if (!e)
-    e = ring_map(&q->queue.ring, &c->memory, (uint16_t)r->size, r->address.desc_user,
-                 r->address.avail_user, r->address.used_user, r->last_avail);
+  if (!e) e = map_ring(c, q, r);
   if (!e) e = begin_inflight(c, i);
   if (e) {
     ring_unmap(&q->queue.ring);
@@ -209,6 +242,8 @@ void client_called(struct client *c, struct disk_queue *q) {
   if (fn == queue_stop || q->call.result < 0) {
     r->running = false;
     r->last_avail = q->queue.ring.last_avail;
+    r->next_used = q->queue.ring.next_used;
+    r->has_base = true;
     ring_unmap(&q->queue.ring);
   }
   if (fn == queue_start && q->call.result < 0) {
@@ -354,7 +389,7 @@ int client_adopt(struct disk *d, const struct handover_client *state, int fds[3]
   if (fds[2] < 0) return 0;
   int fd = fds[2];
   fds[2] = -1;
-  return client_map_inflight(c, fd, state->inflight_offset, state->inflight_queues,
+  return client_map_inflight(c, fd, state->inflight_offset, UINT64_MAX, state->inflight_queues,
                              state->inflight_size);
 }
 
@@ -363,6 +398,8 @@ int client_adopt_ring(struct client *c, const struct handover_ring *ring, int fd
   if (!r || r->kick_fd >= 0) return -EBADMSG;
   *r = (struct client_ring){.size = ring->size,
                             .last_avail = (uint16_t)ring->last_avail,
+                            .next_used = (uint16_t)ring->next_used,
+                            .has_base = ring->has_base,
                             .has_address = ring->has_address,
                             .started = ring->started,
                             .enabled = ring->enabled,

@@ -28,7 +28,7 @@
   (BIT(VIRTIO_F_VERSION_1) | BIT(VHOST_USER_F_PROTOCOL_FEATURES) | BIT(VIRTIO_F_EVENT_IDX) |       \
    BIT(VIRTIO_F_INDIRECT_DESC) | BIT(BLK_F_SIZE_MAX) | BIT(BLK_F_SEG_MAX) | BIT(BLK_F_RO) |        \
    BIT(BLK_F_BLK_SIZE) | BIT(BLK_F_FLUSH) | BIT(BLK_F_TOPOLOGY) | BIT(BLK_F_CONFIG_WCE) |          \
-   BIT(BLK_F_MQ) | BIT(BLK_F_DISCARD) | BIT(BLK_F_WRITE_ZEROES))
+   BIT(BLK_F_MQ) | BIT(BLK_F_DISCARD) | BIT(BLK_F_WRITE_ZEROES) | BIT(VIRTIO_F_RING_PACKED))
 #define PROTOCOL_WANTED                                                                            \
   (BIT(VHOST_PF_MQ) | BIT(VHOST_PF_REPLY_ACK) | BIT(VHOST_PF_CONFIG) | BIT(VHOST_PF_BACKEND_REQ) | \
    BIT(VHOST_PF_INFLIGHT_SHMFD) | BIT(VHOST_PF_CONFIGURE_MEM_SLOTS))
@@ -194,8 +194,11 @@ static int negotiate(struct vfront *f) {
   int r = get_u64(f, VHOST_GET_FEATURES, &f->offered);
   if (r < 0) return r;
   uint64_t wanted = f->offered & FEATURES_WANTED & ~f->o.features_off;
+  if (!f->o.packed) wanted &= ~BIT(VIRTIO_F_RING_PACKED);
   if (!(wanted & BIT(VIRTIO_F_VERSION_1)))
     return fail(f, -ENOTSUP, "the server does not offer VERSION_1");
+  if (f->o.packed && !(wanted & BIT(VIRTIO_F_RING_PACKED)))
+    return fail(f, -ENOTSUP, "the server does not offer packed rings");
   if (before && (wanted & before) != before)
     return fail(f, -EPROTO, "the next server lacks features 0x%llx",
                 (unsigned long long)(before & ~wanted));
@@ -400,12 +403,11 @@ static int stop_queue(struct vfront *f, struct vfront_queue *q) {
   int r = vfront_ask(f, &m, true);
   if (r < 0) return r;
   q->started = false;
-  uint32_t num = f->message.state.num;
-  uint16_t used = __atomic_load_n(&q->used->index, __ATOMIC_ACQUIRE);
+  uint32_t num = f->message.state.num, used = vfront_used_base(q);
   if (f->message.state.index != q->index)
     return fail(f, -EPROTO, "GET_VRING_BASE of queue %u answers for %u", q->index,
                 f->message.state.index);
-  if (num > UINT16_MAX || num != used)
+  if (num != used)
     return fail(f, -EPROTO, "GET_VRING_BASE of queue %u: %u, but used are %u, available %u",
                 q->index, num, used, q->avail_index);
   q->base = used;
@@ -512,10 +514,12 @@ static void disconnect(struct vfront *f) {
 int vfront_reconnect(struct vfront *f, uint32_t connect_ms) {
   for (uint32_t i = 0; i < f->o.queues; i++) {
     struct vfront_queue *q = &f->queues[i];
-    q->base = __atomic_load_n(&q->used->index, __ATOMIC_ACQUIRE);
-    if (q->base != q->avail_index && f->inflight_fd < 0)
+    uint32_t used = vfront_used_base(q);
+    if ((uint16_t)used != q->avail_index && f->inflight_fd < 0)
       return fail(f, -ENOTSUP, "queue %u: %u requests in flight, and no in-flight file", i,
-                  (uint16_t)(q->avail_index - q->base));
+                  q->in_flight);
+    /* No index of a packed ring stands in memory: a monitor knows only where it began. */
+    if (!q->packed || f->inflight_fd < 0) q->base = used;
   }
   disconnect(f);
   int r = connect_front(f, connect_ms);

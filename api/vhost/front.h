@@ -1,16 +1,17 @@
 /* front.h - the other side of vhost-user-blk: a monitor and its guest's driver in one
  * process, without a virtual machine. For measurements and tests of any back-end.
  *
- * vfront_open() talks to the server as QEMU does and sets up N split rings in memory of its own
- * (a memfd, shared). Then each queue belongs to one thread at a time, which submits requests and
- * reaps them; all other calls are for one thread while no queue is in use.
+ * vfront_open() talks to the server as QEMU does and sets up N rings, split or packed, in memory of
+ * its own (a memfd, shared). Then each queue belongs to one thread at a time, which submits
+ * requests and reaps them; all other calls are for one thread while no queue is in use.
  *
  * It trusts nothing: every answer, every used entry, length and status byte is checked. What a
  * correct back-end never does is -EPROTO, and `why` says what it was.
  *
  * A server that went away (killed, say) can be followed by another one on the same socket:
  * vfront_reconnect() tells it what QEMU would (the same in-flight file, the rings from where their
- * used index stands); what was in flight is then completed as if nothing had been. */
+ * used index stands, packed ones from where they were started); what was in flight is then
+ * completed as if nothing had been. */
 #ifndef API_VHOST_FRONT_H
 #define API_VHOST_FRONT_H
 
@@ -29,6 +30,7 @@ struct vfront_options {
   uint32_t pieces;       /* descriptors for data at most, up to VFRONT_PIECES_MAX; 0: 1 */
   uint32_t regions;      /* the memory is shared in so many, adjacent in guest addresses; 0: 1 */
   uint64_t buffer_bytes; /* memory for data; see vfront.buffers */
+  bool packed;           /* rings; -ENOTSUP where the server has none */
   uint32_t connect_ms;   /* wait for the socket so long */
   uint64_t features_off, protocol_off; /* bits that are never acknowledged */
 };
@@ -66,9 +68,12 @@ struct vfront_queue {
   struct vfront_request **requests; /* [slots] in flight */
   uint16_t *free;                   /* [slots] a stack */
   uint32_t free_count, in_flight;
-  uint16_t avail_index, last_used, used_event;
-  uint16_t base; /* what the device takes next, when it is started */
-  bool event_idx, indirect, started;
+  uint16_t avail_index, last_used, used_event; /* of a packed ring: positions */
+  uint16_t *counts;      /* [slots] of a packed ring: descriptors in it, of a slot in flight */
+  uint32_t base;         /* where the device goes on when it is started, as the protocol has it */
+  uint16_t hidden_flags; /* of the first descriptor that is being offered, if `hidden` */
+  bool hidden;
+  bool event_idx, indirect, packed, started;
   uint64_t kicks, calls, submits; /* submits: vfront_submit() that had something to tell */
   int error;
   char why[160];
@@ -130,7 +135,7 @@ static inline uint64_t vfront_guest_address(const struct vfront *front, const vo
 int vfront_ask(struct vfront *front, struct message *message, bool answer);
 struct message vfront_message(uint32_t request, uint32_t bytes);
 
-/* ---- Queues (front_queue.c) ---- */
+/* ---- Queues (front_queue.c, front_packed.c) ---- */
 
 /* How many were taken; fewer when the ring is full. Tells the device once if it wants that. */
 int vfront_submit(struct vfront_queue *q, struct vfront_request *const *requests, uint32_t count);
@@ -147,6 +152,9 @@ uint64_t vfront_queue_bytes(uint32_t size, uint32_t slots);
 int vfront_queue_init(struct vfront_queue *q, struct vfront *front, uint32_t index, char *memory,
                       uint32_t size, uint32_t slots);
 void vfront_queue_finish(struct vfront_queue *q);
+/* Where the device would go on if it had nothing in flight, as the protocol has it: all that it has
+ * used lies before. */
+uint32_t vfront_used_base(struct vfront_queue *q);
 /* Something may have been lost with the old server: tells the new one to look. */
 void vfront_kick(struct vfront_queue *q);
 

@@ -31,6 +31,8 @@ static int send_ring(int fd, const struct client_ring *r, uint32_t index) {
                                 .index = index,
                                 .size = r->size,
                                 .last_avail = r->last_avail,
+                                .next_used = r->next_used,
+                                .has_base = r->has_base,
                                 .has_address = r->has_address,
                                 .started = r->started,
                                 .enabled = r->enabled};

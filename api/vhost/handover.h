@@ -9,7 +9,7 @@
 
 #include "api/vhost/server.h"
 
-#define HANDOVER_LAYOUT 1u
+#define HANDOVER_LAYOUT 2u
 
 enum handover_kind {
   HANDOVER_DISK = 1001,   /* + the listening socket */
@@ -34,7 +34,7 @@ struct handover_region {
 enum { HANDOVER_KICK_FD = 1, HANDOVER_CALL_FD = 2, HANDOVER_ERROR_FD = 4 };
 struct handover_ring {
   struct message_vring_addr address;
-  uint32_t index, size, last_avail, has_address, started, enabled, fds, unused;
+  uint32_t index, size, last_avail, has_address, started, enabled, fds, next_used, has_base, unused;
 };
 
 /* client.c: a client as it was in another process, its rings halted. Takes the descriptors. */

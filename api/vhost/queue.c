@@ -140,10 +140,22 @@ static __attribute__((noinline)) void log_written(struct queue *q, const void *a
   dirty_mark_host(q->log, q->memory, at, bytes);
 }
 
+/* Of a packed ring they lie among the others; the address that a monitor gives is another one's. */
+static void log_used_packed(struct queue *q, uint16_t from) {
+  uint32_t size = q->ring.size;
+  for (; from != q->ring.next_used; from = ring_position_add(from, 1, size))
+    log_written(q, &q->ring.desc[from & ~RING_POSITION_WRAP], sizeof q->ring.desc[0]);
+  log_written(q, q->ring.used, sizeof(struct vring_event));
+}
+
 /* The used entries that are about to be published, and the index. */
 static __attribute__((noinline)) void log_used(struct queue *q, uint16_t from) {
   uint64_t guest = q->used_guest;
   if (guest > UINT64_MAX - (1u << 20)) return;
+  if (q->ring.packed) {
+    log_used_packed(q, from);
+    return;
+  }
   for (; from != q->ring.next_used; from++)
     dirty_mark(q->log,
                guest + offsetof(struct vring_used, ring) +
@@ -204,6 +216,7 @@ static void request_done(struct peer *peer, struct shard_op *op) {
 
 static void publish(struct queue *q) {
   uint16_t before = q->ring.told_used;
+  inflight_publish(&q->inflight, q->ring.next_used);
   bool tell = ring_publish(&q->ring);
   q->awaits_reply = before != q->ring.next_used;
   q->published_ns = q->home->now_ns;
@@ -385,6 +398,7 @@ static uint32_t take_new(struct vhost_core *v, struct queue *q) {
     prepare_chain(v, &chain);
     int taken = ring_take(&q->ring, &chain);
     if (unlikely(chain.head == UINT16_MAX)) {
+      if (!taken) break; /* a packed ring says nothing of how many there are */
       break_queue(q, "its available ring names a descriptor that there is not");
       break;
     }

@@ -33,7 +33,7 @@ struct queue {
   struct vring ring;
   struct guest_memory *memory;
   struct inflight inflight;
-  uint16_t *put;   /* [RING_SIZE_MAX of the disk], for inflight */
+  uint16_t *put;   /* [2 * ring.size], for inflight */
   uint16_t *again; /* heads that a process before had taken, in their order */
   uint32_t again_count;
   struct core_watch kick;      /* kick.fd; -1: polls only */

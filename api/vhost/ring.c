@@ -1,19 +1,16 @@
-/* ring.c - see ring.h.
+/* ring.c - see ring.h; a packed ring's side of it is ring_packed.c.
  *
  * What order must hold, between this thread and the driver's processors: avail->index is read
  * before the entries and descriptors that it covers (acquire); used->index is written after the
  * entries that it covers (release); and before the driver's wish to be told is read, or the driver
  * is asked to tell and looked at once more, what was written before must be visible (a full
  * fence), since both sides first write and then read. */
-#include "api/vhost/ring.h"
-
-#include <errno.h>
+#include "api/vhost/ring_internal.h"
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
 
-/* All of an area, aligned here; NULL and *error: it is not. */
-static void *map_area(const struct guest_memory *m, uint64_t user, uint64_t bytes, uint64_t unit,
-                      int *error) {
+void *ring_map_area(const struct guest_memory *m, uint64_t user, uint64_t bytes, uint64_t unit,
+                    int *error) {
   char *at = memory_user(m, user, bytes);
   if (!at)
     *error = -EFAULT;
@@ -33,14 +30,15 @@ int ring_map(struct vring *r, const struct guest_memory *memory, uint16_t size, 
              uint64_t avail_user, uint64_t used_user, uint16_t last_avail) {
   int error = 0;
   ring_unmap(r);
+  r->packed = false;
   if (!size || size > RING_SIZE_MAX || (size & (size - 1))) return -EINVAL;
   /* Each ring has one more field behind its entries: the event index. */
   uint64_t desc_bytes = sizeof(struct vring_desc) * size;
   uint64_t avail_bytes = sizeof(struct vring_avail) + 2u * size + 2;
   uint64_t used_bytes = sizeof(struct vring_used) + sizeof(struct vring_used_entry) * size + 2;
-  void *desc = map_area(memory, desc_user, desc_bytes, 16, &error);
-  void *avail = map_area(memory, avail_user, avail_bytes, 2, &error);
-  void *used = map_area(memory, used_user, used_bytes, 4, &error);
+  void *desc = ring_map_area(memory, desc_user, desc_bytes, 16, &error);
+  void *avail = ring_map_area(memory, avail_user, avail_bytes, 2, &error);
+  void *used = ring_map_area(memory, used_user, used_bytes, 4, &error);
   if (error) return error;
   r->memory = memory;
   r->recent = &memory->regions[0];
@@ -60,6 +58,7 @@ int ring_map(struct vring *r, const struct guest_memory *memory, uint16_t size, 
 static inline uint16_t mask_of(const struct vring *r) { return (uint16_t)(r->size - 1); }
 
 int ring_available(struct vring *r) {
+  if (unlikely(r->packed)) return ring_packed_available(r);
   if (r->broken) return -EBADMSG;
   if (!r->desc) return 0;
   uint16_t index = __atomic_load_n(&r->avail->index, __ATOMIC_ACQUIRE);
@@ -72,15 +71,6 @@ int ring_available(struct vring *r) {
   return count;
 }
 
-/* A descriptor read once, as a whole: the compiler may neither split nor repeat it. An indirect
- * table need not be aligned. */
-typedef uint64_t desc_words __attribute__((vector_size(16), aligned(1), may_alias));
-
-static inline struct vring_desc copy_desc(const struct vring_desc *from) {
-  desc_words w = *(const volatile desc_words *)from;
-  return (struct vring_desc){w[0], (uint32_t)w[1], (uint16_t)(w[1] >> 32), (uint16_t)(w[1] >> 48)};
-}
-
 static inline uint16_t head_at(const struct vring *r, uint32_t i) {
   uint16_t at = (uint16_t)(r->last_avail + i) & mask_of(r);
   return __atomic_load_n(&r->avail->ring[at], __ATOMIC_RELAXED) & mask_of(r);
@@ -89,6 +79,10 @@ static inline uint16_t head_at(const struct vring *r, uint32_t i) {
 /* Each was written by another processor just now: first all descriptors are on their way, then all
  * that they name, be that a header or an indirect table. */
 void ring_prefetch(const struct vring *r, uint32_t count) {
+  if (unlikely(r->packed)) {
+    ring_packed_prefetch(r, count);
+    return;
+  }
   const struct memory_region *g = r->recent;
   uint32_t known = (uint16_t)(r->known_avail - r->last_avail);
   if (count > known) count = known;
@@ -99,38 +93,16 @@ void ring_prefetch(const struct vring *r, uint32_t count) {
   }
 }
 
-/* Where in a chain, and what has come of it. Kept in registers: passed on by value where it goes
- * to a function that is not inline. */
-struct walk {
-  const struct vring_desc *table; /* the ring's, or an indirect one: whole in guest memory */
-  uint32_t entries;               /* of the table */
-  uint32_t next;                  /* the driver's word */
-  uint32_t left;                  /* descriptors until it must be a loop, or is too long */
-  bool indirect;
-  bool writable;      /* one that the device writes has come */
-  uint32_t pieces;    /* in iov */
-  uint32_t out_count; /* of them; only once `writable`: until then all are */
-  uint64_t bytes, out_bytes;
-};
-
 /* Goes on in the table that an indirect descriptor names. */
 static inline bool enter_table(struct vring *r, struct walk *w, struct vring_desc d) {
   if (!r->indirect || w->indirect || (d.flags & VRING_NEXT)) return false;
-  uint32_t entries = d.bytes / (uint32_t)sizeof(d), walked = r->size - w->left;
-  if (!entries || d.bytes % sizeof(d)) return false;
-  uint64_t offset = d.address - r->recent->guest, run;
-  char *table;
-  if (likely(offset < r->recent->bytes)) {
-    table = r->recent->host + offset;
-    run = r->recent->bytes - offset;
-  } else {
-    table = memory_at(r->memory, d.address, d.bytes, &run);
-  }
-  if (!table || run < d.bytes) return false;
-  w->table = (const struct vring_desc *)(void *)table;
-  w->entries = entries;
+  const struct vring_desc *table = table_of(r, d);
+  if (!table) return false;
+  uint32_t walked = r->size - w->left;
+  w->table = table;
+  w->entries = d.bytes / (uint32_t)sizeof(d);
   w->next = 0;
-  w->left = (uint32_t)min_u64(entries, RING_CHAIN_MAX - walked);
+  w->left = (uint32_t)min_u64(w->entries, RING_CHAIN_MAX - walked);
   w->indirect = true;
   return true;
 }
@@ -146,58 +118,6 @@ static inline bool next_desc(struct vring *r, struct walk *w, struct vring_desc 
   }
   w->next = d->next;
   return true;
-}
-
-/* Adds a descriptor's memory as memory_iov() does; nearly always one piece of a region that is
- * known. */
-static inline bool add_pieces(struct vring *r, struct ring_chain *c, struct walk *w,
-                              uint64_t address, uint32_t bytes) {
-  const struct memory_region *g = r->recent;
-  uint32_t first = w->writable ? w->out_count : 0; /* pieces of one direction join */
-  if (unlikely(!bytes)) return true;
-  if (unlikely(address - g->guest >= g->bytes)) {
-    g = memory_region_at(r->memory, address);
-    if (!g) return false;
-    r->recent = g;
-  }
-  uint64_t offset = address - g->guest;
-  if (unlikely(bytes > g->bytes - offset || w->pieces == c->room)) {
-    uint32_t count = w->pieces - first;
-    int error =
-        memory_iov(r->memory, address, bytes, c->iov + first, &count, c->room - first, true);
-    w->pieces = first + count;
-    return error == 0;
-  }
-  char *at = g->host + offset;
-  struct iovec *last = &c->iov[w->pieces];
-  if (w->pieces > first && offset && (char *)last[-1].iov_base + last[-1].iov_len == at) {
-    last[-1].iov_len += bytes;
-  } else {
-    *last = (struct iovec){at, bytes};
-    w->pieces++;
-  }
-  return true;
-}
-
-static inline bool add_desc(struct vring *r, struct ring_chain *c, struct walk *w,
-                            struct vring_desc d) {
-  bool in = d.flags & VRING_WRITE;
-  if (in != w->writable) {
-    if (unlikely(!in)) return false;
-    w->writable = true;
-    w->out_count = w->pieces;
-    w->out_bytes = w->bytes;
-  }
-  w->bytes += d.bytes;
-  return likely(w->bytes <= RING_BYTES_MAX) && likely(add_pieces(r, c, w, d.address, d.bytes));
-}
-
-static inline void set_counts(struct ring_chain *c, uint32_t out_count, uint32_t in_count,
-                              uint64_t out_bytes, uint64_t in_bytes) {
-  c->out_count = out_count;
-  c->in_count = in_count;
-  c->out_bytes = out_bytes;
-  c->in_bytes = in_bytes;
 }
 
 /* Cuts a malformed chain down to where its status belongs. d: the descriptor that did not do, if
@@ -238,6 +158,7 @@ static inline int follow(struct vring *r, struct ring_chain *c, uint16_t head) {
 }
 
 int ring_take(struct vring *r, struct ring_chain *chain) {
+  if (unlikely(r->packed)) return ring_packed_take(r, chain);
   set_counts(chain, 0, 0, 0, 0);
   chain->head = UINT16_MAX;
   if (unlikely(r->broken)) return -EBADMSG;
@@ -253,6 +174,7 @@ int ring_take(struct vring *r, struct ring_chain *chain) {
 
 int ring_again(struct vring *r, uint16_t head, struct ring_chain *chain) {
   check(head < r->size);
+  if (unlikely(r->packed)) return ring_packed_again(r, head, chain);
   return follow(r, chain, head);
 }
 
@@ -260,6 +182,10 @@ int ring_again(struct vring *r, uint16_t head, struct ring_chain *chain) {
 
 void ring_put(struct vring *r, uint16_t head, uint32_t bytes) {
   check(head < r->size);
+  if (unlikely(r->packed)) {
+    ring_packed_put(r, head, bytes);
+    return;
+  }
   struct vring_used_entry entry = {head, bytes};
   memcpy(&r->used->ring[r->next_used & mask_of(r)], &entry, sizeof(entry));
   r->next_used++;
@@ -272,6 +198,7 @@ static inline uint16_t *avail_event_of(const struct vring *r) {
 }
 
 bool ring_publish(struct vring *r) {
+  if (unlikely(r->packed)) return ring_packed_publish(r);
   uint16_t next = r->next_used, before = r->told_used;
   bool first = !r->told_valid;
   if (next == before && !first) return false;
@@ -289,6 +216,10 @@ bool ring_publish(struct vring *r) {
 
 void ring_notify_me(struct vring *r, bool wanted) {
   if (!r->desc) return;
+  if (unlikely(r->packed)) {
+    ring_packed_notify_me(r, wanted);
+    return;
+  }
   if (!r->event_idx)
     __atomic_store_n(&r->used->flags, wanted ? 0 : VRING_NO_NOTIFY, __ATOMIC_RELAXED);
   else /* not wanted: an index that has just been passed, until 65535 requests later */

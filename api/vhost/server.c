@@ -101,6 +101,7 @@ static void dispose(struct vhost_server *s, uint32_t i) {
   if (d->made_socket && !d->keeps_socket) unlink(d->socket);
   for (uint32_t q = 0; d->queues && q < d->blk.queues; q++) {
     free(d->queues[q].heads);
+    free(d->queues[q].packed);
     free(d->queues[q].queue.slots);
   }
   free(d->queues);

@@ -31,6 +31,8 @@ struct source {
 struct client_ring { /* what the monitor has said of a queue */
   uint32_t size;
   uint16_t last_avail;
+  uint16_t next_used; /* of a packed ring; both are positions then */
+  bool has_base;      /* false: a ring that begins */
   bool has_address, started, enabled;
   bool running; /* on its core, or on its way there or back */
   struct message_vring_addr address;
@@ -71,9 +73,10 @@ struct disk_queue {
   struct queue queue;
   struct shard_op call; /* to the core; call.work stays the function */
   uint32_t index;
-  uint16_t *heads; /* [2 * RING_SIZE]: queue.put, queue.again */
+  uint16_t *heads; /* [3 * RING_SIZE]: queue.put, queue.again */
   uint32_t heads_size;
-  _Atomic(const char *) why; /* it broke */
+  struct packed_room *packed; /* of as many; NULL until there is a packed ring */
+  _Atomic(const char *) why;  /* it broke */
 };
 
 struct disk {
@@ -141,8 +144,10 @@ int client_apply(struct client *c);
 bool client_answers(uint32_t request);
 struct client_ring *client_ring_at(struct client *c, uint64_t index); /* NULL: there is none */
 void client_reset_ring(struct client_ring *r);
-/* Maps what the file holds for so many queues; the descriptor is taken. */
-int client_map_inflight(struct client *c, int fd, uint64_t offset, uint32_t queues, uint32_t size);
+/* Maps what the file holds for so many queues, at most `bytes`: which of the two kinds of rings
+ * they are, features say, and may say so later. The descriptor is taken. */
+int client_map_inflight(struct client *c, int fd, uint64_t offset, uint64_t bytes, uint32_t queues,
+                        uint32_t size);
 void client_drop_inflight(struct client *c);
 /* A number of a feature bit. */
 static inline bool has(uint64_t bits, unsigned number) { return bits >> number & 1; }

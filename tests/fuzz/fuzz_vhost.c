@@ -34,6 +34,7 @@
 #define GUEST        UINT64_C(0x100000)
 #define USER         UINT64_C(0x700000000000)
 #define HANG_SECONDS 60
+#define PACKED       (UINT64_C(1) << VIRTIO_F_RING_PACKED)
 
 enum { DESC_AT = 0, AVAIL_AT = 0x400, USED_AT = 0x800, NEXT_RING = 0x1000, DATA_AT = 0x4000 };
 
@@ -86,7 +87,8 @@ struct monitor {
   bool gone;
   struct message_reader reader;
   struct message m;
-  uint16_t available[QUEUES];
+  bool packed;                /* rings, since the last set-up */
+  uint16_t available[QUEUES]; /* of a packed ring: the position */
 };
 
 static time_t seconds(void) {
@@ -197,18 +199,21 @@ static void share_all(struct monitor *c) {
 static void set_up_queue(struct monitor *c, uint32_t q) {
   uint32_t at = q * NEXT_RING;
   tell_state(c, VHOST_SET_VRING_NUM, q, RING);
-  tell_state(c, VHOST_SET_VRING_BASE, q, c->available[q]);
+  if (c->packed) c->available[q] = RING_POSITION_FIRST;
+  tell_state(c, VHOST_SET_VRING_BASE, q, c->available[q] * (c->packed ? 0x10001u : 1u));
   tell_address(c, q, at + DESC_AT, at + AVAIL_AT, at + USED_AT);
   tell_fd(c, VHOST_SET_VRING_KICK, q, c->event_fd);
   tell_fd(c, VHOST_SET_VRING_CALL, q, c->event_fd);
   tell_state(c, VHOST_SET_VRING_ENABLE, q, 1);
 }
 
-static void set_up(struct monitor *c, uint64_t without) {
+static void set_up(struct monitor *c, uint64_t without, bool packed) {
   struct message ask = {.request = VHOST_GET_FEATURES, .flags = MESSAGE_VERSION};
   tell_u64(c, VHOST_SET_PROTOCOL_FEATURES, UINT64_MAX);
   send_bytes(c, &ask, 0);
   if (!await(c, VHOST_GET_FEATURES)) return;
+  if (!packed) without |= PACKED;
+  c->packed = packed;
   tell_u64(c, VHOST_SET_FEATURES, c->m.u64 & ~without);
   share_all(c);
   for (uint32_t q = 0; q < QUEUES; q++) set_up_queue(c, q);
@@ -228,8 +233,20 @@ static void poke_desc(struct monitor *c, uint64_t at, uint64_t address, uint32_t
   poke(c, at, &d, sizeof d);
 }
 
+/* The next one of a packed ring becomes available; its id is 0. */
+static void push_packed(struct monitor *c, uint32_t q, struct vring_desc d) {
+  uint32_t at = c->available[q] & ~RING_POSITION_WRAP;
+  uint16_t flags = d.flags | ring_flags_available(c->available[q]);
+  poke_desc(c, q * NEXT_RING + at * 16, d.address, d.bytes, d.next, flags);
+  c->available[q] = ring_position_add(c->available[q], 1, RING);
+}
+
 /* The header and an entry: the device may have other ideas of where its rings are. */
 static void push(struct monitor *c, uint32_t q, uint16_t head) {
+  if (c->packed) {
+    push_packed(c, q, (struct vring_desc){GUEST + DATA_AT, 16, 0, head});
+    return;
+  }
   uint64_t at = q * NEXT_RING + AVAIL_AT;
   poke(c, at + 4 + 2u * (c->available[q] % RING), &head, 2);
   uint16_t index = ++c->available[q];
@@ -243,6 +260,23 @@ static void kick(struct monitor *c) {
   run_cores();
 }
 
+/* The chain that lies at `table` in a split ring's form, as a packed one has it: in the ring, or as
+ * a table. */
+static void pack(struct monitor *c, uint32_t q, uint64_t table, uint32_t n, bool indirect,
+                 uint16_t id) {
+  struct vring_desc d[8];
+  check(n <= array_size(d));
+  if (pread(c->memory_fd, d, n * sizeof d[0], (off_t)table) != (ssize_t)(n * sizeof d[0])) return;
+  for (uint32_t i = 0; i < n; i++) {
+    d[i].next = id;
+    if (indirect)
+      poke_desc(c, table + i * 16, d[i].address, d[i].bytes, 0, d[i].flags & VRING_WRITE);
+    else
+      push_packed(c, q, d[i]);
+  }
+  if (indirect) push_packed(c, q, (struct vring_desc){GUEST + table, n * 16, VRING_INDIRECT, id});
+}
+
 /* Queue, type, sector, pieces, bytes of each; in a table or not. */
 static void request(struct monitor *c, struct feed *f) {
   uint8_t how = feed_u8(f), type = feed_u8(f), pieces = feed_u8(f) % 6;
@@ -251,7 +285,7 @@ static void request(struct monitor *c, struct feed *f) {
     uint64_t sector;
   } header = {type % 16, 0, feed_u16(f)};
   uint32_t q = how & 1, bytes = feed_u16(f), n;
-  uint64_t table = how & 2 ? DATA_AT - 0x1000 : q * NEXT_RING + DESC_AT;
+  uint64_t table = how & 2 || c->packed ? DATA_AT - 0x1000 : q * NEXT_RING + DESC_AT;
   uint16_t way = header.type == 0 || header.type == 8 ? VRING_WRITE : 0;
   poke(c, DATA_AT, &header, sizeof header);
   poke_desc(c, table, GUEST + DATA_AT, 16, VRING_NEXT, 1);
@@ -259,8 +293,12 @@ static void request(struct monitor *c, struct feed *f) {
     poke_desc(c, table + n * 16, GUEST + DATA_AT + 1024 + (how & 4 ? n * 4096 : n * 512), bytes,
               VRING_NEXT | way, (uint16_t)(n + 1));
   poke_desc(c, table + n * 16, GUEST + DATA_AT + 512, 1, VRING_WRITE, 0);
-  if (how & 2) poke_desc(c, q * NEXT_RING, GUEST + table, (n + 1) * 16, VRING_INDIRECT, 0);
-  push(c, q, 0);
+  if (c->packed) {
+    pack(c, q, table, n + 1, how & 2, how >> 4);
+  } else {
+    if (how & 2) poke_desc(c, q * NEXT_RING, GUEST + table, (n + 1) * 16, VRING_INDIRECT, 0);
+    push(c, q, 0);
+  }
   if (!(how & 8)) kick(c);
 }
 
@@ -391,11 +429,13 @@ static void step(struct monitor *c, struct feed *f) {
     kick(c);
     return;
   case 13:
-    set_up(c, 0);
+    set_up(c, 0, what / 20 % 2);
     return;
-  case 14:
-    set_up(c, UINT64_C(1) << (feed_u8(f) % 34));
+  case 14: {
+    uint8_t bit = feed_u8(f);
+    set_up(c, UINT64_C(1) << (bit % 34), bit & 0x80);
     return;
+  }
   case 15:
     cut_memory(c, feed_u16(f));
     return;

@@ -8,7 +8,7 @@
 #include "api/vhost/inflight.h"
 #include "tests/hostile/hostile.h"
 
-#define FILE_BYTES (HOSTILE_QUEUES * inflight_queue_bytes(QUEUE_SIZE))
+#define FILE_BYTES (HOSTILE_QUEUES * inflight_queue_bytes(QUEUE_SIZE, false))
 
 static struct message with_file(int fd, uint64_t bytes, uint64_t offset, uint16_t queues,
                                 uint16_t size) {
@@ -107,7 +107,7 @@ static void run_with(int fd, const char *socket) {
 }
 
 static struct inflight_queue *queue_in(char *file, uint32_t q) {
-  return (struct inflight_queue *)(void *)(file + q * inflight_queue_bytes(QUEUE_SIZE));
+  return (struct inflight_queue *)(void *)(file + q * inflight_queue_bytes(QUEUE_SIZE, false));
 }
 
 enum forgery {
@@ -233,7 +233,7 @@ static void another_ring_size(void) {
     struct monitor m;
     const uint16_t size = sizes[i / 2];
     const bool first = i % 2; /* it never was as large as the file says */
-    uint64_t bytes = round_up(HOSTILE_QUEUES * inflight_queue_bytes(size), 4096);
+    uint64_t bytes = round_up(HOSTILE_QUEUES * inflight_queue_bytes(size, false), 4096);
     int fd = make_file(bytes);
     mon_open(&m, world.bad);
     mon_negotiate(&m);

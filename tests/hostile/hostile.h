@@ -93,8 +93,9 @@ struct evil_ring {
 
 struct monitor {
   int fd;
-  bool dropped; /* by the server */
-  uint64_t offered, protocol;
+  bool dropped;               /* by the server */
+  bool packed, has_packed;    /* packed: set before the negotiation; has: the server has them */
+  uint64_t offered, protocol; /* offered: without packed rings, unless they are wanted */
   int memory_fd;
   char *memory; /* [MEMORY_BYTES] */
   struct evil_ring rings[HOSTILE_QUEUES];

@@ -206,6 +206,8 @@ void mon_negotiate_features(struct monitor *m, uint64_t features) {
   struct message ask = msg(VHOST_GET_FEATURES, 0);
   if (!mon_ask(m, &ask)) fail_case("GET_FEATURES is not answered");
   m->offered = m->reply.u64;
+  m->has_packed = m->offered >> VIRTIO_F_RING_PACKED & 1;
+  if (!m->packed) m->offered &= ~(UINT64_C(1) << VIRTIO_F_RING_PACKED);
   ask = msg(VHOST_GET_PROTOCOL_FEATURES, 0);
   if (!mon_ask(m, &ask)) fail_case("GET_PROTOCOL_FEATURES is not answered");
   m->protocol = m->reply.u64;

@@ -431,7 +431,8 @@ static void a_cache_that_nobody_knows_of_is_off_until_it_is_used(void **state) {
 
 static void features_fit_the_disk(void **state) {
   (void)state;
-  const uint64_t always = 1ull << 32 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 10 | 1 << 6 | 1 << 2 | 2;
+  const uint64_t always =
+      1ull << 34 | 1ull << 32 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 10 | 1 << 6 | 1 << 2 | 2;
   struct blk_disk d = disk;
   assert_int_equal(blk_features(&d, false), always | 1 << 14 | 1 << 13);
   assert_int_equal(blk_features(&d, true), always | 1 << 14 | 1 << 13 | 1 << 11 | 1 << 9);
