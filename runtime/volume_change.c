@@ -345,6 +345,7 @@ void catalog_init(struct catalog *c, struct store *store) {
   pthread_mutex_init(&c->lock, NULL);
   pthread_cond_init(&c->merged, NULL);
   limit_init(&c->limit, NULL, NULL, clock_now_ns(&store->clock));
+  c->limit.shared = true;
 }
 
 static int jobs_left(struct core *core, void *arg) {

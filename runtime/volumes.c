@@ -199,6 +199,7 @@ struct vdisk_group *catalog_group(struct catalog *c, const char *name, bool make
   if (g || !make || !(g = calloc(1, sizeof *g))) return g;
   snprintf(g->name, sizeof g->name, "%s", name);
   limit_init(&g->limit, NULL, &c->limit, clock_now_ns(&c->store->clock));
+  g->limit.shared = true;
   g->next = c->groups;
   c->groups = g;
   return g;

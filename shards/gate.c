@@ -20,6 +20,9 @@ enum state { IDLE = 0, IN_TIMES, IN_TURNS };
 #define SHARED_NS UINT64_C(1000000000)
 /* A head that is called late takes its tokens as of when it was due, but not more than this ago. */
 #define LATE_NS UINT64_C(5000000)
+/* GATE_HURRY_SOME */
+#define AHEAD_NS        UINT64_C(30000000000)
+#define AHEAD_SHARED_NS UINT64_C(1000000000)
 
 /* ---- Waits, as they are told ------------------------------------------------------------------
  */
@@ -136,6 +139,15 @@ static struct shard_op *ops_pop(struct gate *g, struct gate_queue *q) {
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
+/* When an op may go whose tokens are there at due_ns. */
+static uint64_t hurried(const struct gate *g, const struct gate_queue *q, const struct limit *l,
+                        uint64_t due_ns) {
+  uint64_t ahead_ns = l->shared ? AHEAD_SHARED_NS : AHEAD_NS;
+  if (likely(!q->hurry) || due_ns <= g->now_ns) return due_ns;
+  if (q->hurry == GATE_HURRY_ALL || due_ns - g->now_ns <= ahead_ns) return g->now_ns;
+  return due_ns - ahead_ns;
+}
+
 /* Lets an op take at the limits one after the other, as far as its time has come. True: at all of
  * them. */
 static bool pay(const struct gate *g, struct gate_queue *q, const struct shard_op *op) {
@@ -144,7 +156,8 @@ static bool pay(const struct gate *g, struct gate_queue *q, const struct shard_o
     struct limit *l = q->unpaid;
     uint64_t late_ns = g->now_ns > LATE_NS ? g->now_ns - LATE_NS : 0;
     q->unpaid = l->parent;
-    if (limit_is_on(l)) q->due_ns = limit_take(l, max_u64(q->due_ns, late_ns), bytes);
+    if (limit_is_on(l))
+      q->due_ns = hurried(g, q, l, limit_take(l, max_u64(q->due_ns, late_ns), bytes));
   }
   return q->due_ns <= g->now_ns;
 }
@@ -306,6 +319,16 @@ void gate_limits_changed(struct gate *g, uint64_t now_ns) {
     queues = q->left;
     place(g, q);
   }
+}
+
+void gate_queue_hurry(struct gate *g, struct gate_queue *q, enum gate_hurry hurry,
+                      uint64_t now_ns) {
+  see_time(g, now_ns);
+  q->hurry = (uint8_t)hurry;
+  if (!hurry || q->state != IN_TIMES) return;
+  heap_remove(g, q);
+  unpay(g, q); /* anew, so that nobody gets ahead step by step */
+  place(g, q);
 }
 
 struct shard_op *gate_queue_cancel(struct gate *g, struct gate_queue *q) {

@@ -51,6 +51,7 @@ struct bucket {
 struct limit {
   struct bucket bytes, ops;
   struct limit *parent; /* NULL: none; stays while a queue of a gate uses the node */
+  bool shared; /* by volumes that have nothing to do with each other: see gate_queue_hurry() */
 };
 
 /* What a user asks for, before anything changes. 0, or -EINVAL: no bucket has a size; a size

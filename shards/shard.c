@@ -158,7 +158,7 @@ static void submit_other(struct shard *s, struct shard_op *op) {
     part_submit(s, op);
     break;
   default:
-    if (op->kind >= OP_READ && op->kind <= OP_LAYER_SUM)
+    if (op->kind >= OP_READ && op->kind <= OP_HURRY)
       volume_control(s, op);
     else
       op_complete(s, op, -EINVAL);

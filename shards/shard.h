@@ -48,6 +48,7 @@ enum shard_op_kind { /* as enum sr_op where both exist */
                      OP_VIEWS_DROP = 46,
                      OP_RECORD = 47,
                      OP_LAYER_SUM = 48,
+                     OP_HURRY = 49,
 };
 enum shard_op_flag { /* as enum sr_flags */
                      OP_DURABLE = 1,

@@ -423,6 +423,29 @@ static void thaw(struct shard *s, struct shard_op *op) {
   }
 }
 
+/* Ops that waited at the gate: their time has come, or others have made way. */
+static bool pass_gate(struct shard *s) {
+  struct gate *g = &s->volumes->gate;
+  if (likely(!g->waiting)) return false;
+  uint64_t now = clock_now_ns(&s->config.manifest.clock);
+  bool did = false;
+  for (struct shard_op *op; (op = gate_next(g, now)); did = true) launch(s, op, now);
+  return did;
+}
+
+static void hurry(struct shard *s, struct shard_op *op) {
+  struct volume *v = volume_args(op)->volume;
+  check(op->bytes && op->bytes <= GATE_HURRY_ALL && (op->offset || v->hurries[op->bytes]));
+  v->hurries[op->bytes] += op->offset ? 1 : UINT32_MAX;
+  gate_queue_hurry(&s->volumes->gate, &v->queue,
+                   v->hurries[GATE_HURRY_ALL]    ? GATE_HURRY_ALL
+                   : v->hurries[GATE_HURRY_SOME] ? GATE_HURRY_SOME
+                                                 : GATE_HURRY_NONE,
+                   clock_now_ns(&s->config.manifest.clock));
+  op_complete(s, op, 0);
+  pass_gate(s);
+}
+
 static void resolve(struct shard *s, struct shard_op *op) {
   struct resolve_request *q = op->buf;
   const struct map *map = manifest_map(s->manifest);
@@ -449,6 +472,9 @@ void volume_control(struct shard *s, struct shard_op *op) {
   case OP_THAW:
     thaw(s, op);
     break;
+  case OP_HURRY:
+    hurry(s, op);
+    break;
   case OP_RESOLVE:
     resolve(s, op);
     break;
@@ -458,16 +484,6 @@ void volume_control(struct shard *s, struct shard_op *op) {
   default:
     job_submit(s, op);
   }
-}
-
-/* Ops that waited at the gate: their time has come, or others have made way. */
-static bool pass_gate(struct shard *s) {
-  struct gate *g = &s->volumes->gate;
-  if (likely(!g->waiting)) return false;
-  uint64_t now = clock_now_ns(&s->config.manifest.clock);
-  bool did = false;
-  for (struct shard_op *op; (op = gate_next(g, now)); did = true) launch(s, op, now);
-  return did;
 }
 
 bool volumes_tick(struct shard *s) {

@@ -98,6 +98,9 @@ void shard_sums_stop(struct shard *shard);
 
 /* OP_FREEZE: of volume_args(op)->volume. Requests that come from now on wait; completes when none
  * is in flight. Until OP_THAW. Nests. */
+/* OP_HURRY: of volume_args(op)->volume; op->offset: begin (1) or end (0), op->bytes: enum
+ * gate_hurry, but NONE. While some have begun it hurries as the most urgent of them. Completes at
+ * once. */
 /* OP_LAYER_DROP: gives back everything that layer op->offset holds, leaf by leaf, beside
  * requests, then forgets the layer. No volume has it open, no layer lies on it. -EIO, -EROFS. */
 /* OP_LAYER_MERGE: volume_args(op)->volume is the part of a volume whose top layer (sealed or not)

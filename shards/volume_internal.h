@@ -65,7 +65,8 @@ struct volume {
   struct layer *top;         /* NULL: raw */
   struct lower *lower;       /* NULL: nothing lies below */
   uint64_t size_bytes;
-  uint64_t sequence; /* OP_SYNC: changes up to here are to be durable */
+  uint64_t sequence;                    /* OP_SYNC: changes up to here are to be durable */
+  uint32_t hurries[GATE_HURRY_ALL + 1]; /* OP_HURRY that have begun, by kind */
   uint32_t block_mask;
   uint16_t file;
   bool read_only;

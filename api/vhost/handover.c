@@ -99,14 +99,26 @@ static bool all_left(const struct vhost_server *s) {
   return true;
 }
 
+/* Those that have clients: requests that wait at limits need not. */
+static void hurry_all(struct vhost_server *s, bool begin) {
+  for (uint32_t i = 0; i < s->disk_count; i++) {
+    struct disk *d = s->disks[i];
+    bool hurries = begin ? d->client != NULL : d->hurries;
+    if (hurries) hurry_block(s->control, d->block, begin);
+    d->hurries = hurries && begin;
+  }
+}
+
 static int wait_until_all_left(struct vhost_server *s) {
   struct timespec end;
   int r = 0;
   clock_gettime(CLOCK_REALTIME, &end);
   end.tv_sec += LEAVE_SECONDS;
   s->leaving = true;
+  hurry_all(s, true);
   server_wake(s);
   while (!all_left(s) && !r) r = pthread_cond_timedwait(&s->gone, &s->lock, &end);
+  hurry_all(s, false);
   return all_left(s) ? 0 : -r;
 }
 

@@ -182,7 +182,7 @@ static void answer(struct queue *q, uint16_t head, uint8_t *status, enum blk_sta
 
 static void try_to_stop(struct queue *q) {
   struct shard_op *op = q->stop_op;
-  if (q->in_flight || !op) return;
+  if (q->in_flight || !op || !hurry_end(&q->hurry)) return;
   q->stop_op = NULL;
   q->home->running--;
   op->result = 0;
@@ -507,6 +507,8 @@ static void deactivate(struct queue *q) {
   q->active = false;
 }
 
+static void hurry_changed(struct hurry *h) { mark_dirty(container_of(h, struct queue, hurry)); }
+
 void queue_stop(struct core *core, struct shard_op *op) {
   struct queue *q = op->buf;
   check(!q->stopping);
@@ -514,6 +516,7 @@ void queue_stop(struct core *core, struct shard_op *op) {
   deactivate(q);
   q->stopping = true;
   q->stop_op = op;
+  if (q->in_flight) hurry_begin(&q->hurry, core, q->block, hurry_changed);
   mark_dirty(q); /* what was put is published, then the end of the step looks */
 }
 

@@ -13,6 +13,7 @@
 #include "api/shardring_vhost.h"
 #include "api/vhost/blk.h"
 #include "api/vhost/dirty.h"
+#include "api/vhost/hurry.h"
 #include "api/vhost/inflight.h"
 #include "runtime/core.h"
 
@@ -52,6 +53,7 @@ struct queue {
   struct queue_slots *slots; /* requests in flight, by head */
   struct queue *next_active, *next_dirty;
   struct shard_op *stop_op;        /* waits for in_flight == 0 */
+  struct hurry hurry;              /* meanwhile */
   uint64_t worked_ns;              /* when it last had something to do */
   uint64_t published_ns, reply_ns; /* gave something back; how soon the driver asks for more */
   uint32_t in_flight, again_done;

@@ -86,6 +86,7 @@ struct disk {
   bool made_socket, discards, closing;
   bool keeps_socket; /* when it is taken down: it lives on elsewhere */
   bool gone;         /* from the table: for whoever waits for it to be freed */
+  bool hurries;      /* handover.c's */
   uint32_t cache;
   uint64_t connections;
   struct block *block;

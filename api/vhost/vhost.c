@@ -82,10 +82,14 @@ int sr_vhost_start(struct sr_store *store, const struct sr_vhost_options *option
 }
 
 void disk_take_away(struct vhost_server *s, struct disk *d) {
+  bool hurries = d->client != NULL;
   d->closing = true;
   s->closing_some = true;
+  /* Under the lock: cores never take it, and clients stay as they are. */
+  if (hurries) hurry_block(s->control, d->block, true);
   server_wake(s);
   while (!d->gone) pthread_cond_wait(&s->gone, &s->lock);
+  if (hurries) hurry_block(s->control, d->block, false);
 }
 
 void sr_vhost_stop(struct sr_vhost *vhost) {

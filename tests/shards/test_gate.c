@@ -423,6 +423,99 @@ static void counts_waits(void **state) {
   gate_queue_finish(&g, &other);
 }
 
+/* ---- Hurry ---------------------------------------------------------------------------------- */
+
+enum { HURRY_OPS = 128 };
+struct hurry {
+  struct gate g;
+  struct gate_queue q;
+  struct limit store, own;
+  struct shard_op ops[HURRY_OPS];
+  uint64_t now, started;
+};
+
+/* A volume of 10 ops a second under a store of so many. */
+static void hurry_begin(struct hurry *h, uint64_t store_rate) {
+  const struct limit_params p = per_second(10, 0), all = per_second(store_rate, 0);
+  memset(h, 0, sizeof(*h));
+  h->now = SECOND;
+  gate_init(&h->g, 0);
+  limit_init(&h->store, &all, NULL, h->now);
+  h->store.shared = true;
+  limit_init(&h->own, &p, &h->store, h->now);
+  gate_queue_set_limit(&h->g, &h->q, &h->own, h->now);
+}
+
+static void hurry_start(struct hurry *h, struct shard_op *op) {
+  h->started++;
+  gate_done(&h->g, &h->q, op, 0, h->now);
+  op->kind = 0;
+}
+
+/* All ops that are not in the gate go there, what may start does. */
+static void hurry_step(struct hurry *h) {
+  struct shard_op *op;
+  while ((op = gate_next(&h->g, h->now))) hurry_start(h, op);
+  for (int i = 0; i < HURRY_OPS; i++) {
+    if (h->ops[i].kind) continue;
+    h->ops[i].kind = OP_READ;
+    if (gate_submit(&h->g, &h->q, &h->ops[i], h->now)) hurry_start(h, &h->ops[i]);
+  }
+}
+
+static void hurry_end(struct hurry *h) {
+  gate_queue_hurry(&h->g, &h->q, GATE_HURRY_NONE, h->now);
+  gate_queue_cancel(&h->g, &h->q);
+  gate_queue_finish(&h->g, &h->q);
+}
+
+/* All that wait go at once; then nobody does until that is paid for: on average nothing changes. */
+static void who_hurries_pays_later(void **state) {
+  (void)state;
+  struct hurry h;
+  hurry_begin(&h, 1000);
+  hurry_step(&h);
+  assert_int_equal(h.started, 10);
+  uint32_t waiting = h.q.waiting;
+  assert_in_range(waiting, HURRY_OPS - 10, HURRY_OPS);
+  gate_queue_hurry(&h.g, &h.q, GATE_HURRY_ALL, h.now);
+  for (struct shard_op *op; (op = gate_next(&h.g, h.now));) hurry_start(&h, op);
+  assert_int_equal(h.started, 10 + waiting);
+  assert_null(h.q.last);
+  gate_queue_hurry(&h.g, &h.q, GATE_HURRY_NONE, h.now);
+  uint64_t begin = h.now, paid = begin + waiting * (SECOND / 10);
+  for (; h.now < paid; h.now += 10 * MS) {
+    hurry_step(&h);
+    assert_int_equal(h.started, 10 + waiting);
+  }
+  for (; h.now <= begin + 60 * SECOND; h.now += 10 * MS) hurry_step(&h);
+  assert_in_range(h.started, 10 + 60 * 10 - 1, 10 + 60 * 10 + 1);
+  hurry_end(&h);
+}
+
+/* However often somebody has his queue stopped, he gets no more than 30 s ahead of his limit, and
+ * 1 s of one that he shares. */
+static void who_hurries_often_gains_little(void **state) {
+  (void)state;
+  const struct { uint64_t store_rate, rate, ahead_s; } cases[] = {{1000, 10, 30}, {2, 2, 1}};
+  for (int i = 0; i < 2; i++) {
+    struct hurry h;
+    uint64_t rate = cases[i].rate, ahead = rate * (1 + cases[i].ahead_s), most = 0;
+    hurry_begin(&h, cases[i].store_rate);
+    for (uint64_t begin = h.now; h.now <= begin + 120 * SECOND; h.now += 5 * MS) {
+      hurry_step(&h);
+      gate_queue_hurry(&h.g, &h.q, GATE_HURRY_SOME, h.now);
+      for (struct shard_op *op; (op = gate_next(&h.g, h.now));) hurry_start(&h, op);
+      gate_queue_hurry(&h.g, &h.q, GATE_HURRY_NONE, h.now);
+      uint64_t right = rate * (h.now - begin) / SECOND;
+      most = max_u64(most, h.started - right);
+      assert_true(h.started <= right + ahead + 1);
+    }
+    assert_true(most + 1 >= ahead); /* it is of use */
+    hurry_end(&h);
+  }
+}
+
 /* ---- Clock ---------------------------------------------------------------------------------- */
 
 static void stands_a_clock_that_steps_back(void **state) {
@@ -551,6 +644,8 @@ static void chance_step(struct chance *c) {
   } else if (what < 925) {
     struct limit *to = random_below(&c->random, 2) ? &c->limits[q] : NULL;
     gate_queue_set_limit(&c->g, queue, to, c->now);
+  } else if (what < 930) {
+    gate_queue_hurry(&c->g, queue, (enum gate_hurry)random_below(&c->random, 3), c->now);
   } else if (what < 935) {
     if (!gate_queue_is_idle(queue)) return;
     gate_queue_finish(&c->g, queue);
@@ -618,6 +713,8 @@ int main(void) {
       cmocka_unit_test(waiting_ones_hold_no_tokens),
       cmocka_unit_test(changes_live),
       cmocka_unit_test(counts_waits),
+      cmocka_unit_test(who_hurries_pays_later),
+      cmocka_unit_test(who_hurries_often_gains_little),
       cmocka_unit_test(stands_a_clock_that_steps_back),
       cmocka_unit_test(stands_any_order),
   };

@@ -1,5 +1,6 @@
 /* Volumes in one shard against a model: 512-byte sectors, each with the number of the write that it
  * came from. The device completes in a random order. */
+#include "shards/gate.h"
 #include "shards/volume.h"
 #include "tests/shards/shard_rig.h"
 
@@ -617,6 +618,15 @@ static void zeros_are_noted_only_where_they_hide_something(void **state) {
   rig_close(&r);
 }
 
+static void hurry(struct rig *r, const struct disk *d, bool begin) {
+  assert_int_equal(rig_run(r, volume_op(r, d, OP_HURRY, begin, GATE_HURRY_ALL)), 0);
+}
+
+static void submit_again(struct rig *r, struct shard_op *op) {
+  *(bool *)op->owner = false;
+  rig_submit(r, op);
+}
+
 /* Requests that wait for tokens have not begun: who freezes the volume does not wait for them. */
 static void a_limit_holds_up_no_snapshot(void **state) {
   (void)state;
@@ -647,6 +657,21 @@ static void a_limit_holds_up_no_snapshot(void **state) {
   struct limit_waits waits;
   shard_volume_limit_waits(d.volume, &waits);
   assert_int_equal(waits.count, 6); /* three, before and after */
+  /* Whoever hurries does not wait at all, nor do those that come meanwhile. */
+  limit_set(&limit, &slow, clock_now_ns(&r.config.manifest.clock));
+  shard_limits_changed(r.shard);
+  for (uint32_t i = 0; i < 4; i++) {
+    if (i == 2) hurry(&r, &d, true);
+    submit_again(&r, ops[i]);
+  }
+  for (uint32_t i = 0; i < 4; i++) assert_int_equal(rig_wait(&r, ops[i]), 4096);
+  hurry(&r, &d, false);
+  submit_again(&r, ops[0]);
+  for (int i = 0; i < 20; i++) rig_step(&r);
+  assert_false(rig_done(ops[0]));
+  hurry(&r, &d, true);
+  assert_int_equal(rig_wait(&r, ops[0]), 4096);
+  hurry(&r, &d, false);
   for (uint32_t i = 0; i < 4; i++) free(ops[i]);
   free(buf);
   disk_close(&r, &d);

@@ -203,6 +203,22 @@ end 0
 expect 0 "$ctl" check "$here"
 printed '0 findings'
 
+# ---- Requests that wait at a limit ----------------------------------------------------------------
+# 128 of them, 10 a second: that is longer than an upgrade waits.
+begin
+expect 0 ask attach one --queues=2
+expect 0 ask limit one --iops=10
+load one --iodepth=64 --runtime=200ms
+until ask stat one --json > "$work/out" && "$check" "$work/out" 'disk/limit_waits>117' 2> "$work/why"; do
+  sleep 0.02
+done
+replace
+expect 0 ask stat one --json
+json disk/connected=true disk/errors=0
+expect 0 ask limit one --unlimited
+loaded one vhost/reconnects=0
+end 0
+
 # ---- A store that cannot be opened any more -------------------------------------------------------
 # The successor has the disks and cannot go on: a guest that reconnects finds the next daemon.
 begin

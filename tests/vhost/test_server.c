@@ -94,6 +94,13 @@ static void attach(struct rig *r, const char *volume, uint32_t queues) {
   assert_int_equal(sr_vhost_attach(r->vhost, "disk", &d), 0);
 }
 
+/* So many requests in so many milliseconds. */
+static void limit(struct rig *r, const char *volume, uint64_t size, uint64_t ms) {
+  struct sr_limits l = SR_LIMITS_INIT;
+  l.ops = (struct sr_bucket){size, 0, ms};
+  assert_int_equal(sr_volume_limit(r->port, volume, &l), 0);
+}
+
 static void connect_front(struct rig *r, uint32_t queues) {
   char why[256] = "";
   struct vfront_options o = {.socket = r->socket,
@@ -498,6 +505,95 @@ static void goes_to_the_next_server(void **state) {
   assert_int_equal(info_of(r).connections, 2);
 }
 
+/* ---- Limits ------------------------------------------------------------------------------------
+ */
+
+#define WAITING 32
+
+/* Two queues full of writes, all but the first of which wait at a limit. */
+static void fill_queues(struct rig *r, struct vfront_request all[WAITING], int round) {
+  uint64_t before = info_of(r).limit_waits;
+  for (uint32_t i = 0; i < WAITING; i++) {
+    struct vfront_request *one = &all[i];
+    all[i] = (struct vfront_request){.op = VFRONT_WRITE,
+                                     .bytes = BLOCK,
+                                     .offset = (uint64_t)i * 65536,
+                                     .buf = r->front->buffers + i * BLOCK,
+                                     .status = -1};
+    memset(all[i].buf, round + (int)i, BLOCK);
+    assert_int_equal(vfront_submit(&r->front->queues[i % 2], &one, 1), 1);
+  }
+  while (info_of(r).limit_waits - before < WAITING - 1) usleep(1000);
+}
+
+static void expect_all_done(struct rig *r, struct vfront_request all[WAITING]) {
+  struct vfront_request *done[WAITING];
+  int n = 0;
+  for (uint32_t q = 0; q < 2; q++)
+    for (int got = 1; got; n += got) {
+      got = vfront_reap(&r->front->queues[q], done, WAITING);
+      assert_true(got >= 0);
+    }
+  assert_int_equal(n, WAITING);
+  for (uint32_t i = 0; i < WAITING; i++) assert_int_equal(all[i].status, BLK_OK);
+}
+
+/* One request in 49 days: none of these ends if it waits for those that the limit holds up. */
+static void a_limit_holds_up_no_stop(void **state) {
+  static const char *const volumes[] = {"plain", "striped"};
+  struct rig *r = *state;
+  struct vfront_request all[WAITING];
+  for (int i = 0; i < 2; i++) {
+    struct successor s = {.socket = -1};
+    pthread_t taker;
+    int ends[2];
+    limit(r, volumes[i], 1, UINT32_MAX);
+    attach(r, volumes[i], 2);
+    connect_front(r, 2);
+    fill_queues(r, all, i);
+    /* To the next server. */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    s.socket = ends[1];
+    assert_int_equal(pthread_create(&taker, NULL, receive, &s), 0);
+    assert_int_equal(sr_vhost_hand_over(r->vhost, ends[0]), 0);
+    pthread_join(taker, NULL);
+    assert_int_equal(s.result, 0);
+    expect_all_done(r, all);
+    close_store(r);
+    open_store(r);
+    assert_int_equal(sr_vhost_resume(r->vhost, s.handover), 0);
+    close(ends[0]);
+    close(ends[1]);
+    /* Detached. */
+    fill_queues(r, all, i + 7);
+    assert_int_equal(sr_vhost_detach(r->vhost, "disk", true), 0);
+    expect_all_done(r, all);
+    vfront_close(r->front);
+    /* The server ends. */
+    attach(r, volumes[i], 2);
+    connect_front(r, 2);
+    fill_queues(r, all, i + 9);
+    sr_vhost_stop(r->vhost);
+    expect_all_done(r, all);
+    vfront_close(r->front);
+    r->front = NULL;
+    assert_int_equal(sr_vhost_start(r->store, NULL, &r->vhost), 0);
+  }
+}
+
+/* A monitor stops queues because the guest has made it: those that wait get up to 30 s ahead. */
+static void a_stopped_queue_hurries(void **state) {
+  struct rig *r = *state;
+  struct vfront_request all[WAITING];
+  attach(r, "plain", 2);
+  limit(r, "plain", 1, 900); /* all of them: 28 s */
+  connect_front(r, 2);
+  fill_queues(r, all, 0);
+  assert_int_equal(vfront_stop(r->front), 0);
+  expect_all_done(r, all);
+  limit(r, "plain", 0, 0);
+}
+
 /* A successor that dies: all goes on here. */
 static void stays_if_nobody_takes_it(void **state) {
   struct rig *r = *state;
@@ -551,6 +647,8 @@ int main(void) {
       TEST(saves_its_state),
       TEST(goes_to_the_next_server),
       TEST(stays_if_nobody_takes_it),
+      TEST(a_limit_holds_up_no_stop),
+      TEST(a_stopped_queue_hurries),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
