@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# test_kill.sh SHARD-BENCH JSON-CHECK SHARD-CTL SERVE CACHE...: a server of ours is killed under load and
-# started again, 5 times with each kind of cache, or as often as KILLS says. The guest sees a pause: no
-# error, no wrong byte.
+# test_kill.sh SHARD-BENCH JSON-CHECK SHARD-CTL SERVE WAY...: a server of ours is killed under load and
+# started again, 5 times in each way, or as often as KILLS says. A way is a kind of cache, with packed-
+# before it where the rings are packed ones. The guest sees a pause: no error, no wrong byte.
 . "$(dirname "$0")/../tools/lib.sh"
 bench=$1 check=$2 ctl=$3 serve=$4
 shift 4
@@ -35,7 +35,7 @@ exec 9<> "$work/ask" # the server's input: open, and empty unless something is a
 load() {
   rm -f "$work/json"
   "$bench" --engine=vhost --socket="$socket" --rw=randrw --create --verify --size=16m --queues=2 \
-    --iodepth=32 --batch=8 --runtime=$((kills < 5 ? 4 : kills * 4 / 5)) --reconnect=30 \
+    --iodepth=32 --batch=8 --ring=$ring --runtime=$((kills < 5 ? 4 : kills * 4 / 5)) --reconnect=30 \
     --output-format=json > "$work/json" 2> "$work/err" &
   client=$!
 }
@@ -46,9 +46,9 @@ unload() {
   wait "$client" || status=$?
   client=
   checks=$((checks + 2))
-  [ $status -eq 0 ] || complain "cache=$cache: exit status $status: $(head -3 "$work/err")"
+  [ $status -eq 0 ] || complain "$way: exit status $status: $(head -3 "$work/err")"
   "$check" "$work/json" jobs/0/total_err=0 jobs/0/error=0 'vhost/checked>4095' "vhost/reconnects>$1" ||
-    complain "cache=$cache: JSON: $(cat "$work/json")"
+    complain "$way: JSON: $(cat "$work/json")"
 }
 # written: the server has done a few of this client's writes. False: the client has ended.
 written() {
@@ -65,9 +65,11 @@ written() {
 # What was not flushed survives in memory only.
 has_memory() { [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && [ "$(df --output=avail /dev/shm | tail -1)" -ge 65536 ]; }
 
-for cache in "$@"; do
+for way in "$@"; do
+  cache=${way#packed-} ring=split
+  [ "$way" = "$cache" ] || ring=packed
   if [ "$cache" = back ] && ! has_memory; then
-    echo "left out: cache=back: /dev/shm is no tmpfs with 64 MiB"
+    echo "left out: $way: /dev/shm is no tmpfs with 64 MiB"
     continue
   fi
   rm -rf "$work/store"
@@ -90,7 +92,7 @@ for cache in "$@"; do
     # The last one may have come when all was done.
     unload $((killed - before - 2))
   done
-  echo "cache=$cache: killed $killed times under load, of $clients clients"
+  echo "$way: killed $killed times under load, of $clients clients"
   unserve
   expect 0 "$ctl" flush "$work/store" # takes over what the last one has left in memory
   expect 0 "$ctl" check "$work/store"
