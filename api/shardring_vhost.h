@@ -116,14 +116,15 @@ struct sr_vhost_info {
   bool connected, active, read_only, striped;
   uint32_t queues, queues_active, cache;
   uint64_t connections; /* since it was attached */
-  /* Since it was attached in this process, of all queues. */
+  /* Since it was attached, of all queues; a process that takes a disk over goes on counting. */
   uint64_t reads, writes, flushes, discards, zeroes, errors;
   uint64_t read_bytes, write_bytes;
   uint64_t in_flight;    /* now */
   uint64_t kicks, calls; /* notifications from and to the guest */
   uint64_t cpu_ns; /* what the steps of its cores took, shared out by requests: the volume's work
                       and the kernel's are in */
-  uint64_t limit_waits, limit_wait_ns; /* of the volume: as of sr_volume_stat() */
+  uint64_t limit_waits, limit_wait_ns; /* of the volume: as of sr_volume_stat(), which does
+                                          begin anew */
   uint64_t
       latency_ns[SR_LATENCY_BUCKETS]; /* of reads and writes, from the ring to the ring; counts by
                                          bucket: sr_latency_bucket_ns(). One in 16 is timed */

@@ -77,6 +77,9 @@ static int send_disk(int fd, const struct disk *d) {
   memcpy(state.socket, d->socket, sizeof state.socket);
   memcpy(state.serial, d->blk.serial, sizeof state.serial);
   int r = send_frame(fd, HANDOVER_DISK, &state, sizeof state, &d->source.fd, 1);
+  struct disk_counts counts;
+  disk_count(d, &counts);
+  if (!r) r = send_frame(fd, HANDOVER_COUNTS, &counts, sizeof counts, NULL, 0);
   return !r && d->client ? send_client(fd, d->client) : r;
 }
 
@@ -217,6 +220,8 @@ static int check_frame(const struct message *m) {
     bytes = sizeof(struct handover_region);
   } else if (m->request == HANDOVER_RING) {
     bytes = sizeof(struct handover_ring);
+  } else if (m->request == HANDOVER_COUNTS) {
+    bytes = sizeof(struct disk_counts);
   } else if (m->request != HANDOVER_END) {
     return -EBADMSG;
   }
@@ -301,6 +306,14 @@ static int resume_disk(struct vhost_server *s, struct frame *f, struct disk **d)
   return 0;
 }
 
+static int resume_counts(struct disk *d, const struct frame *f) {
+  if (!d || d->before || f->bytes != sizeof *d->before) return -EBADMSG;
+  d->before = malloc(sizeof *d->before);
+  if (!d->before) return -ENOMEM;
+  memcpy(d->before, f->data, sizeof *d->before);
+  return 0;
+}
+
 /* What follows a disk. With the lock. */
 static int resume_part(struct disk *d, struct frame *f) {
   struct handover_client *client = (void *)f->data;
@@ -308,6 +321,8 @@ static int resume_part(struct disk *d, struct frame *f) {
   struct handover_ring *ring = (void *)f->data;
   int fds[3] = {-1, -1, -1}, r;
   switch (f->kind) {
+  case HANDOVER_COUNTS:
+    return resume_counts(d, f);
   case HANDOVER_CLIENT:
     if (!d || d->client || f->bytes != sizeof *client) return -EBADMSG;
     r = spread_fds(f, client->fds, true, fds);

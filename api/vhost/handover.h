@@ -1,7 +1,7 @@
 /* handover.h - what goes over the socket when one process hands its disks to the next: messages of
  * message.h with numbers of their own, in this order:
  *
- *   DISK [CLIENT REGION... RING...] ... END
+ *   DISK COUNTS [CLIENT REGION... RING...] ... END
  *
  * Both sides are of this project, but not of the same version: a disk says which layout it has. */
 #ifndef API_VHOST_HANDOVER_H
@@ -9,7 +9,7 @@
 
 #include "api/vhost/server.h"
 
-#define HANDOVER_LAYOUT 2u
+#define HANDOVER_LAYOUT 3u
 
 enum handover_kind {
   HANDOVER_DISK = 1001,   /* + the listening socket */
@@ -17,6 +17,7 @@ enum handover_kind {
   HANDOVER_REGION = 1003, /* + its file */
   HANDOVER_RING = 1004,   /* + as `fds` says */
   HANDOVER_END = 1005,
+  HANDOVER_COUNTS = 1006, /* struct disk_counts */
 };
 struct handover_disk {
   uint32_t layout, cache, queues, queue_size, read_only, made_socket, is_file, unused;

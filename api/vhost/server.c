@@ -106,6 +106,8 @@ static void dispose(struct vhost_server *s, uint32_t i) {
   }
   free(d->queues);
   d->queues = NULL;
+  free(d->before);
+  d->before = NULL;
   d->gone = true; /* whoever closes it has the rest */
   pthread_cond_broadcast(&s->gone);
 }

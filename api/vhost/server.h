@@ -79,6 +79,13 @@ struct disk_queue {
   _Atomic(const char *) why;  /* it broke */
 };
 
+/* What a disk has done since it was attached, in whatever process. */
+struct disk_counts {
+  uint64_t reads, writes, flushes, discards, zeroes, errors, read_bytes, write_bytes;
+  uint64_t kicks, calls, cpu_ns, limit_waits, limit_wait_ns;
+  uint64_t latency_ns[LATENCY_BUCKETS];
+};
+
 struct disk {
   struct source source; /* the listening socket */
   struct vhost_server *server;
@@ -92,7 +99,8 @@ struct disk {
   struct block *block;
   struct blk_disk blk;
   struct client *client;
-  struct disk_queue *queues; /* [blk.queues]; NULL until the first connection */
+  struct disk_queue *queues;  /* [blk.queues]; NULL until the first connection */
+  struct disk_counts *before; /* in processes before this one; NULL: there was none */
 };
 
 struct vhost_server {
@@ -133,6 +141,8 @@ static inline struct vhost_server *server_of(struct sr_vhost *v) {
 /* vhost.c. With control_lock. A socket_fd is the disk's only if it succeeds. */
 int disk_attach(struct vhost_server *s, const char *name, const struct sr_vhost_disk *options,
                 struct disk **d);
+/* Of this process and those before. With the lock. */
+void disk_count(const struct disk *d, struct disk_counts *sum);
 /* With both locks: waits until the server's thread has let go of it. */
 void disk_take_away(struct vhost_server *s, struct disk *d);
 

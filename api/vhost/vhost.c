@@ -314,25 +314,49 @@ int sr_vhost_resized(struct sr_vhost *vhost, const char *name) {
 /* ---- Looking ------------------------------------------------------------------------------------
  */
 
-static void add_stats(struct sr_vhost_info *info, const struct queue_stats *q) {
-  const uint64_t *from = (const uint64_t *)q;
-  struct queue_stats copy;
-  uint64_t *to = (uint64_t *)&copy;
-  for (size_t i = 0; i < sizeof copy / sizeof *to; i++)
-    to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
-  info->reads += copy.reads;
-  info->writes += copy.writes;
-  info->flushes += copy.flushes;
-  info->discards += copy.discards;
-  info->zeroes += copy.zeroes;
-  info->errors += copy.errors;
-  info->read_bytes += copy.read_bytes;
-  info->write_bytes += copy.write_bytes;
-  info->in_flight += copy.in_flight;
-  info->kicks += copy.kicks;
-  info->calls += copy.calls;
-  info->cpu_ns += copy.cpu_ns;
-  for (uint32_t i = 0; i < SR_LATENCY_BUCKETS; i++) info->latency_ns[i] += copy.latency_ns[i];
+static uint64_t load(const uint64_t *counter) { return __atomic_load_n(counter, __ATOMIC_RELAXED); }
+
+static void add_queue(struct disk_counts *sum, const struct queue_stats *from) {
+  sum->reads += load(&from->reads);
+  sum->writes += load(&from->writes);
+  sum->flushes += load(&from->flushes);
+  sum->discards += load(&from->discards);
+  sum->zeroes += load(&from->zeroes);
+  sum->errors += load(&from->errors);
+  sum->read_bytes += load(&from->read_bytes);
+  sum->write_bytes += load(&from->write_bytes);
+  sum->kicks += load(&from->kicks);
+  sum->calls += load(&from->calls);
+  sum->cpu_ns += load(&from->cpu_ns);
+  for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) sum->latency_ns[i] += load(&from->latency_ns[i]);
+}
+
+void disk_count(const struct disk *d, struct disk_counts *sum) {
+  struct limit_waits waits = block_limit_waits(d->block);
+  *sum = d->before ? *d->before : (struct disk_counts){.reads = 0};
+  sum->limit_waits += waits.count;
+  sum->limit_wait_ns += waits.ns;
+  for (uint32_t i = 0; d->queues && i < d->blk.queues; i++)
+    add_queue(sum, &d->queues[i].queue.stats);
+}
+
+static void fill_counts(const struct disk *d, struct sr_vhost_info *info) {
+  struct disk_counts c;
+  disk_count(d, &c);
+  info->reads = c.reads;
+  info->writes = c.writes;
+  info->flushes = c.flushes;
+  info->discards = c.discards;
+  info->zeroes = c.zeroes;
+  info->errors = c.errors;
+  info->read_bytes = c.read_bytes;
+  info->write_bytes = c.write_bytes;
+  info->kicks = c.kicks;
+  info->calls = c.calls;
+  info->cpu_ns = c.cpu_ns;
+  info->limit_waits = c.limit_waits;
+  info->limit_wait_ns = c.limit_wait_ns;
+  memcpy(info->latency_ns, c.latency_ns, sizeof info->latency_ns);
 }
 _Static_assert(SR_LATENCY_BUCKETS == LATENCY_BUCKETS, "one scale");
 
@@ -349,11 +373,9 @@ static void fill_info(const struct disk *d, struct sr_vhost_info *info) {
   memcpy(info->socket, d->socket, sizeof info->socket);
   for (uint32_t i = 0; d->queues && i < d->blk.queues; i++) {
     info->queues_active += d->client && d->client->rings[i].running;
-    add_stats(info, &d->queues[i].queue.stats);
+    info->in_flight += load(&d->queues[i].queue.stats.in_flight);
   }
-  struct limit_waits waits = block_limit_waits(d->block);
-  info->limit_waits = waits.count;
-  info->limit_wait_ns = waits.ns;
+  fill_counts(d, info);
 }
 
 int sr_vhost_stat(struct sr_vhost *vhost, const char *name, struct sr_vhost_info *info) {

@@ -45,11 +45,15 @@ loaded() {
     complain "$disk: JSON"
 }
 
-# at_work DISK: this daemon serves it, by the connection that it always had.
+# at_work DISK: this daemon serves it, by the connection that it always had; its counters go on.
+declare -A seen=()
 at_work() {
+  ask stat "$1" --json > "$work/out"
+  json "disk/reads>$((${seen[$1]:-0} - 1))"
+  seen[$1]=$(sed -n 's/^ *"reads": \([0-9]*\),$/\1/p' "$work/out")
   for ((tries = 0; tries < 1500; tries++)); do
     ask stat "$1" --json > "$work/out" || break
-    "$check" "$work/out" 'disk/reads>0' 'disk/writes>0' 2> "$work/why" && break
+    "$check" "$work/out" "disk/reads>${seen[$1]}" 'disk/writes>0' 2> "$work/why" && break
     "$check" "$work/out" disk/connected=true && sleep 0.02 && continue
     complain "$1 has lost its guest, or its load is over"
     return 1
@@ -116,6 +120,11 @@ for ((round = 0; round < rounds; round++)); do
   if [ -n "$page" ]; then
     checks=$((checks + 2))
     curl -Ssf --max-time 20 "$page" > "$work/figures" || complain "no figures any more: $page"
+    grep -oP '^shardring_volume_(reads|writes|cpu_seconds|latency_seconds_count)[a-z_]*\{disk="one".* \K.*' \
+      "$work/figures" > "$work/counters"
+    [ $round -eq 0 ] || paste "$work/counters" "$work/counters.old" | awk '$1 < $2 { exit 1 }' ||
+      complain "counters go back: $(paste "$work/counters" "$work/counters.old")"
+    mv "$work/counters" "$work/counters.old"
     grep -qxF 'shardring_volume_connections_total{disk="one",volume="one"} 1' "$work/figures" ||
       complain "not the connection that it was: $(grep connections_total "$work/figures")"
   fi
@@ -223,6 +232,7 @@ end 0
 # The successor has the disks and cannot go on: a guest that reconnects finds the next daemon.
 begin
 expect 0 ask attach one --queues=2
+seen=()
 load one --runtime=3s --reconnect=30s
 at_work one
 old=$daemon

@@ -460,6 +460,21 @@ static void wait_for_rounds(struct load *l, uint32_t more) {
   while (atomic_load(&l->rounds) - from < more && !l->failed) usleep(1000);
 }
 
+static uint64_t timed(const struct sr_vhost_info *info) {
+  uint64_t n = 0;
+  for (uint32_t i = 0; i < SR_LATENCY_BUCKETS; i++) n += info->latency_ns[i];
+  return n;
+}
+
+/* Counters never go back. */
+static void expect_no_less(struct sr_vhost_info now, struct sr_vhost_info before) {
+  assert_true(now.reads >= before.reads && now.writes >= before.writes);
+  assert_true(now.read_bytes >= before.read_bytes && now.write_bytes >= before.write_bytes);
+  assert_true(now.kicks >= before.kicks && now.calls >= before.calls);
+  assert_true(now.cpu_ns >= before.cpu_ns && before.cpu_ns > 0);
+  assert_true(timed(&now) >= timed(&before) && timed(&before) > 0);
+}
+
 static void goes_to_the_next_server(void **state) {
   struct rig *r = *state;
   struct load loads[2];
@@ -476,6 +491,7 @@ static void goes_to_the_next_server(void **state) {
     struct successor s = {.socket = -1};
     int ends[2];
     wait_for_rounds(&loads[0], 20);
+    struct sr_vhost_info before = info_of(r);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     s.socket = ends[1];
     assert_int_equal(pthread_create(&taker, NULL, receive, &s), 0);
@@ -487,6 +503,7 @@ static void goes_to_the_next_server(void **state) {
     close_store(r);
     open_store(r);
     assert_int_equal(sr_vhost_resume(r->vhost, s.handover), 0);
+    expect_no_less(info_of(r), before);
     close(ends[0]);
     close(ends[1]);
     wait_for_rounds(&loads[0], 20);
@@ -498,6 +515,11 @@ static void goes_to_the_next_server(void **state) {
     pthread_join(threads[i], NULL);
     assert_int_equal(loads[i].failed, 0);
   }
+  /* Nothing was forgotten on the way. */
+  uint64_t rounds = atomic_load(&loads[0].rounds) + atomic_load(&loads[1].rounds);
+  assert_int_equal(info_of(r).reads, rounds);
+  assert_int_equal(info_of(r).writes, rounds);
+  assert_int_equal(info_of(r).write_bytes, rounds * 8192);
   /* A next monitor finds the same socket. */
   vfront_close(r->front);
   connect_front(r, 2);
@@ -562,6 +584,11 @@ static void a_limit_holds_up_no_stop(void **state) {
     close_store(r);
     open_store(r);
     assert_int_equal(sr_vhost_resume(r->vhost, s.handover), 0);
+    struct sr_vhost_info info = info_of(r);
+    assert_int_equal(info.writes, WAITING);
+    assert_int_equal(info.errors, 0);
+    assert_in_range(info.limit_waits, WAITING - 1, WAITING);
+    assert_true(info.limit_wait_ns > 0);
     close(ends[0]);
     close(ends[1]);
     /* Detached. */
