@@ -243,12 +243,30 @@ static int take_down_stale(struct backend *b) {
   return 0;
 }
 
+static void close_volume(struct volume *v) {
+  const struct timespec nap = {.tv_nsec = 10000000};
+  int r = 0;
+  if (v->remote) remote_close(v->remote);
+  /* The daemon sees a moment later that nobody is connected. */
+  for (uint32_t i = 0; *v->name && i < DETACH_TRIES; i++) {
+    r = take_down(v->backend, v->name);
+    if (r != -EBUSY) break;
+    nanosleep(&nap, NULL);
+  }
+  if (r) say(v, "its disk could not be detached from shard-host");
+  free(v);
+}
+
 /* ---- The daemon --------------------------------------------------------------------------------
  */
 
-/* nbdkit has closed all disks before. */
+/* A volume that is still open here when nbdkit ends is closed: it does not close all disks. */
 static int backend_close(struct backend *b) {
   if (!b) return 0;
+  for (struct volume *v = b->volumes, *next; v; v = next) {
+    next = v->next;
+    close_volume(v);
+  }
   control_close(b->spare);
   pthread_mutex_destroy(&b->volumes_lock);
   pthread_mutex_destroy(&b->spare_lock);
@@ -330,20 +348,6 @@ static int backend_list(struct backend *b, const char *prefix,
 
 /* ---- Disks -------------------------------------------------------------------------------------
  */
-
-static void close_volume(struct volume *v) {
-  const struct timespec nap = {.tv_nsec = 10000000};
-  int r = 0;
-  if (v->remote) remote_close(v->remote);
-  /* The daemon sees a moment later that nobody is connected. */
-  for (uint32_t i = 0; *v->name && i < DETACH_TRIES; i++) {
-    r = take_down(v->backend, v->name);
-    if (r != -EBUSY) break;
-    nanosleep(&nap, NULL);
-  }
-  if (r) say(v, "its disk could not be detached from shard-host");
-  free(v);
-}
 
 static int open_volume(struct backend *b, uint64_t id, bool read_only, struct volume **out) {
   struct volume *v = calloc(1, sizeof *v);

@@ -1,7 +1,8 @@
 # nbd.sh - for the tests of NBD: a store, nbdkit with our plugin on a UNIX socket, clients. Sourced with
 # PLUGIN and SHARD-CTL as arguments, and defines:
 #   needs CLIENT...   the test is skipped, by name, if one is missing
-#   serve WORD...     starts nbdkit in the foreground on $here; its messages are in $work/log
+#   serve WORD...     starts nbdkit in the foreground on $here, or on what $source says; its messages are
+#                     in $work/log
 #   stop, crash       by SIGTERM, by SIGKILL
 . "$(dirname "${BASH_SOURCE[0]}")/../tools/lib.sh"
 plugin=$(realpath "$1") ctl=$(realpath "$2")
@@ -21,7 +22,7 @@ needs() {
 serve() {
   rm -f "$sock" "$work/pid"
   nbdkit -f -U "$sock" -P "$work/pid" \
-    "$plugin" "store=$here" "$@" > /dev/null 2> "$work/log" &
+    "$plugin" "${source:-store=$here}" "$@" > /dev/null 2> "$work/log" &
   server=$!
   answers && return
   complain "nbdkit does not serve: $(cat "$work/log")"
