@@ -5,6 +5,7 @@
 
 #include "api/internal.h"
 #include "runtime/split.h"
+#include "shards/direct.h"
 
 #define IOV_MAX_COUNT 1024u
 
@@ -89,6 +90,20 @@ int64_t sr_block_discard(struct sr_port *p, struct sr_block *block, uint64_t off
 int sr_block_flush(struct sr_port *p, struct sr_block *block) {
   struct sr_request r = {.op = SR_OP_SYNC, .block = block};
   return (int)run(p, &r);
+}
+
+int64_t sr_block_pread(struct sr_block *block, void *buf, uint64_t bytes, uint64_t offset) {
+  const struct block *b = (const struct block *)block;
+  if (!b || (!buf && bytes) || ((offset | bytes) & (b->block_bytes - 1))) return -EINVAL;
+  uint64_t size = atomic_load_explicit(&b->size_bytes, memory_order_acquire);
+  if (bytes > size || offset > size - bytes) return -EINVAL;
+  if (bytes > DIRECT_BYTES_MAX) return 0;
+  for (uint64_t done = 0, in, n; done < bytes; done += n) {
+    struct direct *d = b->parts[block_route(b, offset + done, &in, &n)].direct;
+    n = min_u64(n, bytes - done);
+    if (!d || !direct_read(d, (char *)buf + done, n, in)) return 0;
+  }
+  return (int64_t)bytes;
 }
 
 static int64_t run_vector(struct sr_port *p, struct sr_request *r, const struct iovec *iov,

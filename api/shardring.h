@@ -558,6 +558,9 @@ struct sr_block_options {
   uint32_t block_bytes; /* of files: logical block, 512 (default) or 4096 */
   bool on_shard;        /* of files: whose core does the I/O; else spread */
   uint32_t shard;
+  bool direct_reads; /* of volumes: sr_block_pread() will be used. Takes memory, up to 2 MiB for
+                        each of its shards, and 12 KiB for each 4 MiB that have checksums or are put
+                        together from blocks of several snapshots */
 };
 #define SR_BLOCK_OPTIONS_INIT SR_OPTIONS_INIT_(sr_block_options)
 int sr_volume_open(struct sr_port *port, const char *name, const struct sr_block_options *options,
@@ -585,6 +588,16 @@ int64_t sr_block_write_zeroes(struct sr_port *port, struct sr_block *block, uint
 int64_t sr_block_discard(struct sr_port *port, struct sr_block *block, uint64_t offset,
                          uint64_t bytes);
 int sr_block_flush(struct sr_port *port, struct sr_block *block);
+/* Reads on the calling thread, without a port, a core or its wake-up: for threads that have nothing
+ * to do but to wait for one read at a time. Any thread, any number of them; blocks as pread() does.
+ * `bytes`: it is done, and guarantees are those of a read through a port (data with checksums are
+ * verified). 0: not this time, read it through a port: where the bytes lie is not known here yet
+ * (such a read makes it known, for 4 MiB around), or has just changed; the volume has a limit, or
+ * SR_INTEGRITY_ON; it was opened without direct_reads; it is a file, or in memory; the device has
+ * failed; or more than 64 KiB were asked for. buf may have been written to. -EINVAL: not whole
+ * logical blocks inside its size. While one runs sr_block_close() is -EBUSY, if it is the volume's
+ * last handle; with others open the caller sees to it that none runs. */
+int64_t sr_block_pread(struct sr_block *block, void *buf, uint64_t bytes, uint64_t offset);
 struct iovec;
 int64_t sr_block_readv(struct sr_port *port, struct sr_block *block, const struct iovec *iov,
                        uint32_t iov_count, uint64_t offset);
@@ -680,6 +693,8 @@ struct sr_core_stats {
   uint64_t short_ios, retried_ios, checksum_errors;
   uint64_t latency_ns[SR_LATENCY_BUCKETS]; /* from the core's mailbox to completion; one request in
                                               16 is timed */
+  uint64_t direct_reads; /* of block_reads: by sr_block_pread(), of volumes of this core; they are
+                            not in device_ios nor in latency_ns */
 };
 int sr_core_stats(struct sr_port *port, uint32_t core, struct sr_core_stats *stats);
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/internal.h"
+#include "shards/volume.h"
 
 _Static_assert(SR_LATENCY_BUCKETS == LATENCY_BUCKETS, "one scale");
 
@@ -121,6 +122,11 @@ static int read_core(struct core *core, void *arg) {
     struct shard_stats s;
     shard_stats(hosted_shard(core, i), &s);
     st->checksum_errors += s.checksum_errors;
+    uint64_t reads, bytes;
+    shard_direct_stats(hosted_shard(core, i), &reads, &bytes);
+    st->direct_reads += reads;
+    st->block_reads += reads;
+    st->read_bytes += bytes;
   }
   return 0;
 }

@@ -250,6 +250,7 @@ int sr_volume_open(struct sr_port *p, const char *name, const struct sr_block_op
   if (!r && !block) r = -EINVAL;
   if (!r) r = options_copy(&o, sizeof o, options);
   if (!r) r = catalog_open_volume(port_of(p), name, o.read_only, o.share, &b);
+  if (!r && o.direct_reads) catalog_open_direct(port_of(p), b);
   if (!r) *block = (struct sr_block *)b;
   return r;
 }

@@ -9,12 +9,14 @@
 
 struct block_part {
   struct volume *volume; /* the shard's */
+  struct direct *direct; /* direct.h: it may be read past the shard; NULL: it must not */
   uint64_t hash;         /* routes an op to the shard */
   uint32_t core;         /* that hosts it */
 };
 struct block {
   _Atomic uint64_t size_bytes; /* changes with the volume's */
   uint32_t block_bytes;
+  bool direct;          /* parts[].direct were asked for */
   bool read_only;       /* this handle; the volume may be open for writing by another one */
   uint8_t stripe_shift; /* of bytes; 0: one part has it all */
   uint32_t part_count;

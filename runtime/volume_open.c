@@ -68,6 +68,17 @@ static int open_parts(struct port *port, struct vdisk *d, struct vdisk_open **ou
   return r;
 }
 
+/* Without memory for it, or where it cannot be, the part is read through its core. A device that
+ * keeps no bytes is to be measured as it is. */
+static int open_direct(struct core *core, uint32_t shard, void *arg) {
+  struct block *b = arg;
+  struct block_part *p = &b->parts[part_of(b->owner, shard)];
+  if (core->device->ops == &device_null ||
+      shard_volume_direct(core->shards[shard].shard, p->volume, &p->direct))
+    p->direct = NULL;
+  return 0;
+}
+
 /* All, or none: those that were closed before one that is busy come back. Their handles are told.
  */
 static int close_parts(struct port *port, struct vdisk *d) {
@@ -78,6 +89,8 @@ static int close_parts(struct port *port, struct vdisk *d) {
   check(call_shards(port, first, end, open_part, &o) == 0);
   for (struct block *b = d->open->handles; b; b = b->next)
     for (uint32_t i = 0; i < b->part_count; i++) b->parts[i].volume = d->open->parts[i];
+  for (struct block *b = d->open->handles; b; b = b->next)
+    if (b->direct) call_shards(port, first, end, open_direct, b);
   return r;
 }
 
@@ -191,7 +204,9 @@ static struct block *make_block(uint32_t parts) {
 
 static void fill_part(const struct store *s, struct block_part *p, uint32_t shard,
                       struct volume *volume) {
-  *p = (struct block_part){volume, hash_of_shard(shard, s->shard_count), s->core_of_shard[shard]};
+  *p = (struct block_part){.volume = volume,
+                           .hash = hash_of_shard(shard, s->shard_count),
+                           .core = s->core_of_shard[shard]};
 }
 
 static int make_handle(struct port *port, struct vdisk *d, bool read_only, struct block **out) {
@@ -226,6 +241,15 @@ int catalog_open_volume(struct port *port, const char *name, bool read_only, boo
   if (!r && !read_only && d->sealed) r = -EROFS;
   if (!r && !read_only && !share && d->open && d->open->writers) r = -EBUSY;
   return catalog_leave(c, r ? r : make_handle(port, d, read_only, block));
+}
+
+void catalog_open_direct(struct port *port, struct block *b) {
+  struct catalog *c;
+  const struct vdisk *d = b->owner;
+  catalog_enter(port, false, &c);
+  b->direct = true;
+  call_shards(port, vdisk_first(d), vdisk_end(d, port->store->shard_count), open_direct, b);
+  catalog_leave(c, 0);
 }
 
 static int close_volume(struct port *port, struct block *b) {

@@ -173,6 +173,8 @@ int catalog_group_limits(struct port *port, const char *group, struct limit_para
 
 int catalog_open_volume(struct port *port, const char *name, bool read_only, bool share,
                         struct block **block);
+/* The volume may be read past its cores from now on, where that can be. */
+void catalog_open_direct(struct port *port, struct block *block);
 /* shard: UINT32_MAX: any. */
 int catalog_open_file(struct port *port, const char *file, bool read_only, uint32_t block_bytes,
                       uint32_t shard, struct block **block);

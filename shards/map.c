@@ -32,6 +32,7 @@ struct layer {
   bool named : 1;        /* layer_set_below() was called */
   bool summed : 1;       /* layer_set_summed() was called */
   bool live : 1;         /* layer_set_live() was */
+  bool watched : 1;      /* layer_set_watched() was */
   uint32_t chain;        /* the next one with the same hash; 0: none */
   uint32_t next, before; /* in the list of all */
   uint32_t leaf_count, cluster_count;
@@ -48,6 +49,8 @@ struct map {
   uint32_t table_size, layer_count;
   uint32_t first_layer;
   uint64_t unsaved_leaves;
+  map_changed_fn *changed; /* if any layer is watched */
+  void *changed_arg;
   uint32_t partition_head[INDEX_PARTITIONS];
   uint32_t partition_count[INDEX_PARTITIONS];
 };
@@ -349,6 +352,7 @@ int layer_set_sums(struct map *map, struct layer *layer, uint64_t leaf,
     valid[i / 4] |= (uint64_t)l->clusters[i].valid << i % 4 * CLUSTER_BLOCKS;
   if (block_sums_pack(&map->slab, sums, valid, &ref)) return -ENOMEM;
   replace_sums(map, l, ref);
+  if (unlikely(layer->watched)) map->changed(map->changed_arg, layer, leaf);
   return 0;
 }
 
@@ -448,6 +452,17 @@ bool layer_is_pinned(const struct layer *layer, uint64_t leaf) {
 
 /* ---- Changes ------------------------------------------------------------------------------ */
 
+void map_watch(struct map *map, map_changed_fn *changed, void *arg) {
+  map->changed = changed;
+  map->changed_arg = arg;
+}
+
+void layer_set_watched(struct layer *layer, bool watched) { layer->watched = watched; }
+
+static bool differs(struct cluster was, struct cluster is) {
+  return was.valid != is.valid || was.zero != is.zero || (was.valid && was.place != is.place);
+}
+
 void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c) {
   struct leaf *leaf = find_leaf(layer, cluster >> LEAF_CLUSTER_SHIFT);
   check(leaf != NULL);
@@ -457,8 +472,10 @@ void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cl
   struct counts was = {0}, is = {0};
   count_cluster(&was, *entry);
   count_cluster(&is, c);
+  bool tell = unlikely(layer->watched) && differs(*entry, c);
   *entry = c;
-  recount(map, leaf, &was, &is);
+  recount(map, leaf, &was, &is); /* the leaf may be gone */
+  if (tell) map->changed(map->changed_arg, layer, cluster >> LEAF_CLUSTER_SHIFT);
 }
 
 void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
@@ -474,6 +491,7 @@ void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
   if (unlikely(l->sums)) drop_sums(map, l, 0, LEAF_CLUSTERS, clusters);
   memcpy(l->clusters, clusters, sizeof l->clusters);
   recount(map, l, &was, &is);
+  if (unlikely(layer->watched)) map->changed(map->changed_arg, layer, leaf);
 }
 
 /* ---- Partitions --------------------------------------------------------------------------- */

@@ -102,6 +102,12 @@ void layer_unpin_leaf(struct map *map, struct layer *layer, uint64_t leaf);
 /* The leaf must exist. An entry with valid & zero, or valid bits without a place, is a bug (check).
  * A leaf that becomes empty goes away unless it is pinned. */
 void layer_set(struct map *map, struct layer *layer, uint64_t cluster, struct cluster c);
+/* `changed` is told of each change of watched layers: after it, of what blocks have (a place that
+ * is given to a cluster without valid bits is none), or of a leaf's checksums by layer_set_sums().
+ */
+typedef void map_changed_fn(void *arg, const struct layer *layer, uint64_t leaf);
+void map_watch(struct map *map, map_changed_fn *changed, void *arg);
+void layer_set_watched(struct layer *layer, bool watched);
 /* The same for all entries of a leaf at once: less work than one by one, for loading. */
 void layer_set_leaf(struct map *map, struct layer *layer, uint64_t leaf,
                     const struct cluster clusters[LEAF_CLUSTERS]);

@@ -46,11 +46,13 @@ static int set_top(struct shard *s, struct volume *v, uint64_t id) {
   struct layer_below below = layer_below(top);
   int r = below.id ? lower_get(s, below, &lower) : 0;
   if (r) return r;
+  if (unlikely(v->direct)) volume_direct_unwatch(v);
   if (v->lower) lower_put(s, v->lower);
   if (v->live && v->top) layer_set_live(v->top, false);
   if (v->live) layer_set_live(top, true);
   v->lower = lower;
   v->top = top;
+  if (unlikely(v->direct)) volume_direct_watch(v);
   /* Whatever was changed before, records of the volume included, is to be durable with its flush.
    */
   v->sequence = manifest_last_change(s->manifest);
@@ -84,6 +86,8 @@ int shard_volume_open(struct shard *s, const struct volume_config *config, struc
 
 int shard_volume_close(struct shard *s, struct volume *v) {
   if (v->in_flight || v->held.first || v->blocked.first || v->freezers.first) return -EBUSY;
+  if (v->direct && direct_is_busy(v->direct)) return -EBUSY;
+  if (v->direct) volume_direct_close(v);
   gate_queue_finish(&s->volumes->gate, &v->queue);
   if (v->lower) lower_put(s, v->lower);
   *v->at = v->next;
@@ -504,6 +508,7 @@ static void set_limit(struct shard *s, struct volume *v, uint64_t now_ns) {
   struct limit *limit = v->limit;
   while (limit && !limit_is_on(limit)) limit = limit->parent;
   gate_queue_set_limit(&s->volumes->gate, &v->queue, limit, now_ns);
+  if (unlikely(v->direct)) direct_allow(v->direct, !limit);
 }
 
 void shard_volume_set_limit(struct shard *s, struct volume *v, struct limit *limit) {

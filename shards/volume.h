@@ -67,6 +67,13 @@ int shard_volume_set_layer(struct shard *shard, struct volume *volume, uint64_t 
 /* All that has changed in this shard so far, records included, is to be durable with the volume's
  * next flush. */
 void shard_volume_note_changes(struct shard *shard, struct volume *volume);
+/* Other threads may read the volume's part by direct_read() from now on, until it is closed, which
+ * is -EBUSY while they do. Reads that come as ops tell them where blocks lie. -EOPNOTSUPP: files,
+ * live_sums, memory. -ENOMEM. Once more is fine. */
+struct direct;
+int shard_volume_direct(struct shard *shard, struct volume *volume, struct direct **direct);
+/* Reads that were done so in this shard, and their bytes, since it was opened. */
+void shard_direct_stats(const struct shard *shard, uint64_t *reads, uint64_t *bytes);
 /* From now on, until the next call; NULL: none. The old one is not in use any more on return. */
 void shard_volume_set_limit(struct shard *shard, struct volume *volume, struct limit *limit);
 /* The parameters of limits in use have changed: in every shard that has volumes under them. */

@@ -9,6 +9,7 @@
  *   volume_job.c     drop and merge of layers, records
  *   volume_sum.c     checksums of what has none yet
  *   volume_live.c    checksums of layers that are written to
+ *   volume_direct.c  what other threads are told of where blocks lie
  *
  * The way of an op: shard_submit -> volume_submit (checks) -> held while frozen -> the gate
  * (limits, fairness) -> volume_start. A write that overlaps another one waits in volume->blocked.
@@ -25,6 +26,7 @@
 #ifndef SHARDS_VOLUME_INTERNAL_H
 #define SHARDS_VOLUME_INTERNAL_H
 
+#include "shards/direct.h"
 #include "shards/gate.h"
 #include "shards/shard_internal.h"
 #include "shards/volume.h"
@@ -75,12 +77,14 @@ struct volume {
   bool failed;        /* raw: a flush failed; nothing counts as durable until it is reopened */
   uint32_t in_flight; /* started, of all kinds */
   uint32_t frozen;
-  struct op_list held;     /* while frozen */
-  struct op_list freezers; /* OP_FREEZE that wait for in_flight == 0 */
-  struct op_list blocked;  /* overlap a write in flight, or one before them here */
-  struct shard_op *wide;   /* writes in flight of more than one cluster */
-  struct gate_queue queue; /* of the gate */
-  struct limit *limit;     /* as given; the gate knows of those that limit anything */
+  struct op_list held;        /* while frozen */
+  struct op_list freezers;    /* OP_FREEZE that wait for in_flight == 0 */
+  struct op_list blocked;     /* overlap a write in flight, or one before them here */
+  struct shard_op *wide;      /* writes in flight of more than one cluster */
+  struct gate_queue queue;    /* of the gate */
+  struct limit *limit;        /* as given; the gate knows of those that limit anything */
+  struct direct *direct;      /* NULL: nobody reads it past the shard */
+  struct volume *next_direct; /* of those with one */
   struct volume_stats stats;
 };
 
@@ -143,7 +147,8 @@ struct volumes { /* in struct shard; made with the first volume */
   bool dropping;
   struct gate gate;
   uint64_t now_ns; /* one reading for a step of the core */
-  struct volume *open;
+  struct volume *open, *directs;
+  struct direct_stats direct_closed; /* of volumes that are closed */
   struct vio *vios, *free_vios, *hungry, **hungry_last;
   struct vpiece *pieces, *free_pieces;
   char *bounces;
@@ -255,11 +260,24 @@ void lower_put(struct shard *s, struct lower *lower);
 /* Makes a leaf known to the view. 0: it is now. -EAGAIN: op waits until it is; volume_run() is
  * called then. -ENOMEM. */
 int lower_learn(struct shard *s, struct lower *lower, uint64_t leaf, struct shard_op *op);
+/* If this shard has all that decides it. */
+void lower_learn_here(struct shard *s, struct lower *lower, uint64_t leaf);
 uint8_t lower_read_begin(struct volumes *vs);
 void lower_read_end(struct shard *s, uint8_t turn);
 void views_drop(struct shard *s, struct shard_op *op);
 /* Views that have blocks without checksums are made anew. What they said stays true. */
 void lowers_forget_unsummed(struct shard *s);
+
+/* volume_direct.c. An op that reads goes the usual way: */
+void volume_direct_offer(struct volume *v, const struct shard_op *op);
+/* What lies below the top layers has changed. */
+void volumes_direct_changed(struct volumes *vs);
+/* It is known now where the blocks of this leaf lie. */
+void volumes_direct_learned(struct volumes *vs, const struct lower *lower, uint64_t leaf);
+/* Before and after v->top is another one; v->direct is not NULL. */
+void volume_direct_unwatch(struct volume *v);
+void volume_direct_watch(struct volume *v);
+void volume_direct_close(struct volume *v);
 
 /* volume_job.c */
 void job_submit(struct shard *s, struct shard_op *op);

@@ -56,11 +56,13 @@ static void fail_all(struct shard *s, struct op_list list, int error) {
   }
 }
 
-static int add_leaf(struct lower *l, uint64_t leaf, const struct resolved *resolved) {
+static int add_leaf(struct shard *s, struct lower *l, uint64_t leaf,
+                    const struct resolved *resolved) {
   int r = view_add_leaf(l->view, leaf, resolved);
   if (r) return r;
   l->sums |= view_sums(l->view, leaf) != NULL;
   l->unsummed |= resolved->unsummed;
+  volumes_direct_learned(s->volumes, l, leaf);
   return 0;
 }
 
@@ -94,7 +96,7 @@ void shard_answered(struct shard_op *op) {
     ask(f);
     return;
   }
-  int r = add_leaf(f->lower, f->leaf, &f->request.resolved);
+  int r = add_leaf(s, f->lower, f->leaf, &f->request.resolved);
   struct op_list list = f->waiting, more = s->volumes->fetch_waiting;
   f->lower = NULL;
   s->volumes->asked--;
@@ -114,8 +116,13 @@ static bool resolve_here(struct shard *s, struct lower *l, uint64_t leaf, int *r
   resolved_init(r);
   struct layer_below next = layer_resolve(manifest_map(s->manifest), l->from, self, leaf, r);
   if (next.id && r->undecided) return false;
-  *result = add_leaf(l, leaf, r);
+  *result = add_leaf(s, l, leaf, r);
   return true;
+}
+
+void lower_learn_here(struct shard *s, struct lower *l, uint64_t leaf) {
+  int r;
+  resolve_here(s, l, leaf, &r);
 }
 
 int lower_learn(struct shard *s, struct lower *l, uint64_t leaf, struct shard_op *op) {
@@ -181,6 +188,7 @@ void lowers_forget_unsummed(struct shard *s) {
     if (l->unsummed) forget(l);
     l->version++; /* answers that are on their way may be without */
   }
+  volumes_direct_changed(s->volumes);
 }
 
 void views_drop(struct shard *s, struct shard_op *op) {
@@ -193,6 +201,7 @@ void views_drop(struct shard *s, struct shard_op *op) {
     forget(l);
     l->version++;
   }
+  volumes_direct_changed(s->volumes);
   op_list_push(&s->volumes->view_drops, op);
   drop_next(s);
 }
