@@ -4,6 +4,7 @@
  *   bench_options.c  what may be asked for
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
+ *   bench_arrivals.c  when requests are due, with --rate_iops
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
  *   bench_verify.c   --workload=verify; with bench_verify_io.c
@@ -18,6 +19,7 @@
 #define TOOLS_BENCH_H
 
 #include "api/shardring.h"
+#include "tools/bench_arrivals.h"
 #include "tools/latency.h"
 #include "tools/raw_loop.h"
 
@@ -57,6 +59,8 @@ struct bench_options {
   uint64_t size_bytes, shards, block_bytes, blob_bytes, blobs, iodepth, batch, numjobs, seed;
   uint64_t sample; /* one request in so many is timed; 0: none */
   double runtime_s;
+  uint64_t rate;    /* requests a second for each core or job; 0: as fast as they are answered */
+  int rate_process; /* 1: Poisson */
   /* --engine=volume */
   int workload;  /* enum bench_work */
   int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
@@ -149,6 +153,7 @@ struct load_work {
   struct sr_request request;
   struct load *load;
   uint64_t number, start_ns;
+  uint64_t due_ns; /* of an open load */
 };
 
 /* A load belongs to the thread that runs it, a core's or a client's; the main thread reads
@@ -187,6 +192,13 @@ struct load {
   int first_error;
   bool mismatch;
   struct latency latency, write_latency; /* the latter: of a mixed load */
+
+  /* With --rate_iops, in a client's thread. Then the latencies are response times, from when a
+   * request was due; and this one counts from when it was sent. */
+  uint64_t rate; /* 0: a closed load */
+  struct arrivals arrivals;
+  struct latency service;
+  uint64_t unsent; /* were due before the end, but no request was free for them */
 };
 
 struct load_config {
@@ -196,6 +208,7 @@ struct load_config {
   const uint32_t *numbers;
   uint64_t first, count;
   uint64_t left;                      /* 0: by time */
+  uint64_t rate;                      /* requests a second; 0: a closed load */
   const struct bench_target *targets; /* of volumes */
   uint32_t target_count;
   bool reserve, once;
@@ -232,7 +245,8 @@ struct bench_result {
   uint64_t device_ios, write_ops, renewals; /* of volumes; flushes are not among the I/Os */
   int error;                                /* of the first request that failed */
   bool mismatch;
-  struct latency latency, write_latency;
+  struct latency latency, write_latency, service; /* see struct load */
+  uint64_t unsent;
   struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */
 
   uint32_t pairs;

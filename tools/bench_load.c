@@ -99,7 +99,7 @@ static inline void prepare(struct load *l, struct load_work *w) {
     aim_read(l, w);
   else
     aim_change(l, w);
-  w->start_ns = 0;
+  w->start_ns = w->due_ns = 0;
   if (l->sample && --l->sample_left == 0) {
     l->sample_left = l->sample;
     w->start_ns = bench_now_ns();
@@ -123,8 +123,11 @@ static inline void account(struct load *l, struct load_work *w) {
   l->ops++;
   bool apart = l->rw == RW_RANDRW && r->op == SR_OP_WRITE;
   if (apart) l->write_ops++;
-  if (w->start_ns)
-    latency_add(apart ? &l->write_latency : &l->latency, bench_now_ns() - w->start_ns);
+  if (w->start_ns) {
+    uint64_t now = bench_now_ns(), from = w->due_ns ? w->due_ns : w->start_ns;
+    latency_add(apart ? &l->write_latency : &l->latency, now - from);
+    if (w->due_ns) latency_add(&l->service, now - w->start_ns);
+  }
   if (l->verify && (r->op == SR_OP_GET || r->op == SR_OP_READ) &&
       !bench_matches(r->buf, w->number, l->seed, r->offset, r->bytes)) {
     l->mismatch = true;
@@ -157,7 +160,39 @@ static void prepare_pending(struct load *l) {
   l->pending_count = l->prepared;
 }
 
+/* Of an open load: sends what is due and has a request free. */
+static void submit_due(struct load *l) {
+  uint64_t now = bench_now_ns();
+  uint32_t n = l->prepared; /* refused before, but due */
+  bool over = l->stopping || now >= l->deadline_ns;
+  for (; !over && n < l->pending_count && arrivals_due_ns(&l->arrivals) <= now; n++) {
+    struct load_work *w = (struct load_work *)l->pending[n];
+    prepare(l, w);
+    w->start_ns = now;
+    w->due_ns = arrivals_due_ns(&l->arrivals);
+    arrivals_next(&l->arrivals);
+  }
+  if (l->stopping) n = 0;
+  if (n > 0) {
+    l->in_flight += n;
+    int r = sr_port_submit(l->port, l->pending, n);
+    uint32_t accepted = r > 0 ? (uint32_t)r : 0;
+    l->in_flight -= n - accepted;
+    if (r < 0 && r != -EAGAIN) note_error(l, r);
+    l->pending_count -= accepted;
+    l->prepared = n - accepted;
+    memmove(l->pending, l->pending + accepted, l->pending_count * sizeof(*l->pending));
+  }
+  if (l->in_flight > 0 || !over || (l->prepared > 0 && !l->stopping)) return;
+  l->unsent = arrivals_count_until(&l->arrivals, l->deadline_ns);
+  finish(l);
+}
+
 static void submit_pending(struct load *l) {
+  if (l->arrivals.interval_ns > 0) {
+    submit_due(l);
+    return;
+  }
   if (l->stopping || (l->prepared == 0 && time_is_up(l))) l->pending_count = l->prepared = 0;
   prepare_pending(l);
   uint32_t n = l->pending_count;
@@ -239,6 +274,8 @@ static void start(struct load *l, struct sr_port *port) {
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
   l->start_ns = bench_now_ns();
   l->deadline_ns = l->start_ns + l->duration_ns;
+  arrivals_begin(&l->arrivals, (double)l->rate, l->bench->o.rate_process == 1, l->random,
+                 l->start_ns);
   if (l->count == 0) finish(l);
   for (uint32_t i = 0; i < l->depth && !l->done; i++) {
     l->pending[l->pending_count++] = &l->works[i].request;
@@ -257,6 +294,22 @@ int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns) {
 }
 
 /* Polls for a moment before it sleeps: a wake costs more than a request. */
+#define SPIN_NS 60000u /* what a sleep may be late */
+
+/* Until a request is due, or one is finished if all are in flight. */
+static void wait_until_due(struct load *l) {
+  uint64_t now = bench_now_ns(), due = arrivals_due_ns(&l->arrivals);
+  if (due > l->deadline_ns) due = l->deadline_ns;
+  submit_due(l);
+  if (l->done) return;
+  if (l->pending_count == 0)
+    sr_port_wait(l->port, 10000000);
+  else if (due > now + SPIN_NS)
+    sr_port_wait(l->port, (int64_t)(due - now - SPIN_NS));
+  else
+    __builtin_ia32_pause();
+}
+
 static void wait_some(struct load *l, uint32_t *idle) {
   if (l->in_flight == 0)
     submit_pending(l); /* what was refused with -EAGAIN */
@@ -275,10 +328,13 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
   start(l, port);
   while (!l->done) {
     int n = sr_port_reap(port, finished, 64);
-    if (n > 0)
+    if (l->arrivals.interval_ns > 0) {
+      if (n <= 0) wait_until_due(l);
+    } else if (n > 0) {
       idle = 0;
-    else
+    } else {
       wait_some(l, &idle);
+    }
     if (step && ++turns % 64 == 0) step(arg, l);
   }
 }
@@ -351,6 +407,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
       .count = c->count,
       .left = c->left ? c->left : UINT64_MAX,
       .sample = c->sample,
+      .rate = c->rate,
       .sample_left = c->sample,
       .random = (c->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1,
   };

@@ -122,6 +122,21 @@ static int check_sizes(struct bench_options *o) {
   return 0;
 }
 
+static int check_rate(struct bench_options *o) {
+  bool stored = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
+  if (!o->rate) return o->rate_process ? refuse("--rate_process goes with --rate_iops") : 0;
+  if (!stored || o->rw == RW_FLUSH || o->rw == RW_OPEN || o->rw == RW_DELETE || o->first_writes)
+    return refuse("--rate_iops is for reads and writes of blobs and volumes");
+  if (o->workload != WORK_LOAD || o->control)
+    return refuse("--rate_iops does not go with --workload and --control");
+  if (o->where_given && o->where == WHERE_CORE)
+    return refuse("--rate_iops needs a clock of its own: --where=client");
+  if (o->gtod_reduce) return refuse("--rate_iops is about latency: leave --gtod_reduce away");
+  o->where = WHERE_CLIENT;
+  o->sample = 1;
+  return 0;
+}
+
 static int check_combinations(struct bench_options *o) {
   bool threads_only = o->rw == RW_FLUSH || o->rw == RW_OPEN;
   if (threads_only && o->where_given && o->where == WHERE_CORE)
@@ -301,6 +316,11 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "submitted together; default 32", .given = &o->batch_given},
       {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client",
        .given = &o->numjobs_given},
+      {"rate_iops", ARG_NUMBER, &o->rate, 1, 100000000, 1,
+       .help = "requests a second of each job, sent when they are due: response times count from "
+               "then"},
+      {"rate_process", ARG_CHOICE, &o->rate_process, .choices = "linear|poisson",
+       .help = "of --rate_iops: evenly spaced (default), or as if from many independent users"},
       {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
       {"where", ARG_CHOICE, &o->where, .choices = "core|client",
        .help = "the load runs on the owning cores (default), or in threads with ports",
@@ -384,5 +404,6 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);
   if (r == 0) r = check_sizes(o);
+  if (r == 0) r = check_rate(o);
   return r < 0 ? r : check_combinations(o);
 }

@@ -74,8 +74,10 @@ static void add_side(struct js *job, const char *name, const struct bench_result
   js_real(side, "iops", share * r->iops);
   js_count(side, "runtime", ops ? r->elapsed_ns / 1000000 : 0);
   js_count(side, "total_ios", ops);
-  add_latency(side, "clat_ns", latency, true);
-  add_latency(side, "lat_ns", latency, false);
+  /* fio's words: clat from when it was sent, lat from when it was to be sent. */
+  bool open_load = mine && r->service.count > 0;
+  add_latency(side, "clat_ns", open_load ? &r->service : latency, true);
+  add_latency(side, "lat_ns", latency, open_load);
 }
 
 static void add_word(struct js *to, const char *key, const char *choices, int index) {
@@ -97,6 +99,8 @@ static void add_options(struct js *to, const struct bench_options *o) {
   add_word(to, "device", "uring|pool|mem|null", o->device);
   add_word(to, "engine", "store|raw|volume|vhost", o->engine);
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
+  if (o->rate) js_count(to, "rate_iops", o->rate);
+  if (o->rate) add_word(to, "rate_process", "linear|poisson", o->rate_process);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
   js_bool(to, "verify", o->verify);
@@ -117,6 +121,7 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
   js_count(job, "flushes_for_room", r->flushes);
+  if (o->rate) js_count(job, "due_but_unsent", r->unsent);
   if (o->engine == ENGINE_VOLUME)
     js_real(job, "device_ios_per_op", r->ops ? (double)r->device_ios / (double)r->ops : 0);
   js_count(job, "elapsed", r->elapsed_ns / 1000000000);
@@ -256,6 +261,21 @@ static void print_latency(FILE *out, const struct bench_options *o, const char *
             (unsigned long long)l->count);
 }
 
+/* Of an open load. */
+static void print_open(FILE *out, const struct bench_options *o, const struct bench_result *r) {
+  char a[32], b[32];
+  fprintf(out, "  %-14s %s/s asked for%s, sent when due%s\n", "",
+          human_count((double)(o->rate * o->numjobs), a, 32), o->numjobs > 1 ? " by all jobs" : "",
+          o->rate_process == 1 ? " (Poisson)" : "");
+  if (r->unsent)
+    fprintf(out,
+            "  %-14s %llu requests were due that nobody had time for: the rate was not reached\n",
+            "", (unsigned long long)r->unsent);
+  fprintf(out, "  %-14s mean %s, 99.9 %% %s: from when a request was sent\n", "service time",
+          human_ns(latency_mean_ns(&r->service), a, 32),
+          human_ns((double)latency_percentile_ns(&r->service, 99.9), b, 32));
+}
+
 static void print_control(FILE *out, const struct bench_result *r) {
   char a[32], b[32];
   struct spread ratio = spread_of(r->ratio, r->pairs);
@@ -345,7 +365,8 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
   fprintf(out, "  %-14s %s/s", "rate", human_count(r->iops, x, 32));
   if (r->bytes) fprintf(out, ", %s/s", human_bytes(r->bytes_per_s, y, 32));
   fprintf(out, " (%llu in %.2f s)\n", (unsigned long long)r->ops, (double)r->elapsed_ns / 1e9);
-  print_latency(out, o, "latency", &r->latency);
+  if (o->rate) print_open(out, o, r);
+  print_latency(out, o, o->rate ? "response time" : "latency", &r->latency);
   print_latency(out, o, "of writes", &r->write_latency);
   fprintf(out, "  %-14s %s an operation in all", "processor",
           human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));

@@ -126,6 +126,7 @@ static struct load_config base_config(struct crew *c) {
       .batch = (uint32_t)o->batch,
       .request_bytes = bench_request_bytes(o),
       .sample = o->sample,
+      .rate = o->rate,
       .once = o->first_writes,
       .finished = &c->finished,
   };
@@ -499,6 +500,8 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   for (uint32_t i = 0; i < c->count; i++) {
     latency_merge(&res->latency, &c->loads[i].latency);
     latency_merge(&res->write_latency, &c->loads[i].write_latency);
+    latency_merge(&res->service, &c->loads[i].service);
+    res->unsent += c->loads[i].unsent;
   }
   crew_finish(c);
   rates(res);

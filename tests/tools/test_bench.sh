@@ -43,6 +43,22 @@ runs read --store=mem: --size=64M --rw=get --blob-size=1 --iodepth=1 --verify --
 answers 'jobs/0/read/clat_ns/percentile/50.000000>0' 'jobs/0/read/lat_ns/mean>0'
 runs read --store=mem: --size=64M --gtod_reduce=1
 answers jobs/0/read/clat_ns/N=0
+# An open load: what is due is sent, and what could not be sent is counted.
+runs read --store=mem: --size=64M --rate_iops=2000 --runtime=0.2
+answers 'jobs/0/read/clat_ns/N>0' 'jobs/0/read/lat_ns/percentile/99.000000>0' \
+  'jobs/0/job options/where=client'
+number() { sed -nE "s/.*\"$1\": ([0-9]+).*/\1/p" "$work/json" | head -1; }
+all=$(($(number total_ios) + $(number due_but_unsent)))
+[ "$all" -eq 400 ] || complain "$all requests were due in 0.2 s at 2000 a second"
+runs write --store=mem: --size=64M --rw=put --rate_iops=500 --rate_process=poisson --numjobs=2
+runs read --store=mem: --size=64M --rate_iops=100000000 --iodepth=4
+answers 'jobs/0/due_but_unsent>0'
+expect 0 "$bench" --store=mem: --size=64M --runtime=0.1 --rate_iops=100000000
+printed 'the rate was not reached' 'response time' 'service time'
+expect 2 "$bench" --store=mem: --rate_iops=5 --where=core
+said --where=client
+expect 2 "$bench" --store=mem: --rate_process=poisson
+said --rate_iops
 
 # On the disk.
 runs read --store="$here" --create --size=96M --shards=2 --device=pool --blob-size=16k --verify
