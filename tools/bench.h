@@ -4,6 +4,7 @@
  *   bench_options.c  what may be asked for
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
+ *   bench_distribution.c  what random requests go to
  *   bench_arrivals.c  when requests are due, with --rate_iops
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
@@ -20,6 +21,7 @@
 
 #include "api/shardring.h"
 #include "tools/bench_arrivals.h"
+#include "tools/bench_distribution.h"
 #include "tools/latency.h"
 #include "tools/raw_loop.h"
 
@@ -61,6 +63,8 @@ struct bench_options {
   double runtime_s;
   uint64_t rate;    /* requests a second for each core or job; 0: as fast as they are answered */
   int rate_process; /* 1: Poisson */
+  const char *distribution_text;
+  struct distribution_spec distribution; /* of random reads and writes */
   /* --engine=volume */
   int workload;  /* enum bench_work */
   int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
@@ -181,10 +185,11 @@ struct load {
   uint64_t first, count;
   const struct bench_target *targets; /* of volumes; numbers are then their blocks, in a row */
   uint32_t target_count, mix_read;
-  bool once;                     /* each block once, in a random order */
-  uint64_t once_bits;            /* so many cover `count` */
-  uint64_t write_ops;            /* of a mixed load: of ops */
-  uint64_t random, cursor, left; /* left: requests until the end, UINT64_MAX: by time */
+  bool once;                        /* each block once, in a random order */
+  uint32_t once_bits;               /* so many cover `count` */
+  struct distribution distribution; /* n 0: each alike, by pick() */
+  uint64_t write_ops;               /* of a mixed load: of ops */
+  uint64_t random, cursor, left;    /* left: requests until the end, UINT64_MAX: by time */
   uint64_t sample, sample_left;
 
   uint64_t duration_ns, start_ns, deadline_ns;
@@ -211,6 +216,7 @@ struct load_config {
   uint64_t rate;                      /* requests a second; 0: a closed load */
   const struct bench_target *targets; /* of volumes */
   uint32_t target_count;
+  const struct distribution_spec *distribution; /* NULL: each alike */
   bool reserve, once;
   uint64_t sample, seed;
   sem_t *finished;

@@ -38,14 +38,21 @@ static inline uint64_t number_at(const struct load *l, uint64_t place) {
 
 /* ---- One request ------------------------------------------------------------------------ */
 
+/* One of n things (always the same n). */
+static inline uint64_t pick_skewed(struct load *l, uint64_t n) {
+  if (__builtin_expect(l->distribution.n == 0, 1)) return pick(l, n);
+  return distribution_pick(&l->distribution);
+}
+
 static void aim_read(struct load *l, struct load_work *w) {
   uint64_t place, block = 0;
   if (l->rw == RW_READ) {
     place = l->cursor / l->blob_blocks % l->count;
     block = l->cursor++ % l->blob_blocks;
   } else {
-    place = pick(l, l->count);
-    if (l->blob_blocks > 1) block = pick(l, l->blob_blocks);
+    uint64_t at = pick_skewed(l, l->count * l->blob_blocks);
+    place = at / l->blob_blocks;
+    block = at % l->blob_blocks;
   }
   w->number = number_at(l, place);
   w->request.id = bench_id(w->number, l->seed);
@@ -53,31 +60,21 @@ static void aim_read(struct load *l, struct load_work *w) {
 }
 
 static void aim_change(struct load *l, struct load_work *w) {
-  uint64_t place = l->rw == RW_RANDWRITE ? pick(l, l->count) : l->cursor++ % l->count;
+  uint64_t place = l->rw == RW_RANDWRITE ? pick_skewed(l, l->count) : l->cursor++ % l->count;
   w->number = number_at(l, place);
   w->request.id = bench_id(w->number, l->seed);
   if (l->rw != RW_DELETE && w->request.buf && !(w->request.flags & SR_RESERVE))
     bench_stamp(w->request.buf, w->number, l->seed, 0, l->blob_bytes);
 }
 
-/* A permutation of [0, 2^bits), walked until it falls below count. */
-static uint64_t shuffle(const struct load *l, uint64_t at) {
-  uint64_t mask = (UINT64_C(1) << l->once_bits) - 1;
-  do {
-    at = at * UINT64_C(0x9e3779b97f4a7c15) & mask;
-    at ^= at >> (l->once_bits / 2 + 1);
-    at = at * UINT64_C(0xd6e8feb86659fd93) & mask;
-  } while (at >= l->count);
-  return at;
-}
-
 static uint64_t next_block(struct load *l, uint32_t *target) {
   if (!l->once && l->rw != RW_READ && l->rw != RW_WRITE) {
-    *target = l->target_count > 1 ? (uint32_t)pick(l, l->target_count) : 0;
-    return pick(l, l->blob_blocks);
+    uint64_t place = pick_skewed(l, l->target_count * l->blob_blocks);
+    *target = (uint32_t)(place / l->blob_blocks);
+    return place % l->blob_blocks;
   }
   uint64_t at = l->cursor++ % l->count;
-  uint64_t place = l->first + (l->once ? shuffle(l, at) : at);
+  uint64_t place = l->first + (l->once ? distribution_spread(at, l->count, l->once_bits) : at);
   *target = (uint32_t)(place / l->blob_blocks);
   return place % l->blob_blocks;
 }
@@ -413,6 +410,9 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
   };
   l->blob_blocks = bench_is_read(c->rw) ? l->blob_bytes / c->request_bytes : 1;
   if (c->targets) set_up_targets(l, c);
+  uint64_t things = (c->targets ? c->target_count : c->count) * l->blob_blocks;
+  if (c->distribution && c->distribution->kind != DISTRIBUTION_RANDOM && things > 0)
+    distribution_init(&l->distribution, c->distribution, things, l->random);
   if (c->reserve) stride = 0;
   if (posix_memalign((void **)&l->works, 64, c->depth * sizeof(*l->works))) l->works = NULL;
   l->pending = calloc(c->depth, sizeof(*l->pending));

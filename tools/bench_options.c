@@ -122,6 +122,24 @@ static int check_sizes(struct bench_options *o) {
   return 0;
 }
 
+static int check_distribution(struct bench_options *o) {
+  if (!o->distribution_text) return 0;
+  if (distribution_parse(o->distribution_text, &o->distribution) < 0) {
+    fprintf(stderr,
+            "%s: --random_distribution=%s: not a legal value; legal: random, zipf:S (S up to 100), "
+            "pareto:H (H up to 0.5), normal:PERCENT\n",
+            TOOL, o->distribution_text);
+    return -EINVAL;
+  }
+  bool random = o->rw == RW_RANDREAD || o->rw == RW_RANDWRITE || o->rw == RW_RANDRW;
+  if (!random || o->engine == ENGINE_RAW || o->engine == ENGINE_VHOST || o->first_writes ||
+      o->workload != WORK_LOAD)
+    return refuse("--random_distribution is for random reads and writes of blobs and volumes");
+  if (o->control && o->distribution.kind != DISTRIBUTION_RANDOM)
+    return refuse("the raw loop asks for all blocks alike: no --control with a distribution");
+  return 0;
+}
+
 static int check_rate(struct bench_options *o) {
   bool stored = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
   if (!o->rate) return o->rate_process ? refuse("--rate_process goes with --rate_iops") : 0;
@@ -321,6 +339,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
                "then"},
       {"rate_process", ARG_CHOICE, &o->rate_process, .choices = "linear|poisson",
        .help = "of --rate_iops: evenly spaced (default), or as if from many independent users"},
+      {"random_distribution", ARG_TEXT, &o->distribution_text,
+       .help = "zipf:S, pareto:H, normal:PERCENT, or random: which ones random requests go to"},
       {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
       {"where", ARG_CHOICE, &o->where, .choices = "core|client",
        .help = "the load runs on the owning cores (default), or in threads with ports",
@@ -405,5 +425,6 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   if (r == 0) r = check_cores(o);
   if (r == 0) r = check_sizes(o);
   if (r == 0) r = check_rate(o);
+  if (r == 0) r = check_distribution(o);
   return r < 0 ? r : check_combinations(o);
 }

@@ -101,6 +101,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
   if (o->rate) js_count(to, "rate_iops", o->rate);
   if (o->rate) add_word(to, "rate_process", "linear|poisson", o->rate_process);
+  if (o->distribution_text) js_text(to, "random_distribution", o->distribution_text);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
   js_bool(to, "verify", o->verify);

@@ -127,6 +127,7 @@ static struct load_config base_config(struct crew *c) {
       .request_bytes = bench_request_bytes(o),
       .sample = o->sample,
       .rate = o->rate,
+      .distribution = &o->distribution,
       .once = o->first_writes,
       .finished = &c->finished,
   };

@@ -55,6 +55,17 @@ runs read --store=mem: --size=64M --rate_iops=100000000 --iodepth=4
 answers 'jobs/0/due_but_unsent>0'
 expect 0 "$bench" --store=mem: --size=64M --runtime=0.1 --rate_iops=100000000
 printed 'the rate was not reached' 'response time' 'service time'
+# Some are asked for more often than others.
+for d in zipf:0.99 pareto:0.2 normal:5 random; do
+  runs read --store=mem: --size=64M --shards=2 --blob-size=16k --verify --random_distribution=$d
+  answers "jobs/0/job options/random_distribution=$d"
+  runs write --store=mem: --size=64M --rw=randwrite --random_distribution=$d
+done
+runs read --store=mem: --size=256M --engine=volume --rw=randrw --volumes=2 --verify --random_distribution=zipf:1.2
+expect 2 "$bench" --store=mem: --random_distribution=zipf:0
+said --random_distribution=zipf:0 legal:
+expect 2 "$bench" --store=mem: --rw=put --random_distribution=zipf:1
+said 'random reads and writes'
 expect 2 "$bench" --store=mem: --rate_iops=5 --where=core
 said --where=client
 expect 2 "$bench" --store=mem: --rate_process=poisson
