@@ -5,6 +5,7 @@
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
  *   bench_distribution.c  what random requests go to
+ *   bench_series.c   the run over time
  *   bench_arrivals.c  when requests are due, with --rate_iops
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
@@ -22,6 +23,7 @@
 #include "api/shardring.h"
 #include "tools/bench_arrivals.h"
 #include "tools/bench_distribution.h"
+#include "tools/bench_series.h"
 #include "tools/latency.h"
 #include "tools/raw_loop.h"
 
@@ -197,6 +199,7 @@ struct load {
   int first_error;
   bool mismatch;
   struct latency latency, write_latency; /* the latter: of a mixed load */
+  struct series series;                  /* kept where there is one slice */
 
   /* With --rate_iops, in a client's thread. Then the latencies are response times, from when a
    * request was due; and this one counts from when it was sent. */
@@ -252,6 +255,7 @@ struct bench_result {
   int error;                                /* of the first request that failed */
   bool mismatch;
   struct latency latency, write_latency, service; /* see struct load */
+  struct series series;                           /* empty with a control, or if nothing is timed */
   uint64_t unsent;
   struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */
 

@@ -123,6 +123,7 @@ static inline void account(struct load *l, struct load_work *w) {
   if (w->start_ns) {
     uint64_t now = bench_now_ns(), from = w->due_ns ? w->due_ns : w->start_ns;
     latency_add(apart ? &l->write_latency : &l->latency, now - from);
+    series_add(&l->series, now - l->start_ns, l->ops, now - from);
     if (w->due_ns) latency_add(&l->service, now - w->start_ns);
   }
   if (l->verify && (r->op == SR_OP_GET || r->op == SR_OP_READ) &&
@@ -138,6 +139,7 @@ static void finish(struct load *l) {
   if (l->done) return;
   l->done = true;
   l->elapsed_ns = bench_now_ns() - l->start_ns;
+  series_end(&l->series, l->elapsed_ns, l->ops);
   sem_post(l->finished);
 }
 
@@ -428,6 +430,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
 }
 
 void load_finish(struct load *l) {
+  series_finish(&l->series);
   if (l->memory) sr_buffer_free(l->bench->store, l->memory);
   free(l->works);
   free(l->pending);

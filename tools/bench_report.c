@@ -57,6 +57,30 @@ static void add_latency(struct js *side, const char *key, const struct latency *
     snprintf(name, sizeof(name), "%f", percents[i]);
     js_count(p, name, latency_percentile_ns(l, percents[i]));
   }
+  struct js *bins = js_add(n, "bins", js_object()); /* as fio's json+ has them */
+  for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
+    char name[24];
+    if (!l->buckets[i]) continue;
+    snprintf(name, sizeof(name), "%llu", (unsigned long long)latency_upper_end_ns(i));
+    js_count(bins, name, l->buckets[i]);
+  }
+}
+
+/* Rates and percentiles by intervals. The last one may be a short one. */
+static void add_series(struct js *job, const struct series *s) {
+  static const char *const names[] = {"iops", "p50_ns", "p99_ns", "max_ns"};
+  struct js *columns[4], *n;
+  if (s->count == 0) return;
+  n = js_add(job, "series", js_object());
+  js_count(n, "interval_ms", s->interval_ns / 1000000);
+  for (int i = 0; i < 4; i++) columns[i] = js_add(n, names[i], js_array());
+  for (uint32_t i = 0; i < s->count; i++) {
+    const struct series_slot *slot = &s->slots[i];
+    js_real(columns[0], NULL, (double)slot->ops * 1e9 / (double)s->interval_ns);
+    js_count(columns[1], NULL, series_percentile_ns(slot, 50));
+    js_count(columns[2], NULL, series_percentile_ns(slot, 99));
+    js_count(columns[3], NULL, slot->max_ns);
+  }
 }
 
 /* Of a mixed load the writes stand apart; else all requests have one direction. */
@@ -129,6 +153,7 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   add_options(js_add(job, "job options", js_object()), o);
   add_side(job, "read", r);
   add_side(job, "write", r);
+  add_series(job, &r->series);
   if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", r);
   if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", r);
 }

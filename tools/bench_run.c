@@ -495,13 +495,16 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   } else {
     struct progress p;
     progress_begin(&p, bench_rw_name(b->o.rw));
-    r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
+    for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
+      r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
+    if (r == 0) r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
     progress_end(&p);
   }
   for (uint32_t i = 0; i < c->count; i++) {
     latency_merge(&res->latency, &c->loads[i].latency);
     latency_merge(&res->write_latency, &c->loads[i].write_latency);
     latency_merge(&res->service, &c->loads[i].service);
+    if (series_merge(&res->series, &c->loads[i].series) < 0 && r == 0) r = -ENOMEM;
     res->unsent += c->loads[i].unsent;
   }
   crew_finish(c);

@@ -152,6 +152,8 @@ static void add_up(struct fleet *f, struct bench_result *res) {
     if (j->elapsed_ns > res->elapsed_ns) res->elapsed_ns = j->elapsed_ns;
     latency_merge(&res->latency, &j->latency);
     latency_merge(&res->write_latency, &j->write_latency);
+    series_end(&j->series, j->elapsed_ns, j->ops);
+    if (series_merge(&res->series, &j->series) < 0 && res->error == 0) res->error = -ENOMEM;
     v->others += j->others;
     v->checked += j->checked;
     v->sleeps += j->sleeps;

@@ -46,6 +46,8 @@ struct job {
   atomic_bool *stop;
 
   /* Results, of all phases. */
+  struct series series; /* not kept with a control */
+  uint64_t run_ns;      /* when job_run() began */
   uint64_t ops, bytes, write_ops, others, checked, errors, elapsed_ns, sleeps;
   int error;
   bool mismatch;

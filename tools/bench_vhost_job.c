@@ -196,8 +196,11 @@ static void account(struct job *j, struct job_work *w) {
   if (data) j->bytes += r->bytes;
   if (!data) j->others++;
   if (apart) j->write_ops++;
-  if (r->start_ns)
-    latency_add(apart ? &j->write_latency : &j->latency, bench_now_ns() - r->start_ns);
+  if (r->start_ns) {
+    uint64_t now = bench_now_ns();
+    latency_add(apart ? &j->write_latency : &j->latency, now - r->start_ns);
+    series_add(&j->series, j->elapsed_ns + now - j->run_ns, j->ops, now - r->start_ns);
+  }
 }
 
 /* ---- Running -------------------------------------------------------------------------------- */
@@ -257,10 +260,10 @@ static int turn(struct job *j, struct vfront_queue *q, uint32_t *idle, uint32_t 
 int job_run(struct job *j) {
   struct vfront_queue *q = &j->front->queues[j->index];
   uint32_t idle = 0, sleeps = 0;
-  uint64_t start = bench_now_ns();
+  j->run_ns = bench_now_ns();
   int r = submit_pending(j, q);
   while (r == 0 && q->in_flight > 0) r = turn(j, q, &idle, &sleeps);
-  if (j->phase == JOB_LOAD) j->elapsed_ns += bench_now_ns() - start;
+  if (j->phase == JOB_LOAD) j->elapsed_ns += bench_now_ns() - j->run_ns;
   if (r < 0 && r != -ECONNRESET) note_queue_error(j, q, r);
   return r == -ECONNRESET ? r : j->error;
 }
@@ -319,10 +322,13 @@ int job_init(struct job *j, const struct bench_options *o, struct vfront *front,
     j->pending[j->pending_count++] = &j->works[i].request;
     bench_fill(j->works[i].request.buf, 0, o->seed, 0, o->block_bytes);
   }
+  if (o->sample && !o->control_file && series_init(&j->series, (uint64_t)(o->runtime_s * 1e9)) < 0)
+    return -ENOMEM;
   return o->verify ? set_up_model(j) : 0;
 }
 
 void job_finish(struct job *j) {
+  series_finish(&j->series);
   free(j->works);
   free(j->pending);
   free(j->holds);

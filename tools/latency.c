@@ -11,7 +11,7 @@ static uint32_t bucket_of(uint64_t ns) {
   return ((shift + 1) << LATENCY_SUB_BITS) + sub;
 }
 
-static uint64_t upper_end(uint32_t bucket) {
+uint64_t latency_upper_end_ns(uint32_t bucket) {
   if (bucket < 1u << LATENCY_SUB_BITS) return bucket;
   uint32_t shift = (bucket >> LATENCY_SUB_BITS) - 1;
   uint64_t sub = (bucket & ((1u << LATENCY_SUB_BITS) - 1)) | 1u << LATENCY_SUB_BITS;
@@ -52,7 +52,8 @@ uint64_t latency_percentile_ns(const struct latency *l, double percent) {
   if (want == 0) want = 1;
   for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
     seen += l->buckets[i];
-    if (seen >= want) return upper_end(i) < l->max_ns ? upper_end(i) : l->max_ns;
+    if (seen >= want)
+      return latency_upper_end_ns(i) < l->max_ns ? latency_upper_end_ns(i) : l->max_ns;
   }
   return l->max_ns;
 }

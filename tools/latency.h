@@ -18,6 +18,8 @@ void latency_add(struct latency *l, uint64_t ns);
 void latency_merge(struct latency *into, const struct latency *from);
 double latency_mean_ns(const struct latency *l);
 double latency_stddev_ns(const struct latency *l);
+/* The largest value that falls into a bucket. */
+uint64_t latency_upper_end_ns(uint32_t bucket);
 /* percent: 0 to 100. The upper end of the bucket in which it lies, at most max_ns; 0 if empty. */
 uint64_t latency_percentile_ns(const struct latency *l, double percent);
 

@@ -41,6 +41,7 @@ runs read --store=mem: --size=64M --rw=get --blob-size=5000 --verify
 runs write --store=mem: --size=64M --rw=put --blob-size=777 --verify
 runs read --store=mem: --size=64M --rw=get --blob-size=1 --iodepth=1 --verify --lat-sample=1
 answers 'jobs/0/read/clat_ns/percentile/50.000000>0' 'jobs/0/read/lat_ns/mean>0'
+answers jobs/0/series/interval_ms=10 'jobs/0/series/iops/0>0' 'jobs/0/series/p99_ns/0>0'
 runs read --store=mem: --size=64M --gtod_reduce=1
 answers jobs/0/read/clat_ns/N=0
 # An open load: what is due is sent, and what could not be sent is counted.
