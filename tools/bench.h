@@ -16,6 +16,7 @@
  *   bench_figures.c  the report of a workload
  *   bench_env.c      what machine, device and engine it was
  *   bench_report.c   the table and the JSON
+ *   report.h         shard-bench report, which reads them
  */
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H

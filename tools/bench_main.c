@@ -2,6 +2,7 @@
  * options, format, open, fill, run, report, close. */
 #include "tools/args.h"
 #include "tools/bench.h"
+#include "tools/report.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -81,6 +82,7 @@ int main(int argc, char **argv) {
   static struct bench b;
   static struct bench_result result;
   struct bench_environment environment;
+  if (argc > 1 && strcmp(argv[1], "report") == 0) return report_main(argc - 1, argv + 1);
   int r = bench_options_parse(&b.o, argc, argv);
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
   if (b.o.workload != WORK_LOAD) {

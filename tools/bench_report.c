@@ -66,17 +66,21 @@ static void add_latency(struct js *side, const char *key, const struct latency *
   }
 }
 
-/* Rates and percentiles by intervals. The last one may be a short one. */
-static void add_series(struct js *job, const struct series *s) {
+/* Rates and percentiles by intervals. What is left over at the end, less than half of one, is none.
+ */
+static void add_series(struct js *job, const struct series *s, uint64_t elapsed_ns) {
   static const char *const names[] = {"iops", "p50_ns", "p99_ns", "max_ns"};
   struct js *columns[4], *n;
+  uint64_t whole = (elapsed_ns + s->interval_ns / 2) / (s->interval_ns ? s->interval_ns : 1);
   if (s->count == 0) return;
   n = js_add(job, "series", js_object());
   js_count(n, "interval_ms", s->interval_ns / 1000000);
   for (int i = 0; i < 4; i++) columns[i] = js_add(n, names[i], js_array());
-  for (uint32_t i = 0; i < s->count; i++) {
+  for (uint32_t i = 0; i < s->count && (i < whole || i == 0); i++) {
     const struct series_slot *slot = &s->slots[i];
-    js_real(columns[0], NULL, (double)slot->ops * 1e9 / (double)s->interval_ns);
+    uint64_t ns = elapsed_ns - i * s->interval_ns; /* the last one may be shorter, or go on */
+    if (i + 1 < s->count && ns > s->interval_ns) ns = s->interval_ns;
+    js_real(columns[0], NULL, (double)slot->ops * 1e9 / (double)ns);
     js_count(columns[1], NULL, series_percentile_ns(slot, 50));
     js_count(columns[2], NULL, series_percentile_ns(slot, 99));
     js_count(columns[3], NULL, slot->max_ns);
@@ -153,7 +157,7 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   add_options(js_add(job, "job options", js_object()), o);
   add_side(job, "read", r);
   add_side(job, "write", r);
-  add_series(job, &r->series);
+  add_series(job, &r->series, r->elapsed_ns);
   if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", r);
   if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", r);
 }

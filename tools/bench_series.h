@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define SERIES_SLOTS   250u
+#define SERIES_SLOTS   125u
 #define SERIES_BUCKETS 240u
 
 struct series_slot {
