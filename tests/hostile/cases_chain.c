@@ -10,7 +10,7 @@
 
 static void put_indirect(struct monitor *m, uint32_t i, uint64_t address, uint32_t bytes,
                          uint16_t flags, uint16_t next) {
-  struct vring_desc d = {address, bytes, flags, next};
+  struct vring_desc d = table_desc(m, address, bytes, flags, next);
   memcpy(m->memory + TABLE + i * sizeof d, &d, sizeof d);
 }
 
@@ -304,6 +304,7 @@ static void indirect_long(void) {
       struct vring_desc e = {guest_of(AT_DATA), 512, VRING_NEXT | VRING_WRITE, (uint16_t)(d + 1)};
       if (d == 0) e = (struct vring_desc){guest_of(AT_HEADER), 16, VRING_NEXT, 1};
       if (d == counts[i] - 1) e = (struct vring_desc){guest_of(AT_STATUS), 1, VRING_WRITE, 0};
+      e = table_desc(&m, e.address, e.bytes, e.flags, e.next);
       memcpy(m.memory + table + d * sizeof e, &e, sizeof e);
     }
     put_desc(&m, 0, 0, guest_of(table), counts[i] * 16, VRING_INDIRECT, 0);
@@ -351,18 +352,18 @@ const struct hostile_case cases_chain[] = {
     {"chain_loops", "bound chains by the queue size, detect loops", loops, false},
     {"chain_next_outside", "next beyond the table", next_outside, false},
     {"chain_addresses_outside", "a range lies whole within memory (CVE-2018-1059)",
-     addresses_outside, false},
-    {"chain_across_regions", "or is split correctly", across_regions, false},
-    {"chain_readable_late", "readable after writable", readable_after_writable, false},
-    {"chain_no_status", "no status byte", no_status, false},
-    {"chain_status_nowhere", "the status byte outside of memory", status_nowhere, false},
-    {"chain_lengths_sum", "total bytes below 2^32", lengths_sum, false},
-    {"chain_many_pieces", "a byte a piece", many_pieces, false},
-    {"indirect_sizes", "indirect tables of odd and huge sizes", indirect_sizes, false},
-    {"indirect_nested", "no nested indirect tables", indirect_nested, false},
-    {"indirect_places", "indirect tables outside, misaligned", indirect_places, false},
+     addresses_outside, BOTH_RINGS},
+    {"chain_across_regions", "or is split correctly", across_regions, BOTH_RINGS},
+    {"chain_readable_late", "readable after writable", readable_after_writable, BOTH_RINGS},
+    {"chain_no_status", "no status byte", no_status, BOTH_RINGS},
+    {"chain_status_nowhere", "the status byte outside of memory", status_nowhere, BOTH_RINGS},
+    {"chain_lengths_sum", "total bytes below 2^32", lengths_sum, BOTH_RINGS},
+    {"chain_many_pieces", "a byte a piece", many_pieces, BOTH_RINGS},
+    {"indirect_sizes", "indirect tables of odd and huge sizes", indirect_sizes, BOTH_RINGS},
+    {"indirect_nested", "no nested indirect tables", indirect_nested, BOTH_RINGS},
+    {"indirect_places", "indirect tables outside, misaligned", indirect_places, BOTH_RINGS},
     {"indirect_loops", "loops in a table, next beyond it", indirect_loops, false},
-    {"indirect_long", "longer than the queue", indirect_long, false},
-    {"indirect_not_agreed", "without INDIRECT_DESC", indirect_not_agreed, false},
+    {"indirect_long", "longer than the queue", indirect_long, BOTH_RINGS},
+    {"indirect_not_agreed", "without INDIRECT_DESC", indirect_not_agreed, BOTH_RINGS},
     {0},
 };

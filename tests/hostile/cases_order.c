@@ -267,6 +267,6 @@ const struct hostile_case cases_order[] = {
      false},
     {"order_stopped_in_flight", "drain before answering (trap 6)", stopped_in_flight, true},
     {"order_next_in_line", "the next client of the disk", next_in_line, false},
-    {"order_at_random", "any message, any ring", at_random, false},
+    {"order_at_random", "any message, any ring", at_random, BOTH_RINGS},
     {0},
 };

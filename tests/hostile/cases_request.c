@@ -272,12 +272,13 @@ static void changed_while_written(void) {
 }
 
 const struct hostile_case cases_request[] = {
-    {"request_sectors", "sector plus length without overflow", sectors, false},
-    {"request_odd_lengths", "data of odd lengths", odd_lengths, false},
-    {"request_odd_headers", "headers that are too short, or not to be read", odd_headers, false},
-    {"request_unknown", "types that there are not", unknown_types, false},
-    {"request_get_id", "GET_ID never overruns the guest's buffer", get_id, false},
-    {"request_segments", "discard and write zeroes (trap 10)", segments, false},
+    {"request_sectors", "sector plus length without overflow", sectors, BOTH_RINGS},
+    {"request_odd_lengths", "data of odd lengths", odd_lengths, BOTH_RINGS},
+    {"request_odd_headers", "headers that are too short, or not to be read", odd_headers,
+     BOTH_RINGS},
+    {"request_unknown", "types that there are not", unknown_types, BOTH_RINGS},
+    {"request_get_id", "GET_ID never overruns the guest's buffer", get_id, BOTH_RINGS},
+    {"request_segments", "discard and write zeroes (trap 10)", segments, BOTH_RINGS},
     {"request_onto_itself", "data over rings, headers and status", onto_itself, false},
     {"request_changed_read", "copied exactly once (CVE-2026-93683, CVE-2026-86848)",
      changed_while_read, false},

@@ -22,7 +22,7 @@
 struct world world = {.control = -1};
 static const struct hostile_case *const groups[] = {
     cases_message, cases_descriptor, cases_memory, cases_ring,  cases_chain,
-    cases_request, cases_inflight,   cases_repeat, cases_order,
+    cases_request, cases_inflight,   cases_repeat, cases_order, cases_packed,
 };
 
 static struct {
@@ -304,8 +304,16 @@ static bool take_argument(const char *argument) {
   return true;
 }
 
-static bool is_wanted(const struct hostile_case *c) {
-  return !options.only || strncmp(c->name, options.only, strlen(options.only)) == 0;
+/* A case that runs with both kinds of rings has a name for each. */
+static const char *name_of(const struct hostile_case *c, bool packed) {
+  static char name[64];
+  snprintf(name, sizeof name, "%s%s", packed && (c->kind & BOTH_RINGS) ? "packed_" : "", c->name);
+  return name;
+}
+
+static bool is_wanted(const struct hostile_case *c, bool packed) {
+  if (packed ? !(c->kind & (BOTH_RINGS | PACKED_RINGS)) : c->kind & PACKED_RINGS) return false;
+  return !options.only || strncmp(name_of(c, packed), options.only, strlen(options.only)) == 0;
 }
 
 /* After a failure nobody waits for a server that may hang. */
@@ -346,36 +354,65 @@ static bool end_world(void) {
   return status == 0;
 }
 
-static int run_all(void) {
-  uint32_t passed = 0, bad = 0, left_out = 0;
-  bool up = begin_world(), fine = true;
-  for (uint32_t g = 0; g < array_size(groups) && up; g++)
-    for (const struct hostile_case *c = groups[g]; c->name && up; c++) {
-      if (!is_wanted(c)) continue;
-      if (c->own && !options.own) {
-        left_out++;
-        continue;
-      }
-      uint64_t began = now_ms();
-      bool ok = run_case(c);
-      printf("%-28s %s%s%s\n", c->name, ok ? "ok" : "FAILED", ok ? "" : ": ", ok ? "" : why);
-      if (getenv("HOSTILE_TIMES")) printf("  %u ms\n", (unsigned)(now_ms() - began));
-      fflush(stdout);
-      passed += ok;
-      bad += !ok;
-      if (ok) continue;
-      break_world(); /* the next case begins with a new one */
-      up = begin_world();
+struct results {
+  uint32_t passed, bad, left_out;
+  bool up;
+};
+
+static void run_one(const struct hostile_case *c, struct results *r) {
+  uint64_t began = now_ms();
+  bool ok = run_case(c);
+  printf("%-28s %s%s%s\n", name_of(c, world.packed), ok ? "ok" : "FAILED", ok ? "" : ": ",
+         ok ? "" : why);
+  if (getenv("HOSTILE_TIMES")) printf("  %u ms\n", (unsigned)(now_ms() - began));
+  fflush(stdout);
+  r->passed += ok;
+  r->bad += !ok;
+  if (ok) return;
+  break_world(); /* the next case begins with a new one */
+  r->up = begin_world();
+}
+
+static bool has_packed_rings(void) {
+  static struct monitor m;
+  if (options.own) return true;
+  if (setjmp(failed) == 0) {
+    mon_open(&m, world.bad);
+    mon_negotiate(&m);
+  }
+  mon_close_all();
+  return m.has_packed;
+}
+
+static void run_with_rings(bool packed, struct results *r) {
+  bool has = !packed || (r->up && has_packed_rings());
+  world.packed = packed;
+  for (uint32_t g = 0; g < array_size(groups); g++)
+    for (const struct hostile_case *c = groups[g]; c->name && r->up; c++) {
+      if (!is_wanted(c, packed)) continue;
+      if (has && (!(c->kind & OWN_SERVER) || options.own))
+        run_one(c, r);
+      else
+        r->left_out++;
     }
-  fine = end_world() && up;
-  printf("%u passed, %u failed, %u left out\n", passed, bad, left_out);
-  return fine && bad == 0 && passed > 0 ? 0 : 1;
+}
+
+static int run_all(void) {
+  struct results r = {.up = begin_world()};
+  run_with_rings(false, &r);
+  run_with_rings(true, &r);
+  bool fine = end_world() && r.up;
+  printf("%u passed, %u failed, %u left out\n", r.passed, r.bad, r.left_out);
+  return fine && r.bad == 0 && r.passed > 0 ? 0 : 1;
 }
 
 static int list_all(void) {
-  for (uint32_t g = 0; g < array_size(groups); g++)
-    for (const struct hostile_case *c = groups[g]; c->name; c++)
-      if (is_wanted(c)) printf("%-28s %s%s\n", c->name, c->what, c->own ? " (own server)" : "");
+  for (uint32_t packed = 0; packed < 2; packed++)
+    for (uint32_t g = 0; g < array_size(groups); g++)
+      for (const struct hostile_case *c = groups[g]; c->name; c++)
+        if (is_wanted(c, packed))
+          printf("%-28s %s%s\n", name_of(c, packed), c->what,
+                 c->kind & OWN_SERVER ? " (own server)" : "");
   return 0;
 }
 

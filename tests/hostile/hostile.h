@@ -27,13 +27,18 @@
 #define QUEUE_SIZE     128u /* of the hostile rings, if nothing else is said */
 #define DISK_BYTES     (UINT64_C(8) << 20)
 
+enum case_kind {
+  OWN_SERVER = 1,   /* only against our own: needs something that others do not have */
+  BOTH_RINGS = 2,   /* with split and with packed ones, in turn */
+  PACKED_RINGS = 4, /* instead of split ones */
+};
 struct hostile_case {
   const char *name, *what; /* what: the line of the contract that it is for */
   void (*run)(void);
-  bool own; /* only against our own server: needs something that others do not have */
+  int kind; /* enum case_kind; true is OWN_SERVER */
 };
 extern const struct hostile_case cases_message[], cases_descriptor[], cases_memory[], cases_ring[],
-    cases_chain[], cases_request[], cases_inflight[], cases_repeat[], cases_order[];
+    cases_chain[], cases_request[], cases_inflight[], cases_repeat[], cases_order[], cases_packed[];
 
 /* ---- What a case knows (hostile.c) ---- */
 
@@ -45,6 +50,7 @@ extern struct world {
   int pid;          /* of the server; 0: not known */
   int control;      /* pipe to our own server, else -1 */
   bool strict;      /* our own server: exact answers are asked for */
+  bool packed;      /* rings of the monitors that are opened */
 } world;
 
 _Noreturn void fail_case(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -81,6 +87,8 @@ void good_stop(void);
 #define DATA_OFFSET  (UINT64_C(1) << 20)      /* from here on no ring */
 #define CANARY       0xc5
 
+#define RING_PLAN 256u
+
 struct evil_ring {
   uint32_t size;
   uint64_t desc_at, avail_at, used_at; /* offsets in the memory */
@@ -88,13 +96,20 @@ struct evil_ring {
   struct vring_avail *avail;
   struct vring_used *used;
   int kick_fd, call_fd, err_fd;
-  uint16_t seen; /* used index that the guest has looked at */
+  uint16_t seen;    /* used index that the guest has looked at; packed: its position */
+  uint32_t last_id; /* of the used entry that was looked at last */
+  uint32_t last_bytes;
+  /* Of a packed ring: descriptors as put_desc() was given them, a table as a split ring has it.
+   * push() follows a chain there and writes what it finds in a row, with the head for an id. */
+  struct vring_desc plan[RING_PLAN];
+  uint16_t counts[RING_PLAN]; /* descriptors of a head's chain */
+  uint16_t next;              /* where the next one goes */
 };
 
 struct monitor {
   int fd;
   bool dropped;               /* by the server */
-  bool packed, has_packed;    /* packed: set before the negotiation; has: the server has them */
+  bool packed, has_packed;    /* rings; has: the server offers them */
   uint64_t offered, protocol; /* offered: without packed rings, unless they are wanted */
   int memory_fd;
   char *memory; /* [MEMORY_BYTES] */
@@ -149,6 +164,11 @@ void mon_run(struct monitor *m, const char *socket);
 static inline uint64_t guest_of(uint64_t offset) { return GUEST_BASE + offset; }
 void put_desc(struct monitor *m, uint32_t q, uint16_t i, uint64_t address, uint32_t bytes,
               uint16_t flags, uint16_t next);
+/* A descriptor of an indirect table as the kind of ring has it; packed: tables have no chains. */
+struct vring_desc table_desc(const struct monitor *m, uint64_t address, uint32_t bytes,
+                             uint16_t flags, uint16_t next);
+/* The next descriptor of a packed ring, whatever it is. visible: with the flags that say so. */
+void put_packed(struct monitor *m, uint32_t q, struct vring_packed_desc d, bool visible);
 /* A header at an offset of the memory. */
 void put_header(struct monitor *m, uint64_t offset, uint32_t type, uint64_t sector);
 /* Makes a head available, without a kick. */

@@ -36,6 +36,7 @@ static int connect_once(const char *path) {
 void mon_open(struct monitor *m, const char *socket_path) {
   uint64_t end = now_ms() + PATIENCE_MS;
   *m = (struct monitor){.fd = -1, .memory_fd = -1, .reader.kind = MESSAGE_REPLIES};
+  m->packed = world.packed;
   for (uint32_t i = 0; i < HOSTILE_QUEUES; i++)
     m->rings[i].kick_fd = m->rings[i].call_fd = m->rings[i].err_fd = -1;
   for (uint32_t i = 0; i < OPEN_MAX; i++)
@@ -274,9 +275,11 @@ struct message mon_address(const struct monitor *m, uint32_t q) {
 
 void mon_start_ring(struct monitor *m, uint32_t q, uint32_t size, uint16_t base) {
   mon_ring_init(m, q, size);
+  struct evil_ring *r = &m->rings[q];
+  if (m->packed) r->next = r->seen = RING_POSITION_FIRST;
   struct message set[] = {
       msg_state(VHOST_SET_VRING_NUM, q, size),
-      msg_state(VHOST_SET_VRING_BASE, q, base),
+      msg_state(VHOST_SET_VRING_BASE, q, m->packed ? r->next * 0x10001u : base),
       mon_address(m, q),
       msg_fd(VHOST_SET_VRING_CALL, q, m->rings[q].call_fd),
       msg_fd(VHOST_SET_VRING_ERR, q, m->rings[q].err_fd),
@@ -297,7 +300,26 @@ void mon_run(struct monitor *m, const char *socket_path) {
 
 void put_desc(struct monitor *m, uint32_t q, uint16_t i, uint64_t address, uint32_t bytes,
               uint16_t flags, uint16_t next) {
-  m->rings[q].desc[i] = (struct vring_desc){address, bytes, flags, next};
+  struct vring_desc *to = m->packed ? m->rings[q].plan : m->rings[q].desc;
+  if (!m->packed || i < RING_PLAN) to[i] = (struct vring_desc){address, bytes, flags, next};
+}
+
+struct vring_desc table_desc(const struct monitor *m, uint64_t address, uint32_t bytes,
+                             uint16_t flags, uint16_t next) {
+  if (m->packed) return (struct vring_desc){address, bytes, 0, flags & (uint16_t)~VRING_NEXT};
+  return (struct vring_desc){address, bytes, flags, next};
+}
+
+void put_packed(struct monitor *m, uint32_t q, struct vring_packed_desc d, bool visible) {
+  struct evil_ring *r = &m->rings[q];
+  struct vring_packed_desc *to = (void *)r->desc;
+  to += r->next & ~RING_POSITION_WRAP;
+  to->address = d.address;
+  to->bytes = d.bytes;
+  to->id = d.id;
+  uint16_t flags = d.flags | (visible ? ring_flags_available(r->next) : ring_flags_used(r->next));
+  __atomic_store_n(&to->flags, flags, __ATOMIC_RELEASE);
+  r->next = ring_position_add(r->next, 1, r->size);
 }
 
 void put_header(struct monitor *m, uint64_t offset, uint32_t type, uint64_t sector) {
@@ -306,8 +328,30 @@ void put_header(struct monitor *m, uint64_t offset, uint32_t type, uint64_t sect
   memcpy(m->memory + offset + 8, &sector, sizeof sector);
 }
 
+/* The first one becomes visible last. */
+static void push_packed(struct monitor *m, uint32_t q, uint16_t head) {
+  struct evil_ring *r = &m->rings[q];
+  uint16_t first = r->next, at = head, n = 0;
+  struct vring_desc d = {.next = head};
+  do {
+    d = at < RING_PLAN ? r->plan[at] : (struct vring_desc){0};
+    struct vring_packed_desc packed = {d.address, d.bytes, head, d.flags};
+    put_packed(m, q, packed, n++ > 0);
+    at = d.next;
+  } while (d.flags & VRING_NEXT && n < r->size);
+  if (head < RING_PLAN) r->counts[head] = n;
+  d = head < RING_PLAN ? r->plan[head] : (struct vring_desc){0};
+  struct vring_packed_desc *to = (void *)r->desc;
+  __atomic_store_n(&to[first & ~RING_POSITION_WRAP].flags, d.flags | ring_flags_available(first),
+                   __ATOMIC_RELEASE);
+}
+
 void push(struct monitor *m, uint32_t q, uint16_t head) {
   struct evil_ring *r = &m->rings[q];
+  if (m->packed) {
+    push_packed(m, q, head);
+    return;
+  }
   uint16_t index = r->avail->index;
   r->avail->ring[index & (r->size - 1)] = head;
   __atomic_store_n(&r->avail->index, (uint16_t)(index + 1), __ATOMIC_RELEASE);
@@ -324,15 +368,35 @@ static bool was_dropped(struct monitor *m) {
   return m->dropped;
 }
 
-enum outcome wait_used(struct monitor *m, uint32_t q, uint32_t count) {
+/* Looks at up to `count` more used entries, and takes that off. */
+static void look_at_used(struct monitor *m, uint32_t q, uint32_t *count) {
   struct evil_ring *r = &m->rings[q];
+  uint16_t used = m->packed ? 0 : __atomic_load_n(&r->used->index, __ATOMIC_ACQUIRE);
+  for (; *count > 0; --*count) {
+    if (!m->packed && used == r->seen) return;
+    if (!m->packed) {
+      const struct vring_used_entry *e = &r->used->ring[r->seen++ & (r->size - 1)];
+      r->last_id = e->id;
+      r->last_bytes = e->bytes;
+      continue;
+    }
+    const struct vring_packed_desc *d = (const void *)r->desc;
+    d += r->seen & ~RING_POSITION_WRAP;
+    uint16_t flags = __atomic_load_n(&d->flags, __ATOMIC_ACQUIRE);
+    if ((flags & (VRING_PACKED_AVAIL | VRING_PACKED_USED)) != ring_flags_used(r->seen)) return;
+    r->last_id = d->id;
+    r->last_bytes = d->bytes;
+    uint16_t n = d->id < RING_PLAN ? r->counts[d->id] : 0;
+    if (!n) fail_case("a descriptor is used for %u, which was never available", d->id);
+    r->seen = ring_position_add(r->seen, n, r->size);
+  }
+}
+
+enum outcome wait_used(struct monitor *m, uint32_t q, uint32_t count) {
   uint64_t end = now_ms() + (world.strict ? PATIENCE_MS : FOREIGN_MS);
   for (uint32_t turn = 0;; turn++) {
-    uint16_t used = __atomic_load_n(&r->used->index, __ATOMIC_ACQUIRE);
-    if ((uint16_t)(used - r->seen) >= count) {
-      r->seen = (uint16_t)(r->seen + count);
-      return USED;
-    }
+    look_at_used(m, q, &count);
+    if (count == 0) return USED;
     if (was_dropped(m)) return GONE;
     if (now_ms() > end) break;
     if (turn > 50) nap_ms(1);
@@ -374,8 +438,7 @@ void expect_status(struct monitor *m, uint8_t status) {
   }
   if (o != USED) fail_case("the client was dropped, status %u was expected", status);
   if (got != status) fail_case("status %u, not %u", got, status);
-  if (m->rings[0].used->ring[(uint16_t)(m->rings[0].seen - 1) & (m->rings[0].size - 1)].id != 0)
-    fail_case("another head was used");
+  if (m->rings[0].last_id != 0) fail_case("another head was used");
 }
 
 void expect_ioerr(struct monitor *m) { expect_status(m, BLK_IOERR); }
@@ -385,9 +448,6 @@ void expect_survived(struct monitor *m) {
   memset(m->memory + AT_STATUS, CANARY, sizeof before);
   memcpy(before, m->memory + AT_STATUS, sizeof before);
   enum outcome o = submit(m, 0, 0);
-  if (o == USED && world.strict) {
-    struct evil_ring *r = &m->rings[0];
-    expect(r->used->ring[(uint16_t)(r->seen - 1) & (r->size - 1)].bytes == 0);
-  }
+  if (o == USED && world.strict) expect(m->rings[0].last_bytes == 0);
   expect(memcmp(before, m->memory + AT_STATUS, sizeof before) == 0);
 }
