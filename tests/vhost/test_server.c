@@ -23,6 +23,8 @@
 #define DISK  (UINT64_C(16) << 20)
 #define BLOCK 4096u
 
+static bool packed; /* rings: the program's argument */
+
 struct rig {
   char dir[256], store_path[300], socket[300];
   struct sr_store *store;
@@ -109,6 +111,7 @@ static void connect_front(struct rig *r, uint32_t queues) {
                              .pieces = 4,
                              .regions = 2,
                              .buffer_bytes = 4 << 20,
+                             .packed = packed,
                              .connect_ms = 5000};
   int e = vfront_open(&r->front, &o, why, sizeof why);
   if (e) fail_msg("%s: %s", strerror(-e), why);
@@ -391,6 +394,20 @@ static void logs_what_it_writes(void **state) {
   uint64_t marked = 0;
   for (uint64_t i = 0; i < bytes; i++) marked += (uint64_t)__builtin_popcount(bits[i]);
   assert_true(marked > 2); /* status bytes lie elsewhere */
+  /* What it writes to rings is marked where it is asked for: the address is the used ring's. */
+  const struct vfront_queue *ring = &f->queues[0];
+  uint64_t written = vfront_guest_address(f, packed ? (void *)ring->desc : (void *)ring->used);
+  assert_false(is_marked(bits, written));
+  m = vfront_message(VHOST_SET_VRING_ADDR, sizeof m.addr);
+  m.addr = (struct message_vring_addr){.flags = 1,
+                                       .desc_user = (uintptr_t)ring->desc,
+                                       .used_user = (uintptr_t)ring->used,
+                                       .avail_user = (uintptr_t)ring->avail,
+                                       .log_guest = vfront_guest_address(f, ring->used)};
+  assert_int_equal(vfront_ask(f, &m, false), 0);
+  assert_int_equal(vfront_do(&f->queues[0], &q), BLK_OK);
+  assert_true(is_marked(bits, written));
+  assert_false(is_marked(bits, vfront_guest_address(f, ring->avail)));
   munmap(bits, bytes);
   close(fd);
 }
@@ -658,7 +675,8 @@ static void what_cannot_be_taken(void **state) {
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-int main(void) {
+int main(int argc, char **argv) {
+  packed = argc > 1 && strcmp(argv[1], "packed") == 0;
   const struct CMUnitTest tests[] = {
       TEST(drivers_that_know_no_blocks),
       TEST(sockets_have_their_mode),
