@@ -230,7 +230,7 @@ static int take_option(const char *tool, const struct arg *table, char **argv, i
     const struct arg *meant = nearest(table, name, n);
     fprintf(stderr, "%s: unknown option --%.*s; ", tool, (int)n, name);
     if (meant) fprintf(stderr, "did you mean --%s? ", meant->name);
-    fprintf(stderr, "See %s --help\n", tool);
+    fprintf(stderr, "See %.*s --help\n", (int)strcspn(tool, ":"), tool);
     return -EINVAL;
   }
   if (equals || a->kind == ARG_FLAG) return set_value(tool, a, equals ? equals + 1 : NULL);

@@ -2,6 +2,7 @@
  *
  *   bench_main.c     the command line, and the order of things
  *   bench_options.c  what may be asked for
+ *   bench_jobs.c     the runs of a job file
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
  *   bench_distribution.c  what random requests go to
@@ -57,7 +58,8 @@ enum bench_work {
 enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
 
 struct bench_options {
-  const char *store, *cores, *output;
+  const char *store, *cores, *output, *name;
+  const char *job_file; /* not NULL: nothing else was checked */
   int rw, where, device, engine, prealloc, format;
   bool create, force, control, verify, gtod_reduce, help, version;
   bool size_given, blob_size_given, blobs_given, batch_given, where_given, device_given;
@@ -86,6 +88,9 @@ struct bench_options {
 
 /* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */
 int bench_options_parse(struct bench_options *o, int argc, char **argv);
+/* "--name=value": is it one, and its value legal? -EINVAL after a message that begins with `tool`.
+ */
+int bench_option_check(const char *tool, char *option);
 const char *bench_rw_name(int rw);
 const char *bench_workload_name(int workload);
 bool bench_is_read(int rw);
@@ -96,6 +101,10 @@ bool bench_is_sequential(int rw);
 uint64_t bench_request_bytes(const struct bench_options *o);
 /* Blobs hold no data of ours: nothing can be verified, checksums are off. */
 bool bench_is_hollow(const struct bench_options *o);
+
+/* The runs that a file lists, one after the other, each in a process of its own; argv without the
+ * file's name is added to each. Exit status. */
+int bench_run_jobs(const struct bench_options *o, int argc, char **argv);
 
 /* ---- The store (bench_store.c) ---------------------------------------------------------- */
 

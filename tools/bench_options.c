@@ -45,6 +45,8 @@ bool bench_is_hollow(const struct bench_options *o) {
 
 static void help(const struct arg *table) {
   puts("shard-bench --store=WHERE [options]: what a Shardring store does in a second.\n"
+       "shard-bench FILE [options]: the runs that a job file lists, with these options added.\n"
+       "shard-bench report RESULT...: results as a page with plots.\n"
        "\n"
        "Fills the store with blobs if they are not there yet, runs one kind of request on it, and\n"
        "prints a table or JSON in fio's shape. WHERE is a directory, devices, or mem:.\n"
@@ -299,7 +301,9 @@ static int check_volumes(struct bench_options *o) {
   return 0;
 }
 
-int bench_options_parse(struct bench_options *o, int argc, char **argv) {
+/* The words that are no options, at most one; or -EINVAL after a message. */
+static int take_options(struct bench_options *o, const char *tool, int argc, char **argv,
+                        const char **word) {
   *o = (struct bench_options){
       .block_bytes = 4096,
       .iodepth = 128,
@@ -399,21 +403,34 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
        .help = "time one request in N; default 64"},
       {"gtod_reduce", ARG_FLAG, &o->gtod_reduce, .help = "time no request at all"},
       {"seed", ARG_NUMBER, &o->seed, 0, UINT64_MAX, 1, .help = "of ids, contents, offsets"},
+      {"name", ARG_TEXT, &o->name, .help = "of the run, in reports; default: --rw"},
       {"output-format", ARG_CHOICE, &o->format, .choices = "normal|json", .help = ""},
       {"output", ARG_TEXT, &o->output, .help = "write the report to this file"},
       {"version", ARG_FLAG, &o->version, .help = ""},
       {"help", ARG_FLAG, &o->help, .help = ""},
       {NULL, 0, NULL, .help = NULL},
   };
+  int words = args_parse(tool, table, argc, argv, word, 1);
+  if (words >= 0 && o->help) help(table);
+  return words;
+}
+
+int bench_option_check(const char *tool, char *option) {
+  struct bench_options o;
+  char *argv[] = {NULL, option};
   const char *word;
-  int words = args_parse(TOOL, table, argc, argv, &word, 1);
+  return take_options(&o, tool, 2, argv, &word) < 0 ? -EINVAL : 0;
+}
+
+int bench_options_parse(struct bench_options *o, int argc, char **argv) {
+  const char *word;
+  int words = take_options(o, TOOL, argc, argv, &word);
   if (words < 0) return words;
-  if (o->help) return help(table), 1;
+  if (o->help) return 1;
   if (o->version) return printf("%s %s\n", TOOL, sr_version()), 1;
   if (words > 0) {
-    fprintf(stderr, "%s: what is \"%s\"? Options begin with two dashes; see %s --help\n", TOOL,
-            word, TOOL);
-    return -EINVAL;
+    o->job_file = word;
+    return 0;
   }
   if (o->gtod_reduce) o->sample = 0;
   if (o->engine == ENGINE_VHOST) return check_vhost(o);

@@ -146,7 +146,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
 
 static void add_job(struct js *root, const struct bench_options *o, const struct bench_result *r) {
   struct js *job = js_add(js_add(root, "jobs", js_array()), NULL, js_object());
-  js_text(job, "jobname", bench_rw_name(o->rw));
+  js_text(job, "jobname", o->name ? o->name : bench_rw_name(o->rw));
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
   js_count(job, "flushes_for_room", r->flushes);
@@ -355,6 +355,7 @@ static void print_vhost(FILE *out, const struct bench_result *r) {
 static void print_head(FILE *out, const struct bench *b, const struct bench_environment *e) {
   const struct bench_options *o = &b->o;
   char size[32], blob[32];
+  if (o->name) fprintf(out, "%s: ", o->name);
   fputs(bench_rw_name(o->rw), out);
   if (bench_request_bytes(o))
     fprintf(out, "  %s requests", human_bytes((double)bench_request_bytes(o), size, 32));

@@ -36,8 +36,9 @@ struct report_run {
   struct report_curve rate, p50, p99; /* over seconds */
   struct report_curve tail;           /* x: 1 / (1 - share of requests), y: their latency in ns */
 };
-/* 0; or -errno after a message that names the file and what is wrong with it. */
-int report_read(const char *path, struct report_run *run);
+/* The file's jobs into runs[0..max). How many; or -errno after a message that names the file and
+ * what is wrong with it. */
+int report_read(const char *path, struct report_run *runs, uint32_t max);
 void report_run_free(struct report_run *run);
 
 enum report_unit { UNIT_COUNT, UNIT_NS, UNIT_SECONDS, UNIT_PERCENTILE };

@@ -215,8 +215,8 @@ int report_main(int argc, char **argv) {
       {"help", ARG_FLAG, &help, .help = ""},
       {NULL, 0, NULL, .help = NULL},
   };
-  int count = args_parse(TOOL, table, argc, argv, words, REPORT_RUNS_MAX), r = 0, read = 0;
-  if (count < 0) return ARGS_USAGE;
+  int files = args_parse(TOOL, table, argc, argv, words, REPORT_RUNS_MAX), r = 0, count = 0;
+  if (files < 0) return ARGS_USAGE;
   if (help) {
     printf(
         "%s RESULT.json...: up to %u results, of shard-bench or fio (--output-format=json), laid\n"
@@ -225,13 +225,16 @@ int report_main(int argc, char **argv) {
     args_help(table);
     return 0;
   }
-  if (count == 0) {
+  if (files == 0) {
     fprintf(stderr, "%s: no result is named; see %s --help\n", TOOL, TOOL);
     return ARGS_USAGE;
   }
-  for (; r == 0 && read < count; read += r == 0) r = report_read(words[read], &runs[read]);
-  if (r == 0 && (r = write_page(page, runs, (uint32_t)count)) < 0)
+  for (int i = 0; r >= 0 && i < files; i++) {
+    r = report_read(words[i], &runs[count], REPORT_RUNS_MAX - (uint32_t)count);
+    if (r > 0) count += r;
+  }
+  if (r >= 0 && (r = write_page(page, runs, (uint32_t)count)) < 0)
     fprintf(stderr, "%s: %s: %s\n", TOOL, page, strerror(-r));
-  for (int i = 0; i < read; i++) report_run_free(&runs[i]);
+  for (int i = 0; i < count; i++) report_run_free(&runs[i]);
   return r < 0;
 }

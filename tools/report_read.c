@@ -106,16 +106,16 @@ static void read_latency(const struct js *side, struct report_run *run) {
         by_latency);
 }
 
-static void read_job(const struct js *root, const struct js *job, const struct js *side,
+static void read_job(const struct js *place, const struct js *job, const struct js *side,
                      struct report_run *run) {
   run->iops = real(side, "iops");
   run->bytes_per_s = real(side, "bw_bytes");
   run->errors = real(job, "total_err") + real(job, "error");
   run->depth = real(job, "job options/iodepth");
-  run->cores = real(root, "environment/cores");
-  run->cpu_ns = real(root, "cpu_ns_per_op");
-  run->cpu_cores_ns = real(root, "cpu_ns_per_op_cores");
-  run->ratio = real(root, "control/ratio/median");
+  run->cores = real(place, "environment/cores");
+  run->cpu_ns = real(place, "cpu_ns_per_op");
+  run->cpu_cores_ns = real(place, "cpu_ns_per_op_cores");
+  run->ratio = real(place, "control/ratio/median");
   run->interval_s = real(job, "series/interval_ms") / 1000;
   read_latency(side, run);
   if (!(run->interval_s > 0)) return;
@@ -131,33 +131,48 @@ static void name_run(const char *path, const struct js *job, struct report_run *
   snprintf(run->label, sizeof(run->label), "%.60s: %.30s", slash ? slash + 1 : path, name);
 }
 
-int report_read(const char *path, struct report_run *run) {
-  char why[160];
+/* What is known of the place: of the job, or of the whole file. */
+static const struct js *place_of(const struct js *root, const struct js *job) {
+  return js_is_object(js_find(job, "environment")) ? job : root;
+}
+
+static int read_one(const char *path, const struct js *root, const struct js *job,
+                    struct report_run *run) {
+  const struct js *place = place_of(root, job);
   *run = (struct report_run){.label = ""};
+  const struct js *side = js_is_object(job) ? find_side(job, run) : NULL;
+  if (!js_is_object(job))
+    return refuse(path, "it is JSON, but no result: there is no jobs/0; make one with "
+                        "--output-format=json");
+  if (!side) return refuse(path, "a job has no requests: nothing to report");
+  name_run(path, job, run);
+  text(root, js_is_text(js_find(root, "version")) ? "version" : "fio version", run->version,
+       sizeof(run->version));
+  text(place, "environment/device", run->device, sizeof(run->device));
+  text(place, "environment/kernel", run->kernel, sizeof(run->kernel));
+  text(place, "environment/engine", run->engine, sizeof(run->engine));
+  read_job(place, job, side, run);
+  return 0;
+}
+
+int report_read(const char *path, struct report_run *runs, uint32_t max) {
+  char why[160], at[32];
   FILE *in = fopen(path, "re");
   if (!in) return refuse(path, strerror(errno));
   struct js *root = js_read(in, why, sizeof(why));
   fclose(in);
   if (!root) return refuse(path, why);
-  const struct js *job = js_find(root, "jobs/0");
-  const struct js *side = js_is_object(job) ? find_side(job, run) : NULL;
+  size_t count = js_size(js_find(root, "jobs")), i = 0;
   int r = 0;
-  if (!js_is_object(job))
-    r = refuse(path, "it is JSON, but no result: there is no jobs/0; make one with "
-                     "--output-format=json");
-  else if (!side)
-    r = refuse(path, "its first job has no requests: nothing to report");
-  if (r == 0) {
-    name_run(path, job, run);
-    text(root, js_is_text(js_find(root, "version")) ? "version" : "fio version", run->version,
-         sizeof(run->version));
-    text(root, "environment/device", run->device, sizeof(run->device));
-    text(root, "environment/kernel", run->kernel, sizeof(run->kernel));
-    text(root, "environment/engine", run->engine, sizeof(run->engine));
-    read_job(root, job, side, run);
-  }
+  if (count > max) r = refuse(path, "more than 8 results in all: more cannot be told apart");
+  do {
+    snprintf(at, sizeof(at), "jobs/%zu", i);
+    if (r == 0) r = read_one(path, root, js_find(root, at), &runs[i]);
+  } while (r == 0 && ++i < count);
+  if (r < 0)
+    while (i > 0) report_run_free(&runs[--i]);
   js_free(root);
-  return r;
+  return r < 0 ? r : (int)i;
 }
 
 void report_run_free(struct report_run *run) {

@@ -72,6 +72,40 @@ said --where=client
 expect 2 "$bench" --store=mem: --rate_process=poisson
 said --rate_iops
 
+# A job file: sections, options of the command line on top, mistakes by line and column.
+cat > "$work/jobs" << 'END'
+; two runs
+[global]
+store=mem:
+size=64M
+runtime=100ms
+[deep]
+iodepth=64
+[writes]
+rw=randwrite
+verify
+END
+expect 0 "$bench" "$work/jobs"
+printed 'deep: randread' 'depth 64' 'writes: randwrite' 'all data as written'
+expect 0 "$bench" --output-format=json "$work/jobs" --seed=7 --output="$work/json"
+answers jobs/0/jobname=deep jobs/1/jobname=writes 'jobs/0/read/total_ios>0' 'jobs/1/write/total_ios>0' \
+  'jobs/1/job options/seed=7' jobs/1/environment/engine=mem 'version' 'timestamp>0'
+echo 'iodepht=3' >> "$work/jobs"
+expect 2 "$bench" "$work/jobs"
+said 'line 11, column 1: unknown option --iodepht; did you mean --iodepth?' 'See shard-bench --help'
+printf '[a]\nstore=mem:\n  iodepth = 0\n' > "$work/jobs"
+expect 2 "$bench" "$work/jobs"
+said 'line 3, column 3: --iodepth=0: not a legal value'
+printf '[a\n' > "$work/jobs"
+expect 2 "$bench" "$work/jobs"
+said 'line 1, column 1: a section'
+printf '[bad]\nstore=%s\n[good]\nstore=mem:\nruntime=50ms\n' "$work/nowhere" > "$work/jobs"
+expect 1 "$bench" "$work/jobs"
+said 'section [bad] of line 1 has failed'
+printed 'good: randread'
+expect 2 "$bench" "$work/nofile"
+said nofile 'job file'
+
 # On the disk.
 runs read --store="$here" --create --size=96M --shards=2 --device=pool --blob-size=16k --verify
 answers environment/engine=pool

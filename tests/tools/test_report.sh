@@ -21,6 +21,16 @@ printed '<svg' 'Requests a second, over time' 'Latency by percentile' 'Throughpu
 ! grep -qE '<b>&|https?:|<script|<link|nan|inf' "$page" || complain "text is not escaped, or the page needs more than itself"
 [ "$(grep -c '<figure>' "$page")" -ge 4 ] || complain "plots are missing"
 
+# Each section of a job file is a result.
+printf '[global]\nstore=mem:\nsize=64M\nruntime=100ms\n[deep]\niodepth=32\n[flat]\niodepth=1\n' > "$work/jobs.ini"
+expect 0 "$bench" "$work/jobs.ini" --output-format=json --output="$work/both.json"
+expect 0 "$bench" report "$work/both.json" --output="$work/both.html"
+cp "$work/both.html" "$work/out"
+printed 'both.json: deep' 'both.json: flat'
+expect 1 "$bench" report "$work"/both.json "$work"/both.json "$work"/both.json "$work"/both.json \
+  "$work/one.json" --output="$work/none.html"
+said 'more than 8'
+
 # fio's own, with bins and without.
 if command -v fio > /dev/null; then
   truncate -s 1M "$work/data"

@@ -60,7 +60,7 @@ said --lat-sample=0 legal:
 expect 2 "$bench" --store="$here" -d
 said -d
 expect 2 "$bench" --store="$here" word
-said word
+said word "job file"
 expect 2 "$bench" --store="$here" --iodepth
 said --iodepth 'a whole number from 1'
 expect 2 "$bench" --store="$here" --rw=flush --where=core
