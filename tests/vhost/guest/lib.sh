@@ -169,8 +169,8 @@ stop_server() {
 
 # ---- The guest ----------------------------------------------------------------------------------
 
-# run_qemu NAME FIRST "QUEUES..." OPTION...: a machine with one disk for each number of queues, on
-# the sockets $sockets/FIRST and so on. Its pipes and console are $dir/NAME.*. Sets qemu_pid.
+# run_qemu NAME FIRST "QUEUES..." OPTION...: a machine with one disk for each number of queues, which
+# may have properties behind it (4,packed=on), on the sockets $sockets/FIRST and so on. Its pipes and console are $dir/NAME.*. Sets qemu_pid.
 run_qemu() {
   local name=$1 i=$2 queues args=()
   for queues in $3; do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several disks of one server in one guest: a plain one, a striped one with four queues, one that
-# is read-only, one with blocks of 4096 bytes, one that writes through. As lib.sh says.
+# is read-only, one with blocks of 4096 bytes, one that writes through; some have packed rings. As
+# lib.sh says.
 # shellcheck source=tests/vhost/guest/lib.sh
 . "$(dirname "$0")/lib.sh" "$@"
 
@@ -13,7 +14,7 @@ start_server "volume=plain,socket=$sockets/0,size=$((128 * mib)),serial=exactly-
   "volume=fixed,socket=$sockets/2,ro" \
   "volume=large,socket=$sockets/3,size=$((64 * mib)),block=4096" \
   "volume=through,socket=$sockets/4,size=$((64 * mib)),cache=through"
-start_guest 1 4 1 1 1 << END
+start_guest 1 4,packed=on 1 1,packed=on 1 << END
 sum='$sum'
 $(cat "$here/disks.guest")
 END

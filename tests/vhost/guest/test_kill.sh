@@ -4,7 +4,8 @@
 # disk writes through; of the other, striped with four queues, the driver has switched the cache
 # off, which the next server must honour though nobody tells it. Optional $4, or KILLS: how often. $5:
 # "back": both disks with their caches on; what was written and not flushed must be there as well,
-# since for the guest there was no crash, and a flush that was in flight covers it.
+# since for the guest there was no crash, and a flush that was in flight covers it. One of the two has
+# packed rings, the other one split ones.
 # shellcheck source=tests/vhost/guest/lib.sh
 . "$(dirname "$0")/lib.sh" "$@"
 kills=${KILLS:-${4:-5}} back=${5:-}
@@ -17,7 +18,9 @@ fi
 make_store 1024 2
 start_server "volume=plain,socket=$sockets/0,size=$((64 * mib)),cache=${back:-through}" \
   "volume=wide,socket=$sockets/1,size=$((96 * mib)),striped,queues=4"
-start_guest 1 4 << END
+if [ -n "$back" ]; then rings="1,packed=on 4"; else rings="1 4,packed=on"; fi
+# shellcheck disable=SC2086 # a list of disks
+start_guest $rings << END
 back=$back
 $(cat "$here/kill.guest")
 END
