@@ -35,6 +35,7 @@
 #define VIOS_MAX       128u
 #define PIECES_MAX     256u
 #define PIECE_BYTES    (64u << 10) /* of bounce memory */
+#define VECTOR_MAX     64u         /* rows of the caller's memory in one device I/O */
 #define BOUNCES_MAX    32u
 #define FETCHES_MAX    8u
 #define VIO_WINDOW     16u /* pieces in flight for one transfer */
@@ -100,11 +101,12 @@ struct vpiece {
   struct io io;
   struct vio *vio;
   struct vpiece *next;
-  char *bounce;   /* NULL: straight from or to the caller's memory */
-  uint64_t at;    /* the op's bytes [at, at + bytes) of the volume are what this is for */
-  uint32_t bytes; /* 0: of a promote, all that is copied */
-  bool copy;      /* what was read is changed, and written to `to` */
-  bool verify;    /* what is read must have these checksums: volume_expect() */
+  struct iovec *rows; /* [VECTOR_MAX] its own, for io.buf */
+  char *bounce;       /* NULL: straight from or to the caller's memory */
+  uint64_t at;        /* the op's bytes [at, at + bytes) of the volume are what this is for */
+  uint32_t bytes;     /* 0: of a promote, all that is copied */
+  bool copy;          /* what was read is changed, and written to `to` */
+  bool verify;        /* what is read must have these checksums: volume_expect() */
   uint32_t crc;
   struct io to;
 };
@@ -151,6 +153,7 @@ struct volumes { /* in struct shard; made with the first volume */
   struct direct_stats direct_closed; /* of volumes that are closed */
   struct vio *vios, *free_vios, *hungry, **hungry_last;
   struct vpiece *pieces, *free_pieces;
+  struct iovec *rows; /* of the pieces */
   char *bounces;
   uint32_t free_bounce_count;
   char *free_bounces[BOUNCES_MAX];
@@ -227,7 +230,7 @@ static inline bool place_may_have_sums(const struct volume *v, const struct plac
  */
 uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t block, uint32_t n,
                        struct expected *e);
-bool volume_data_fits(const char *buf, uint32_t blocks, uint32_t crc);
+bool volume_data_fits(const struct io *io, uint32_t crc);
 /* It did not fit: -EBADMSG (logged), or -EAGAIN: the blocks have moved or may have been written
  * meanwhile, so read again (volume_run() with the op's new state). */
 int volume_mismatch(struct shard *s, struct shard_op *op, uint64_t block, const struct io *io,

@@ -150,11 +150,12 @@ int live_pin(struct vio *x) {
 /* ---- And when it is down --------------------------------------------------------------------- */
 
 void live_written(const struct vpiece *p) {
-  uint64_t first = p->at >> BLOCK_SHIFT;
-  const char *data = p->io.buf;
-  for (uint32_t i = 0; i < p->io.bytes >> BLOCK_SHIFT; i++)
-    p->vio->sums[(first + i) % LEAF_BLOCKS] =
-        crc32c(0, data + ((size_t)i << BLOCK_SHIFT), BLOCK_BYTES);
+  uint64_t block = p->at >> BLOCK_SHIFT;
+  for (uint32_t at = 0, row; at < p->io.bytes; at += row) {
+    const char *data = io_memory(&p->io, at, &row);
+    for (uint32_t in = 0; in < row; in += BLOCK_BYTES)
+      p->vio->sums[block++ % LEAF_BLOCKS] = crc32c(0, data + in, BLOCK_BYTES);
+  }
 }
 
 /* Without memory the blocks have none: they had none before, or the sums were spread. */

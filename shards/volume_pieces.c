@@ -1,9 +1,10 @@
 /* volume_pieces.c - transfers of volumes that take more than one device I/O: cut into pieces of
- * what lies in a row both on disk and in the caller's memory. Owned by the shard's thread.
+ * what lies in a row on disk. Owned by the shard's thread.
  *
- * A piece goes straight from or to the caller's memory where that is aligned, else through a
- * bounce. Of blocks that are written in part the rest is read first. Pieces and bounces are of a
- * fixed number: a transfer that finds none is hungry, and is fed in order. */
+ * A piece goes straight from or to the caller's memory where that is aligned, in however many rows
+ * it lies there (IO_VECTORED), else through a bounce. Of blocks that are written in part the rest
+ * is read first. Pieces and bounces are of a fixed number: a transfer that finds none is hungry,
+ * and is fed in order. */
 #include "shards/volume_internal.h"
 
 #include <errno.h>
@@ -18,14 +19,16 @@
 int vpieces_create(struct volumes *vs) {
   vs->vios = calloc(VIOS_MAX, sizeof *vs->vios);
   vs->pieces = calloc(PIECES_MAX, sizeof *vs->pieces);
+  vs->rows = calloc((size_t)PIECES_MAX * VECTOR_MAX, sizeof *vs->rows);
   vs->fetches = calloc(FETCHES_MAX, sizeof *vs->fetches);
   vs->bounces = aligned_alloc(BLOCK_BYTES, (size_t)BOUNCES_MAX * PIECE_BYTES);
-  if (!vs->vios || !vs->pieces || !vs->fetches || !vs->bounces) return -ENOMEM;
+  if (!vs->vios || !vs->pieces || !vs->rows || !vs->fetches || !vs->bounces) return -ENOMEM;
   for (uint32_t i = 0; i < VIOS_MAX; i++) {
     vs->vios[i].next = vs->free_vios;
     vs->free_vios = &vs->vios[i];
   }
   for (uint32_t i = 0; i < PIECES_MAX; i++) {
+    vs->pieces[i].rows = vs->rows + (size_t)i * VECTOR_MAX;
     vs->pieces[i].next = vs->free_pieces;
     vs->free_pieces = &vs->pieces[i];
   }
@@ -38,6 +41,7 @@ int vpieces_create(struct volumes *vs) {
 void vpieces_destroy(struct volumes *vs) {
   free(vs->vios);
   free(vs->pieces);
+  free(vs->rows);
   free(vs->fetches);
   free(vs->bounces);
 }
@@ -81,32 +85,61 @@ static enum start go_hungry(struct vio *x) {
 
 /* ---- The caller's memory --------------------------------------------------------------------- */
 
-/* From the op's byte `pos` on, as far as it lies in a row. */
-static char *memory_at(struct shard_op *op, uint64_t pos, uint64_t *bytes) {
+/* What of it lies in a row, and what follows. */
+struct row {
+  char *memory;
+  uint64_t bytes;
+  const struct iovec *next;
+};
+
+/* From the op's byte `pos` on. */
+static struct row row_at(struct shard_op *op, uint64_t pos) {
   const struct volume_args *a = volume_args(op);
-  if (!a->iov_count) {
-    *bytes = op->bytes - pos;
-    return (char *)op->buf + pos;
-  }
+  if (!a->iov_count) return (struct row){(char *)op->buf + pos, op->bytes - pos, NULL};
   const struct iovec *v = op->buf;
   for (pos += a->iov_skip; pos >= v->iov_len; v++) pos -= v->iov_len;
-  *bytes = v->iov_len - pos;
-  return (char *)v->iov_base + pos;
+  return (struct row){(char *)v->iov_base + pos, v->iov_len - pos, v + 1};
+}
+
+static struct row row_after(const struct row *r) {
+  const struct iovec *v = r->next;
+  while (v->iov_len == 0) v++;
+  return (struct row){v->iov_base, v->iov_len, v + 1};
+}
+
+static bool is_direct(const struct row *r, uint64_t bytes) {
+  return is_aligned((uintptr_t)r->memory, BLOCK_BYTES) && min_u64(r->bytes, bytes) >= BLOCK_BYTES;
+}
+
+/* Of n blocks from the row on: how many of them one I/O can move straight, and with it `to`: where
+ * they lie. Of the row itself at least one. */
+static uint32_t gather(struct row r, uint32_t n, struct iovec *to) {
+  uint32_t blocks = 0, count = 0;
+  char *end = NULL;
+  for (;; r = row_after(&r)) {
+    if (r.memory != end && (count == VECTOR_MAX || !is_direct(&r, BLOCK_BYTES))) break;
+    uint32_t more = (uint32_t)min_u64(r.bytes >> BLOCK_SHIFT, n - blocks);
+    if (r.memory != end) to[count++] = (struct iovec){r.memory, 0};
+    to[count - 1].iov_len += (size_t)more << BLOCK_SHIFT;
+    blocks += more;
+    if (blocks == n || !is_aligned(r.bytes, BLOCK_BYTES)) break;
+    end = r.memory + r.bytes;
+  }
+  return blocks;
 }
 
 enum direction { COPY_IN, COPY_OUT, CLEAR };
 
 static void copy(struct shard_op *op, enum direction to, uint64_t pos, char *with, uint64_t bytes) {
   while (bytes > 0) {
-    uint64_t n;
-    char *memory = memory_at(op, pos, &n);
-    n = min_u64(n, bytes);
+    struct row r = row_at(op, pos);
+    uint64_t n = min_u64(r.bytes, bytes);
     if (to == COPY_IN)
-      memcpy(with, memory, n);
+      memcpy(with, r.memory, n);
     else if (to == COPY_OUT)
-      memcpy(memory, with, n);
+      memcpy(r.memory, with, n);
     else
-      memset(memory, 0, n);
+      memset(r.memory, 0, n);
     pos += n;
     with = with ? with + n : NULL;
     bytes -= n;
@@ -126,7 +159,7 @@ static void fill(struct shard_op *op, uint64_t at, char *to, uint64_t bytes) {
 static void piece_submit(struct vpiece *p, uint8_t kind, void (*done)(struct io *io)) {
   struct volume *v = p->vio->volume;
   p->io.op = kind;
-  p->io.flags = kind == IO_WRITE && !v->top && p->vio->op->flags & OP_DURABLE ? IO_FUA : 0;
+  if (kind == IO_WRITE && !v->top && p->vio->op->flags & OP_DURABLE) p->io.flags |= IO_FUA;
   p->io.done = done;
   if (kind == IO_READ)
     v->stats.device_reads++;
@@ -150,9 +183,7 @@ static void piece_end(struct vpiece *p) {
 static void verify(struct vpiece *p, const char *what) {
   struct volume *v = p->vio->volume;
   struct io *io = &p->io;
-  if (likely(!p->verify) || io->result ||
-      volume_data_fits(io->buf, io->bytes >> BLOCK_SHIFT, p->crc))
-    return;
+  if (likely(!p->verify) || io->result || volume_data_fits(io, p->crc)) return;
   io->result = volume_mismatch(v->shard, p->vio->op, p->at >> BLOCK_SHIFT, io, p->crc, what);
 }
 
@@ -230,6 +261,18 @@ static uint32_t expect(struct vpiece *p, const struct place *place, uint64_t blo
   return n;
 }
 
+/* What moves n blocks: the bounce, or what gather() has found and may be more than that. */
+static void set_memory(struct vpiece *p, uint32_t n) {
+  struct iovec *v = p->rows;
+  size_t left = p->io.bytes = n << BLOCK_SHIFT;
+  p->io.buf = p->bounce;
+  if (p->bounce) return;
+  for (; v->iov_len < left; v++) left -= v->iov_len;
+  v->iov_len = left;
+  p->io.buf = v == p->rows ? v->iov_base : p->rows;
+  p->io.flags = v == p->rows ? 0 : IO_VECTORED;
+}
+
 static enum issue issue_read(struct vio *x) {
   struct volume *v = x->volume;
   struct shard_op *op = x->op;
@@ -238,23 +281,21 @@ static enum issue issue_read(struct vio *x) {
   uint32_t n =
       volume_run_at(v, block, (uint32_t)min_u64(left, IO_BYTES_MAX >> BLOCK_SHIFT), &place);
   if (n == 0) return learn(x, block);
-  uint64_t bytes = min_u64(x->end, (block + n) << BLOCK_SHIFT) - x->at, row;
+  uint64_t bytes = min_u64(x->end, (block + n) << BLOCK_SHIFT) - x->at;
   if (place.kind == PLACE_ZERO) {
     copy(op, CLEAR, x->at - op->offset, NULL, bytes);
     x->at += bytes;
     return ISSUED;
   }
-  char *memory = memory_at(op, x->at - op->offset, &row);
-  bool bounce =
-      ((uintptr_t)memory | x->at) & (BLOCK_BYTES - 1) || min_u64(row, bytes) < BLOCK_BYTES;
-  n = (uint32_t)(bounce ? min_u64(n, PIECE_BYTES >> BLOCK_SHIFT)
-                        : min_u64(row, bytes) >> BLOCK_SHIFT);
+  struct row r = row_at(op, x->at - op->offset);
+  bool bounce = !is_aligned(x->at, BLOCK_BYTES) || !is_direct(&r, bytes);
   struct vpiece *p = piece_take(x, bounce);
   if (!p) return NO_PIECE;
+  n = (uint32_t)(bounce ? min_u64(n, PIECE_BYTES >> BLOCK_SHIFT)
+                        : gather(r, (uint32_t)(bytes >> BLOCK_SHIFT), p->rows));
   n = aim(x, &place, block, n, &p->io);
   n = expect(p, &place, block, n);
-  p->io.buf = bounce ? p->bounce : memory;
-  p->io.bytes = n << BLOCK_SHIFT;
+  set_memory(p, n);
   p->at = x->at;
   p->bytes = (uint32_t)(min_u64(x->end, (block + n) << BLOCK_SHIFT) - x->at);
   x->at += p->bytes;
@@ -309,19 +350,17 @@ static enum issue issue_copy(struct vio *x, uint64_t block, uint32_t n, uint32_t
 static enum issue issue_whole(struct vio *x, uint64_t block, uint32_t n) {
   struct shard_op *op = x->op;
   struct place place;
-  uint64_t row = UINT64_MAX;
-  char *memory = NULL;
-  if (op->kind == OP_WRITE) memory = memory_at(op, x->at - op->offset, &row);
-  bool bounce = !memory || (uintptr_t)memory & (BLOCK_BYTES - 1) || row < BLOCK_BYTES;
-  n = (uint32_t)min_u64(n, bounce ? PIECE_BYTES >> BLOCK_SHIFT : row >> BLOCK_SHIFT);
+  struct row r = {0};
+  if (op->kind == OP_WRITE) r = row_at(op, x->at - op->offset);
+  bool bounce = !is_direct(&r, BLOCK_BYTES);
   n = target_at(x->volume, block, n, &place);
   struct vpiece *p = piece_take(x, bounce);
   if (!p) return NO_PIECE;
+  n = bounce ? (uint32_t)min_u64(n, PIECE_BYTES >> BLOCK_SHIFT) : gather(r, n, p->rows);
   n = aim(x, &place, block, n, &p->io);
-  p->io.bytes = n << BLOCK_SHIFT;
+  set_memory(p, n);
   p->at = x->at;
   if (bounce) fill(op, x->at, p->bounce, p->io.bytes);
-  p->io.buf = bounce ? p->bounce : memory;
   x->at += p->io.bytes;
   piece_launch(x, p);
   piece_submit(p, IO_WRITE, vpiece_written);

@@ -74,8 +74,7 @@ static void read_done(struct io *io) {
   struct shard *s = volume_args(op)->volume->shard;
   space_read_end(s->space, op->generation);
   if (op->pad & 2) lower_read_end(s, op->pad & 1);
-  if (unlikely(op->pad & 4) && !io->result &&
-      !volume_data_fits(op->buf, io->bytes >> BLOCK_SHIFT, (uint32_t)op->block)) {
+  if (unlikely(op->pad & 4) && !io->result && !volume_data_fits(io, (uint32_t)op->block)) {
     io->result = volume_mismatch(s, op, first_block(op), io, (uint32_t)op->block, "read");
     if (io->result == -EAGAIN) {
       volume_run(s, op);

@@ -44,11 +44,14 @@ uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t b
   return done;
 }
 
-bool volume_data_fits(const char *buf, uint32_t blocks, uint32_t crc) {
+bool volume_data_fits(const struct io *io, uint32_t crc) {
   uint32_t all = 0;
-  for (uint32_t i = 0; i < blocks; i++) {
-    uint32_t one = crc32c(0, buf + ((size_t)i << BLOCK_SHIFT), BLOCK_BYTES);
-    all = crc32c(all, &one, sizeof one);
+  for (uint32_t at = 0, row; at < io->bytes; at += row) {
+    const char *memory = io_memory(io, at, &row);
+    for (uint32_t in = 0; in < row; in += BLOCK_BYTES) {
+      uint32_t one = crc32c(0, memory + in, BLOCK_BYTES);
+      all = crc32c(all, &one, sizeof one);
+    }
   }
   return all == crc;
 }
@@ -68,11 +71,12 @@ static void report(struct shard *s, const struct volume *v, const struct place *
 
 /* The first block that is not what it should be. */
 static void report_bad(struct shard *s, const struct volume *v, struct place p, uint64_t block,
-                       uint32_t n, const char *buf, const char *what) {
-  for (uint32_t i = 0; i < n; i++, p.block++) {
+                       const struct io *io, const char *what) {
+  for (uint32_t i = 0, row; i < io->bytes >> BLOCK_SHIFT; i++, p.block++) {
     struct expected e;
+    struct io one = {.buf = io_memory(io, i << BLOCK_SHIFT, &row), .bytes = BLOCK_BYTES};
     volume_expect(v, &p, block + i, 1, &e);
-    if (volume_data_fits(buf + ((size_t)i << BLOCK_SHIFT), 1, e.crc)) continue;
+    if (volume_data_fits(&one, e.crc)) continue;
     report(s, v, &p, block + i, what);
     return;
   }
@@ -94,6 +98,6 @@ int volume_mismatch(struct shard *s, struct shard_op *op, uint64_t block, const 
       volume_map_io(s, v, &p, n, &now) < n || now.file != io->file || now.offset != io->offset ||
       volume_expect(v, &p, block, n, &e) < n || !e.verify || e.crc != crc)
     return -EAGAIN;
-  report_bad(s, v, p, block, n, io->buf, what);
+  report_bad(s, v, p, block, io, what);
   return -EBADMSG;
 }

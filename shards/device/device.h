@@ -16,6 +16,8 @@
 #ifndef SHARDS_DEVICE_DEVICE_H
 #define SHARDS_DEVICE_DEVICE_H
 
+#include <sys/uio.h>
+
 #include "shards/base/base.h"
 
 /* ---- Backings ------------------------------------------------------------------------- */
@@ -78,20 +80,38 @@ enum io_op {
 };
 enum io_flag {
   IO_FUA = 1, /* write: durable on completion (RWF_DSYNC) */
+  /* `buf` is an array of struct iovec, which together have `bytes` bytes: one transfer of
+   * what lies in a row on disk, and not in memory. Each entry as a plain buffer: aligned, and at
+   * least a block. The array is the caller's, who keeps it as it is until done(); engines only
+   * read it, so that he finds in it what was moved. */
+  IO_VECTORED = 2,
 };
 struct io {
   void (*done)(struct io *io);
   struct io *next; /* the engine's while in flight, free otherwise */
-  void *buf;       /* multiples of BLOCK_BYTES: address, bytes, offset */
+  void *buf;       /* multiples of BLOCK_BYTES: address, bytes, offset; or see IO_VECTORED */
   uint64_t offset;
   uint32_t bytes; /* at most IO_BYTES_MAX */
   uint32_t moved; /* the engine's */
-  int32_t result; /* 0, or -errno */
+  int32_t result; /* 0, or -errno; the engine's while in flight */
   uint16_t file;  /* slot given to device_attach() */
   uint8_t op, flags;
 };
 #define IO_BYTES_MAX (1u << 20)
 _Static_assert(sizeof(struct io) == 48, "struct io is embedded in every request");
+
+/* Where byte `at` of an io's bytes lies in memory, and how many follow there in a row. */
+static inline char *io_memory(const struct io *io, uint32_t at, uint32_t *row) {
+  if (!(io->flags & IO_VECTORED)) {
+    *row = io->bytes - at;
+    return (char *)io->buf + at;
+  }
+  const struct iovec *v = io->buf;
+  uint64_t in = at;
+  for (; in >= v->iov_len; v++) in -= v->iov_len;
+  *row = (uint32_t)min_u64(v->iov_len - in, io->bytes - at);
+  return (char *)v->iov_base + in;
+}
 
 struct device_stats {
   uint64_t ios, submits, short_ios, retried_ios, sleeps, in_flight_max;

@@ -8,6 +8,25 @@
 #include <time.h>
 #include <unistd.h>
 
+/* No entry is empty, so there are at most IO_BYTES_MAX / BLOCK_BYTES, which is less than the
+ * kernel's limit. */
+void io_begin_special(struct io *io) {
+  io->moved = io->bytes;
+  if (io->op == IO_FLUSH) return;
+  const struct iovec *v = io->buf;
+  uint64_t sum = 0;
+  check(is_aligned(io->offset | io->bytes, BLOCK_BYTES));
+  check(io->bytes - 1 < IO_BYTES_MAX);
+  check(io->op == IO_READ || io->op == IO_WRITE);
+  for (; sum < io->bytes; v++) {
+    check(is_aligned((uintptr_t)v->iov_base | v->iov_len, BLOCK_BYTES) && v->iov_len);
+    sum += v->iov_len;
+  }
+  check(sum == io->bytes);
+  io->moved = 0;
+  io->result = (int32_t)(v - (const struct iovec *)io->buf);
+}
+
 enum io_step io_advance(struct io *io, int32_t moved_now) {
   if (moved_now == -EAGAIN || moved_now == -EINTR) return IO_STEP_RETRY;
   uint32_t left = io->bytes - io->moved;

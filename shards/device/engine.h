@@ -47,17 +47,33 @@ enum io_step {
   IO_STEP_RETRY,    /* the same again, after a pause */
 };
 
+/* One that is no plain transfer: a flush, which has nothing to move, or a vectored one. */
+static inline bool io_is_special(const struct io *io) {
+  return io->op == IO_FLUSH || io->flags & IO_VECTORED;
+}
+void io_begin_special(struct io *io);
+
 /* At the start: proves the caller's side of the contract, which direct I/O does not (the
- * kernel lets some misaligned requests pass). A flush has nothing left to move. */
+ * kernel lets some misaligned requests pass). */
 static inline void io_begin(struct io *io) {
-  if (unlikely(io->op == IO_FLUSH)) {
-    io->moved = io->bytes;
+  if (unlikely(io_is_special(io))) {
+    io_begin_special(io);
     return;
   }
   check(is_aligned((uintptr_t)io->buf | io->offset | io->bytes, BLOCK_BYTES));
   check(io->bytes - 1 < IO_BYTES_MAX);
   check(io->op == IO_READ || io->op == IO_WRITE);
   io->moved = 0;
+}
+
+/* Of a vectored io of which nothing was moved yet: how many entries. Once something was, the rest
+ * goes row by row, as plain transfers: io_rest(). So nobody has to change the array. */
+static inline uint32_t io_entries(const struct io *io) {
+  return io->moved || !(io->flags & IO_VECTORED) ? 0 : (uint32_t)io->result;
+}
+/* What the next plain transfer of an io is to move. */
+static inline char *io_rest(const struct io *io, uint32_t *bytes) {
+  return io_memory(io, io->moved, bytes);
 }
 
 /* What the kernel's answer `moved_now` (bytes or -errno) means for the io. Whole blocks only

@@ -99,13 +99,13 @@ static int32_t copy(const struct instant *m, const struct io *io) {
   if (io->op == IO_FLUSH) return 0;
   uint64_t bytes = __atomic_load_n(&b->bytes, __ATOMIC_ACQUIRE);
   if (io->offset > bytes || io->bytes > bytes - io->offset) return -EIO;
-  char *at = (char *)b->memory + io->offset;
-  if (io->op == IO_READ) {
-    memcpy(io->buf, at, io->bytes);
-    return 0;
+  if (io->op == IO_WRITE && b->read_only) return -EBADF;
+  char *on_disk = (char *)b->memory + io->offset;
+  for (uint32_t at = 0, row; at < io->bytes; at += row) {
+    char *memory = io_memory(io, at, &row);
+    memcpy(io->op == IO_READ ? memory : on_disk + at, io->op == IO_READ ? on_disk + at : memory,
+           row);
   }
-  if (b->read_only) return -EBADF;
-  memcpy(at, io->buf, io->bytes);
   return 0;
 }
 

@@ -47,13 +47,13 @@ static inline struct pool *pool_of(struct device *d) {
 
 static ssize_t move_once(const struct io *io, int fd) {
   if (io->op == IO_FLUSH) return fdatasync(fd);
-  char *at = (char *)io->buf + io->moved;
+  uint32_t bytes, entries = io_entries(io);
+  char *at = io_rest(io, &bytes);
+  const struct iovec rest = {at, bytes}, *iov = entries ? io->buf : &rest;
+  int count = entries ? (int)entries : 1;
   off_t offset = (off_t)(io->offset + io->moved);
-  size_t bytes = io->bytes - io->moved;
-  if (io->op == IO_READ) return pread(fd, at, bytes, offset);
-  if (!(io->flags & IO_FUA)) return pwrite(fd, at, bytes, offset);
-  struct iovec iov = {at, bytes};
-  return pwritev2(fd, &iov, 1, offset, RWF_DSYNC);
+  if (io->op == IO_READ) return preadv(fd, iov, count, offset);
+  return pwritev2(fd, iov, count, offset, io->flags & IO_FUA ? RWF_DSYNC : 0);
 }
 
 /* The whole request, however many calls it takes. A pause costs nobody but this thread. */

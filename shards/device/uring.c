@@ -89,25 +89,12 @@ static inline struct io_uring_sqe *next_sqe(struct uring *u) {
   return &u->sqes[u->sqe_tail++ & u->sq_mask];
 }
 
-static void prep_flush(struct uring *u, struct io *io) {
-  struct io_uring_sqe *sqe = next_sqe(u);
-  io_uring_prep_fsync(sqe, u->files[io->file], IORING_FSYNC_DATASYNC);
-  sqe->flags = u->sqe_flags;
-  sqe->user_data = (uintptr_t)io;
-}
-
 /* Fills all 64 bytes of an entry, in order: entries are reused. */
-static inline void prep(struct uring *u, struct io *io) {
+static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, uint32_t bytes) {
   static const uint8_t opcode[2][IO_FLUSH] = {
       {0, IORING_OP_READ, IORING_OP_WRITE},
       {0, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED},
   };
-  if (unlikely(io->op == IO_FLUSH)) {
-    prep_flush(u, io);
-    return;
-  }
-  uintptr_t base = (uintptr_t)io->buf + io->moved;
-  uint32_t bytes = io->bytes - io->moved;
   uint32_t fixed =
       (base >= u->hit.base && base + bytes <= u->hit.end) || find_range(u, base, base + bytes);
   struct io_uring_sqe *sqe = next_sqe(u);
@@ -125,6 +112,34 @@ static inline void prep(struct uring *u, struct io *io) {
   sqe->file_index = 0;
   sqe->addr3 = 0;
   sqe->__pad2[0] = 0;
+}
+
+/* A flush, a vectored transfer, or a row of what such a one has left. */
+static __attribute__((noinline)) void prep_special(struct uring *u, struct io *io) {
+  uint32_t row, entries = io_entries(io);
+  if (io->op != IO_FLUSH && !entries) {
+    uintptr_t base = (uintptr_t)io_rest(io, &row);
+    prep_plain(u, io, base, row);
+    return;
+  }
+  struct io_uring_sqe *sqe = next_sqe(u);
+  int fd = u->files[io->file];
+  if (io->op == IO_FLUSH)
+    io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+  else if (io->op == IO_READ)
+    io_uring_prep_readv(sqe, fd, io->buf, entries, io->offset);
+  else
+    io_uring_prep_writev2(sqe, fd, io->buf, entries, io->offset,
+                          io->flags & IO_FUA ? RWF_DSYNC : 0);
+  sqe->flags = u->sqe_flags;
+  sqe->user_data = (uintptr_t)io;
+}
+
+static inline void prep(struct uring *u, struct io *io) {
+  if (unlikely(io_is_special(io)))
+    prep_special(u, io);
+  else
+    prep_plain(u, io, (uintptr_t)io->buf + io->moved, io->bytes - io->moved);
 }
 
 static void uring_submit(struct device *d, struct io *io) {

@@ -81,8 +81,10 @@ void crash_end(struct rig *r, struct crash *c) {
 /* Sectors of what is on its way: there or not. */
 static void tear(struct crash *c, char *image, const struct io *io) {
   if (io->op != IO_WRITE) return;
-  for (uint64_t at = 0; at < io->bytes; at += 512)
-    if (random_below(&c->random, 2)) memcpy(image + io->offset + at, (char *)io->buf + at, 512);
+  for (uint32_t at = 0, row; at < io->bytes; at += 512) {
+    const char *memory = io_memory(io, at, &row);
+    if (random_below(&c->random, 2)) memcpy(image + io->offset + at, memory, 512);
+  }
 }
 
 void crash_cut(struct rig *r, struct crash *c, void (*close)(void *arg), void *arg) {

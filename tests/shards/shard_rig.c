@@ -11,7 +11,10 @@ static void device_take(struct device *d, struct io *io) {
   struct rig_device *rd = (struct rig_device *)d;
   assert_true(rd->count < RIG_IOS_MAX);
   if (io->op != IO_FLUSH) {
-    assert_int_equal((uintptr_t)io->buf % BLOCK_BYTES, 0);
+    for (uint32_t at = 0, row; at < io->bytes; at += row) {
+      assert_int_equal((uintptr_t)io_memory(io, at, &row) % BLOCK_BYTES, 0);
+      assert_true(row && row % BLOCK_BYTES == 0);
+    }
     assert_int_equal(io->bytes % BLOCK_BYTES, 0);
     assert_int_equal(io->offset % BLOCK_BYTES, 0);
     assert_in_range(io->bytes, 1, IO_BYTES_MAX);
@@ -21,22 +24,32 @@ static void device_take(struct device *d, struct io *io) {
   if (rd->count > rd->in_flight_max) rd->in_flight_max = rd->count;
 }
 
+static void copy(struct rig_device *rd, const struct io *io) {
+  char *disk = (char *)rd->backing->memory + io->offset;
+  for (uint32_t at = 0, row; at < io->bytes; at += row) {
+    char *memory = io_memory(io, at, &row);
+    if (io->op == IO_READ)
+      memcpy(memory, disk + at, row);
+    else
+      memcpy(disk + at, memory, row);
+  }
+}
+
 static void move(struct rig_device *rd, struct io *io) {
-  char *at = (char *)rd->backing->memory + io->offset;
   io->result = 0;
   if (io->op == IO_READ) {
     rd->reads++;
     if (rd->fail_reads && rd->fail_reads--) {
       io->result = -EIO;
     } else {
-      memcpy(io->buf, at, io->bytes);
+      copy(rd, io);
     }
   } else if (io->op == IO_WRITE) {
     rd->writes++;
     if (rd->fail_writes && rd->fail_writes--) {
       io->result = -EIO;
     } else {
-      memcpy(at, io->buf, io->bytes);
+      copy(rd, io);
     }
   } else {
     rd->flushes++;

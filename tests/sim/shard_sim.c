@@ -97,7 +97,8 @@ static void report(const struct run_totals *t, double seconds) {
          "%llu, scrubs %llu\n"
          "moments with all subsets of sectors %llu, of blocks %llu, with some %llu; at most %llu "
          "blocks\n"
-         "events %llu, core steps %llu, faults %llu, in %.1f s: %.0f events and %.0f states a "
+         "events %llu (%llu of many pieces), core steps %llu, faults %llu, in %.1f s: %.0f events "
+         "and %.0f states a "
          "second\n",
          (unsigned long long)t->runs, (unsigned long long)t->lives, (unsigned long long)t->cuts,
          (unsigned long long)t->kills, (unsigned long long)t->kills_surviving,
@@ -107,8 +108,9 @@ static void report(const struct run_totals *t, double seconds) {
          (unsigned long long)c->recovery_cuts, (unsigned long long)c->scrubs,
          (unsigned long long)c->complete, (unsigned long long)c->complete_blocks,
          (unsigned long long)c->sampled, (unsigned long long)c->atoms_max,
-         (unsigned long long)t->events, (unsigned long long)t->steps, (unsigned long long)t->faults,
-         seconds, (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
+         (unsigned long long)t->events, (unsigned long long)t->vectored,
+         (unsigned long long)t->steps, (unsigned long long)t->faults, seconds,
+         (double)(t->events + t->steps) / seconds, (double)c->states.count / seconds);
 }
 
 static double now_seconds(void) {

@@ -45,8 +45,8 @@ void sim_cut_take(struct cut *cut, const struct sim_io *io) {
       if (w->op != IO_WRITE) continue;
       write++;
       for (uint64_t k = 0; k < w->bytes >> BLOCK_SHIFT; k++)
-        add_atom(cut, dev->files[w->file], (w->offset >> BLOCK_SHIFT) + k,
-                 page_of((const char *)w->buf + (k << BLOCK_SHIFT)), true, write);
+        add_atom(cut, dev->files[w->file], (w->offset >> BLOCK_SHIFT) + k, page_of(block_of(w, k)),
+                 true, write);
     }
 }
 
@@ -76,7 +76,7 @@ static void kill_write(struct sim_disk *d, const struct io *w, struct random *r,
     if (style == 5) keep = k < prefix / 8 ? 0xff : k > prefix / 8 ? 0 : (1u << prefix % 8) - 1;
     if (whole_blocks && keep) keep = 0xff;
     if (!keep || block >= d->blocks) continue;
-    struct page *whole = page_of((const char *)w->buf + (k << BLOCK_SHIFT));
+    struct page *whole = page_of(block_of(w, k));
     disk_store(d, block, page_merge(d->now[block], whole, (uint8_t)keep), false, order);
     page_unref(whole);
   }

@@ -71,6 +71,7 @@ struct sim_io {
   uint64_t changes; /* of `durable`, all disks: an image of an older number is stale */
   uint64_t polls;   /* of this life or image: no end if there are more than SIM_POLLS_MAX */
   uint64_t events, reads, writes, flushes;
+  uint64_t vectored; /* submitted */
   /* Called before and after each request takes its effect: a moment when the power may fail. */
   void (*moment)(struct sim_io *io, void *arg);
   void *moment_arg;

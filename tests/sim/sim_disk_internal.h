@@ -24,6 +24,12 @@ static inline struct sim_disk *disk_of(struct backing *b) {
   return container_of(b, struct sim_disk, backing);
 }
 
+/* Of what an io moves: block k. */
+static inline char *block_of(const struct io *io, uint64_t k) {
+  uint32_t row;
+  return io_memory(io, (uint32_t)k << BLOCK_SHIFT, &row);
+}
+
 void sim_io_init(struct sim_io *io, uint64_t seed);
 void sim_disk_create(struct sim_io *io, uint32_t number, uint64_t blocks, bool image);
 /* What reads see, and what survives; both take over the reference. */

@@ -46,13 +46,22 @@ static void moment(struct sim_io *io) {
   if (io->moment) io->moment(io, io->moment_arg);
 }
 
+static void check_memory(const struct io *io) {
+  for (uint32_t at = 0, row; at < io->bytes; at += row) {
+    uintptr_t memory = (uintptr_t)io_memory(io, at, &row);
+    check(row && is_aligned(memory | row, BLOCK_BYTES));
+  }
+}
+
 static void sim_submit(struct device *device, struct io *io) {
   struct sim_device *d = device_of(device);
   struct sim_io *s = d->io;
   check(d->files[io->file] != NULL);
   if (io->op != IO_FLUSH) {
-    check(is_aligned((uintptr_t)io->buf | io->offset | io->bytes, BLOCK_BYTES));
+    check(is_aligned(io->offset | io->bytes, BLOCK_BYTES));
     check(io->bytes - 1 < IO_BYTES_MAX && (io->op == IO_READ || io->op == IO_WRITE));
+    check_memory(io);
+    s->vectored += (io->flags & IO_VECTORED) != 0;
   }
   if (d->count == d->room) {
     d->room = d->room ? 2 * d->room : 64;
@@ -99,7 +108,7 @@ static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, b
   uint64_t flipped = flip ? random_up_to(&s->random, count) : count;
   uint64_t zeroed = zero ? random_up_to(&s->random, count) : count;
   for (uint64_t i = 0; i < count; i++) {
-    struct page *p = i == zeroed ? NULL : page_of((const char *)io->buf + (i << BLOCK_SHIFT));
+    struct page *p = i == zeroed ? NULL : page_of(block_of(io, i));
     if (torn) {
       struct page *whole = p;
       p = page_merge(d->now[to + i], whole, (uint8_t)random_next(&s->random));
@@ -107,7 +116,7 @@ static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, b
     }
     disk_store(d, to + i, p, io->flags & IO_FUA, order);
     if (i == flipped && to + i < d->blocks)
-      sim_disk_flip(d, to + i, choose_bit(s, (const char *)io->buf + (i << BLOCK_SHIFT)));
+      sim_disk_flip(d, to + i, choose_bit(s, block_of(io, i)));
   }
 }
 
@@ -157,8 +166,7 @@ static int32_t take_effect(struct sim_device *dev, const struct request *r) {
   }
   s->reads++;
   if (fault(s, io, s->faults.read_error)) return -EIO;
-  for (uint64_t i = 0; i < count; i++)
-    page_read(d->now[block + i], (char *)io->buf + (i << BLOCK_SHIFT));
+  for (uint64_t i = 0; i < count; i++) page_read(d->now[block + i], block_of(io, i));
   return 0;
 }
 

@@ -383,6 +383,7 @@ static void world_destroy(struct world *w) {
   }
   w->totals->refused += w->client.refused;
   w->totals->events += w->io.events;
+  w->totals->vectored += w->io.vectored;
   w->totals->faults += w->io.faults.injected;
   checker_end(&w->totals->checker);
   client_destroy(&w->client);

@@ -6,8 +6,8 @@
 #include "tests/sim/sim_vclient.h"
 
 struct run_totals {
-  uint64_t runs, lives, cuts, kills, kills_surviving, requests, calls, events, steps, refused,
-      faults;
+  uint64_t runs, lives, cuts, kills, kills_surviving, requests, calls, events, vectored, steps,
+      refused, faults;
   struct checker checker;
 };
 

@@ -104,8 +104,24 @@ static void choose_wide(struct vclient *c, const struct vnode *n, uint64_t *offs
   *bytes = (max_u64(a, b) - min_u64(a, b)) * n->block_bytes;
 }
 
+/* As a guest's driver: pages here and there. */
+static void scatter_pages(struct vclient *c, struct vslot *s) {
+  struct random *r = &c->random;
+  uint64_t left = s->r.bytes;
+  char *at = s->buf;
+  uint32_t n = 0;
+  while (left > 0) {
+    uint64_t bytes = random_in(r, 1, 2) * BLOCK_BYTES;
+    bytes = n == VIOV_MAX - 1 ? left : min_u64(left, bytes);
+    s->iov[n++] = (struct iovec){at, bytes};
+    at += bytes + (random_percent(r, 80) ? BLOCK_BYTES : 0);
+    left -= bytes;
+  }
+  s->r.iov_count = n;
+}
+
 /* Cuts the buffer into pieces with gaps between them: a piece for each iovec. */
-static void scatter(struct vclient *c, struct vslot *s) {
+static void scatter_bytes(struct vclient *c, struct vslot *s) {
   struct random *r = &c->random;
   uint64_t left = s->r.bytes;
   char *at = s->buf;
@@ -119,8 +135,15 @@ static void scatter(struct vclient *c, struct vslot *s) {
     if (random_percent(r, 30)) at = (char *)round_up((uintptr_t)at, BLOCK_BYTES);
     left -= bytes;
   }
-  s->r.flags |= SR_VECTORED;
   s->r.iov_count = n;
+}
+
+static void scatter(struct vclient *c, struct vslot *s) {
+  if (random_percent(&c->random, 50))
+    scatter_pages(c, s);
+  else
+    scatter_bytes(c, s);
+  s->r.flags |= SR_VECTORED;
   s->r.buf = s->iov;
 }
 

@@ -10,7 +10,7 @@
 #include "tests/sim/sim_vmodel.h"
 
 #define VBYTES_MAX (128u << 10) /* of a read or write */
-#define VIOV_MAX   6u
+#define VIOV_MAX   10u
 
 /* How often which request is made. */
 struct vhabits {
