@@ -66,6 +66,9 @@ static void check_command(const struct host_command *c) {
   case HOST_REMOVE:
     check(*c->volume);
     break;
+  case HOST_RANGES:
+    check(*c->volume && c->length > 0 && c->offset + c->length > c->offset && c->max > 0);
+    break;
   case HOST_LIMIT:
     check(c->all ? !*c->volume && !*c->group : *c->volume || *c->group);
     break;
@@ -99,7 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   check_text(c.id_text, sizeof c.id_text);
   check(!c.id_is_text || c.has_id);
   if (r == 0) {
-    check(c.what >= HOST_PING && c.what <= HOST_UPGRADE && c.word);
+    check(c.what >= HOST_PING && c.what <= HOST_RANGES && c.word);
     check_members(&c);
     check_command(&c);
     check_bucket(&c, HOST_M_BYTES, &c.bytes);

@@ -7,6 +7,9 @@ host=$1 ctl=$2 check=$3 client=$4
 
 # ---- A life ---------------------------------------------------------------------------------------
 expect 0 "$ctl" format "$here" --size=64M --shards=2
+truncate -s 4M "$work/spots"
+for at in 16 256 768; do printf x | dd of="$work/spots" bs=4096 seek=$at conv=notrunc status=none; done
+expect 0 "$ctl" volume import "$here" spots "$work/spots"
 begin
 expect 0 ask ping --json
 json ok=true protocol=1 draining=false "pid=$daemon" 'uptime_s>0'
@@ -58,6 +61,13 @@ expect 0 ask rm plain
 expect 0 ask detach vm1 --remove --json
 json removed=vm1
 [ ! -e "$dir/vm1.sock" ] || complain "the socket is still there"
+# What is not zeros, as many as are wanted at a time.
+expect 0 ask raw '{"do":"ranges","volume":"spots","offset":0,"bytes":4194304}'
+json 'ranges#3' ranges/0/0=65536 ranges/0/1=4096 ranges/1/0=1048576 ranges/2/0=3145728 end=4194304
+expect 0 ask raw '{"do":"ranges","volume":"spots","offset":65536,"bytes":4128768,"max":2}'
+json 'ranges#2' ranges/0/0=65536 ranges/1/0=1048576 end=3145728
+expect 0 ask raw '{"do":"ranges","volume":"spots","offset":131072,"bytes":131072}'
+json 'ranges#0' end=262144
 expect 0 ask flush
 expect 0 ask store --json
 json shards=2 cores=1 'free_bytes>1000000' damaged_blobs=0
@@ -68,6 +78,16 @@ expect 1 ask attach disk
 said 'disk: ' EEXIST
 expect 1 ask attach disk --name=again
 said 'disk: ' EBUSY
+expect 0 ask attach disk --name=shared --share
+expect 0 ask attach disk --name=looks --read-only
+expect 0 ask detach shared
+expect 0 ask detach looks
+expect 1 ask raw '{"do":"ranges","volume":"spots","offset":4194304,"bytes":4096}'
+printed EINVAL
+expect 1 ask raw '{"do":"ranges","volume":"spots","offset":0}'
+printed EINVAL 'bytes: is missing'
+expect 1 ask raw '{"do":"ranges","volume":"nothing","offset":0,"bytes":1}'
+printed ENOENT
 expect 1 ask attach nothing
 said nothing ENOENT
 expect 1 ask attach monday --name=w
@@ -174,7 +194,7 @@ begin --log-level=debug
 expect 0 ask list --json
 json 'disks#0'
 expect 0 ask volumes --json
-json 'volumes#3'
+json 'volumes#4'
 expect 0 ask attach disk
 # Whoever is killed leaves sockets behind, which the next one replaces.
 end 137 KILL
