@@ -83,6 +83,7 @@ int main(int argc, char **argv) {
   static struct bench_result result;
   struct bench_environment environment;
   if (argc > 1 && strcmp(argv[1], "report") == 0) return report_main(argc - 1, argv + 1);
+  if (argc > 1 && strcmp(argv[1], "compare") == 0) return compare_main(argc - 1, argv + 1);
   int r = bench_options_parse(&b.o, argc, argv);
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
   if (b.o.job_file) return bench_run_jobs(&b.o, argc, argv);

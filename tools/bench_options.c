@@ -47,6 +47,7 @@ static void help(const struct arg *table) {
   puts("shard-bench --store=WHERE [options]: what a Shardring store does in a second.\n"
        "shard-bench FILE [options]: the runs that a job file lists, with these options added.\n"
        "shard-bench report RESULT...: results as a page with plots.\n"
+       "shard-bench compare A B: two results, and whether they differ by more than chance.\n"
        "\n"
        "Fills the store with blobs if they are not there yet, runs one kind of request on it, and\n"
        "prints a table or JSON in fio's shape. WHERE is a directory, devices, or mem:.\n"

@@ -3,6 +3,7 @@
  *   report_read.c   results of shard-bench, or of fio (json, json+), into struct report_run
  *   report_plot.c   plots as SVG
  *   report_page.c   the page, and the command
+ *   report_compare.c   shard-bench compare
  */
 #ifndef TOOLS_REPORT_H
 #define TOOLS_REPORT_H
@@ -65,6 +66,12 @@ const char *report_number(double value, enum report_unit unit, char *text, size_
 /* Text as HTML. */
 void report_text(FILE *out, const char *text);
 
+/* B's rate by A's, and half of its interval of confidence of 95 %. False: too few intervals. */
+bool report_ratio(const struct report_run *a, const struct report_run *b, double *ratio,
+                  double *half);
+
+/* shard-bench compare A B: exit status. */
+int compare_main(int argc, char **argv);
 /* shard-bench report RESULT... --output=PAGE: exit status. */
 int report_main(int argc, char **argv);
 

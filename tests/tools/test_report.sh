@@ -42,6 +42,18 @@ if command -v fio > /dev/null; then
   done
 fi
 
+# Two of them side by side.
+run slow.json --runtime=0.6 --iodepth=1 --lat-sample=1
+run fast.json --runtime=0.6 --iodepth=64 --batch=32 --lat-sample=64
+expect 0 "$bench" compare "$work/slow.json" "$work/fast.json"
+printed 'slow.json' 'fast.json' 'requests/s' '99.9 %' 'B / A' 'confidence'
+expect 0 "$bench" compare "$work/one.json" "$work/both.json"
+said '1 and 2 jobs'
+expect 2 "$bench" compare "$work/one.json"
+said 'two results'
+expect 1 "$bench" compare "$work/one.json" /dev/null
+said /dev/null
+
 # What is no result is refused, and no page is made.
 refused() { # WORDS CONTENT
   printf '%s' "$2" > "$work/bad.json"
