@@ -100,6 +100,99 @@ static void add_rings(void) {
   corpus_add("ring", "malformed", out.bytes, out.count);
 }
 
+/* ---- Packed rings -----------------------------------------------------------------------------
+ */
+
+enum { ANY_DESC = 1, OFFER_NEXT = 2, TAKE_NEXT = 5, TAKE_NEXT_CHANGING, PUT_LAST, PUBLISH_ALL };
+enum { NOTIFY_ME = 9, MAP_AGAIN, TAKE_AGAIN, UNTAKE };
+
+static void packed_of_8(uint32_t position) {
+  byte(0);
+  draft_number(&out, position, 2);
+  draft_number(&out, position, 2);
+  place(LOW, 0);
+  place(LOW, 256);
+  place(LOW, 512);
+}
+static void begin_packed(uint8_t flags) {
+  out.count = 0;
+  byte(flags);
+  byte(8);
+  packed_of_8(RING_POSITION_FIRST);
+}
+static void offer_next(uint32_t region, uint32_t offset, uint32_t bytes, uint8_t flags,
+                       uint8_t id) {
+  byte(OFFER_NEXT);
+  place(region, offset);
+  draft_number(&out, bytes, 2);
+  byte(flags);
+  byte(id);
+}
+static void offer_request(uint8_t id) {
+  offer_next(LOW, 1024, 16, VRING_NEXT, 0);
+  offer_next(HIGH, 0, 512, VRING_NEXT | VRING_WRITE, 0);
+  offer_next(LOW, 1100, 1, VRING_WRITE, id);
+}
+static void table_entry(uint32_t at, uint32_t region, uint32_t offset, uint32_t bytes,
+                        uint32_t flags) {
+  byte(ANY_DESC);
+  place(NEXT, at);
+  place(region, offset);
+  draft_number(&out, bytes, 2);
+  draft_number(&out, flags, 2);
+  byte(0);
+}
+static void take_next(uint8_t how) {
+  byte(how);
+  byte(1);
+  byte(1);
+}
+static void answer_last(uint32_t bytes) {
+  byte(PUT_LAST);
+  draft_number(&out, bytes, 2);
+}
+
+static void add_packed(void) {
+  begin_packed(4);
+  for (uint8_t i = 0; i < 8; i++) { /* round and round */
+    offer_request(i);
+    take_next(TAKE_NEXT);
+    byte(TAKE_AGAIN);
+    answer_last(513);
+    byte(PUBLISH_ALL);
+  }
+  corpus_add("ring_packed", "direct", out.bytes, out.count);
+  begin_packed(5);
+  table_entry(64, LOW, 1024, 16, 0);
+  table_entry(80, HIGH, 0, 512, VRING_WRITE);
+  table_entry(96, LOW, 1100, 1, VRING_WRITE);
+  for (uint8_t i = 0; i < 8; i++) offer_next(NEXT, 64, 48, VRING_INDIRECT, i);
+  for (uint8_t i = 0; i < 4; i++) take_next(TAKE_NEXT);
+  byte(UNTAKE);
+  take_next(TAKE_NEXT_CHANGING);
+  for (int i = 0; i < 3; i++) answer_last(7);
+  byte(NOTIFY_ME);
+  byte(4);
+  byte(1);
+  byte(PUBLISH_ALL);
+  corpus_add("ring_packed", "indirect", out.bytes, out.count);
+  begin_packed(0);
+  offer_request(8); /* no such id */
+  take_next(TAKE_NEXT);
+  byte(MAP_AGAIN);
+  packed_of_8(4);
+  for (uint8_t i = 0; i < 9; i++) offer_next(LOW, 2040, 100, VRING_NEXT, 1); /* no end */
+  take_next(TAKE_NEXT);
+  byte(MAP_AGAIN);
+  packed_of_8(RING_POSITION_FIRST | 7);
+  offer_next(HIGH, 1000, 9, VRING_NEXT | VRING_WRITE, 0); /* beyond memory */
+  offer_next(LOW, 1100, 1, VRING_WRITE, 2);
+  take_next(TAKE_NEXT);
+  offer_next(LOW, 1100, 1, VRING_WRITE, 2); /* in use twice */
+  take_next(TAKE_NEXT);
+  corpus_add("ring_packed", "malformed", out.bytes, out.count);
+}
+
 /* ---- Requests -------------------------------------------------------------------------------- */
 
 struct parts {
@@ -136,5 +229,6 @@ static void add_requests(void) {
 
 void corpus_ring(void) {
   add_rings();
+  add_packed();
   add_requests();
 }

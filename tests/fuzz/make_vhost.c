@@ -40,6 +40,25 @@ static void add_requests(void) {
   corpus_add("vhost", "requests", d.bytes, d.count);
 }
 
+/* The same rings, packed: in a table or not, and from one connection to the next. */
+static void add_packed(void) {
+  static struct draft d;
+  static const uint8_t inflight[] = {INFLIGHT, 8}, base[] = {GET_BASE, GET_BASE + 20};
+  draft_bytes(&d, inflight, sizeof inflight);
+  draft_number(&d, SET_UP + 20, 1);
+  for (uint8_t i = 0; i < 8; i++) draft_request(&d, (uint8_t)(i << 4 | i % 4), i % 2, 1, i, 4096);
+  draft_request(&d, 8, 0, 1, 0, 4096);
+  draft_number(&d, RECONNECT, 1);
+  draft_bytes(&d, inflight, sizeof inflight);
+  draft_number(&d, SET_UP + 20, 1);
+  draft_request(&d, 2, 0, 2, 3, 4096);
+  draft_bytes(&d, base, sizeof base);
+  const uint8_t log[] = {LOG, 16};
+  draft_bytes(&d, log, sizeof log);
+  draft_request(&d, 0, 0, 1, 0, 4096);
+  corpus_add("vhost", "packed", d.bytes, d.count);
+}
+
 static void add_life(void) {
   static struct draft d;
   static const uint8_t inflight[] = {INFLIGHT, 8}, base[] = {GET_BASE, GET_BASE + 20},
@@ -93,6 +112,7 @@ static void add_messages(void) {
 
 void corpus_vhost(void) {
   add_requests();
+  add_packed();
   add_life();
   add_damage();
   add_messages();
