@@ -16,6 +16,7 @@
  *   bench_vhost.c    --engine=vhost; with bench_vhost_job.c
  *   bench_figures.c  the report of a workload
  *   bench_env.c      what machine, device and engine it was
+ *   bench_logs.c     files besides the report
  *   bench_report.c   the table and the JSON
  *   report.h         shard-bench report, which reads them
  */
@@ -57,8 +58,14 @@ enum bench_work {
 };
 enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
 
+#define BENCH_PERCENTS_MAX 20 /* as fio */
+
 struct bench_options {
   const char *store, *cores, *output, *name;
+  const char *latency_log, *histogram_log; /* prefixes of names of files */
+  const char *percentile_text;
+  double percents[BENCH_PERCENTS_MAX]; /* of latencies in reports */
+  uint32_t percent_count;
   const char *job_file; /* not NULL: nothing else was checked */
   int rw, where, device, engine, prealloc, format;
   bool create, force, control, verify, gtod_reduce, help, version;
@@ -306,6 +313,9 @@ void bench_environment_fill(struct bench_environment *e, struct bench *b);
 
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);
+
+/* Files that were asked for. */
+int bench_write_logs(const struct bench *b, const struct bench_result *result);
 
 /* ---- Workloads of volumes: figures of their own -------------------------------------------- */
 

@@ -99,6 +99,7 @@ int main(int argc, char **argv) {
   if (ran && result.ops > 0) {
     int reported = bench_report(&b, &result, &environment);
     if (r == 0) r = reported;
+    if (r == 0) r = bench_write_logs(&b, &result);
   }
   if (ran && say_error(&result) < 0) r = -EIO;
   if (b.store) {

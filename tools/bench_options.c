@@ -143,6 +143,29 @@ static int check_distribution(struct bench_options *o) {
   return 0;
 }
 
+/* "50:99:99.9" */
+static int check_percentiles(struct bench_options *o) {
+  static const double usual[] = {1, 5, 10, 50, 90, 95, 99, 99.5, 99.9, 99.99};
+  const char *at = o->percentile_text;
+  if (!at) {
+    memcpy(o->percents, usual, sizeof(usual));
+    o->percent_count = sizeof(usual) / sizeof(usual[0]);
+    return 0;
+  }
+  for (char *end = NULL; o->percent_count < BENCH_PERCENTS_MAX; at = end + 1) {
+    double v = strtod(at, &end);
+    if (end == at || !(v > 0 && v <= 100) || (*end && *end != ':')) break;
+    o->percents[o->percent_count++] = v;
+    if (!*end) return 0;
+  }
+  fprintf(
+      stderr,
+      "%s: --percentile_list=%s: not a legal value; legal: up to %d numbers above 0, up to 100, "
+      "with colons between them\n",
+      TOOL, o->percentile_text, BENCH_PERCENTS_MAX);
+  return -EINVAL;
+}
+
 static int check_rate(struct bench_options *o) {
   bool stored = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
   if (!o->rate) return o->rate_process ? refuse("--rate_process goes with --rate_iops") : 0;
@@ -402,6 +425,11 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "of --workload=verify: so many in all instead of --runtime"},
       {"lat-sample", ARG_NUMBER, &o->sample, 1, 1000000, 1,
        .help = "time one request in N; default 64"},
+      {"percentile_list", ARG_TEXT, &o->percentile_text, .help = "as 50:99:99.9"},
+      {"write_lat_log", ARG_TEXT, &o->latency_log,
+       .help = "mean latencies over time into TEXT_lat.1.log, as fio with log_avg_msec"},
+      {"write_hist_log", ARG_TEXT, &o->histogram_log,
+       .help = "all latencies into TEXT.hgrm, as HdrHistogram's tools read it"},
       {"gtod_reduce", ARG_FLAG, &o->gtod_reduce, .help = "time no request at all"},
       {"seed", ARG_NUMBER, &o->seed, 0, UINT64_MAX, 1, .help = "of ids, contents, offsets"},
       {"name", ARG_TEXT, &o->name, .help = "of the run, in reports; default: --rw"},
@@ -434,6 +462,11 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
     return 0;
   }
   if (o->gtod_reduce) o->sample = 0;
+  if ((o->latency_log || o->histogram_log) && (!o->sample || o->control || o->control_file ||
+                                               o->engine == ENGINE_RAW || o->workload != WORK_LOAD))
+    return refuse(
+        "--write_lat_log and --write_hist_log need a load that is timed and has no control");
+  if (check_percentiles(o) < 0) return -EINVAL;
   if (o->engine == ENGINE_VHOST) return check_vhost(o);
   if (o->socket || o->control_file || o->queue_size || o->ring || o->reconnect_s > 0)
     return refuse("--socket, --control-file, --queue-size, --ring and --reconnect are for "

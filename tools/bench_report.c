@@ -9,9 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-static const double percents[] = {1, 5, 10, 50, 90, 95, 99, 99.5, 99.9, 99.99};
-#define PERCENTS (sizeof(percents) / sizeof(percents[0]))
-
 struct spread {
   double median, min, max;
 };
@@ -43,7 +40,8 @@ static double per_op(uint64_t cpu_ns, uint64_t ops) {
 
 /* ---- JSON ------------------------------------------------------------------------------- */
 
-static void add_latency(struct js *side, const char *key, const struct latency *l, bool full) {
+static void add_latency(struct js *side, const char *key, const struct bench_options *o,
+                        const struct latency *l, bool full) {
   struct js *n = js_add(side, key, js_object());
   js_count(n, "min", l->min_ns);
   js_count(n, "max", l->max_ns);
@@ -52,10 +50,10 @@ static void add_latency(struct js *side, const char *key, const struct latency *
   js_count(n, "N", l->count);
   if (!full || l->count == 0) return;
   struct js *p = js_add(n, "percentile", js_object());
-  for (size_t i = 0; i < PERCENTS; i++) {
+  for (uint32_t i = 0; i < o->percent_count; i++) {
     char name[16];
-    snprintf(name, sizeof(name), "%f", percents[i]);
-    js_count(p, name, latency_percentile_ns(l, percents[i]));
+    snprintf(name, sizeof(name), "%f", o->percents[i]);
+    js_count(p, name, latency_percentile_ns(l, o->percents[i]));
   }
   struct js *bins = js_add(n, "bins", js_object()); /* as fio's json+ has them */
   for (uint32_t i = 0; i < LATENCY_BUCKETS; i++) {
@@ -88,7 +86,8 @@ static void add_series(struct js *job, const struct series *s, uint64_t elapsed_
 }
 
 /* Of a mixed load the writes stand apart; else all requests have one direction. */
-static void add_side(struct js *job, const char *name, const struct bench_result *r) {
+static void add_side(struct js *job, const char *name, const struct bench_options *o,
+                     const struct bench_result *r) {
   static const struct latency none;
   bool mine = strcmp(name, r->direction) == 0, write = strcmp(name, "write") == 0;
   uint64_t ops = mine ? r->ops - r->write_ops : write ? r->write_ops : 0;
@@ -104,8 +103,8 @@ static void add_side(struct js *job, const char *name, const struct bench_result
   js_count(side, "total_ios", ops);
   /* fio's words: clat from when it was sent, lat from when it was to be sent. */
   bool open_load = mine && r->service.count > 0;
-  add_latency(side, "clat_ns", open_load ? &r->service : latency, true);
-  add_latency(side, "lat_ns", latency, open_load);
+  add_latency(side, "clat_ns", o, open_load ? &r->service : latency, true);
+  add_latency(side, "lat_ns", o, latency, open_load);
 }
 
 static void add_word(struct js *to, const char *key, const char *choices, int index) {
@@ -155,11 +154,11 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
     js_real(job, "device_ios_per_op", r->ops ? (double)r->device_ios / (double)r->ops : 0);
   js_count(job, "elapsed", r->elapsed_ns / 1000000000);
   add_options(js_add(job, "job options", js_object()), o);
-  add_side(job, "read", r);
-  add_side(job, "write", r);
+  add_side(job, "read", o, r);
+  add_side(job, "write", o, r);
   add_series(job, &r->series, r->elapsed_ns);
-  if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", r);
-  if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", r);
+  if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", o, r);
+  if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", o, r);
 }
 
 static void add_spread(struct js *to, const char *key, const double *values, uint32_t count) {
@@ -274,15 +273,24 @@ static const char *human_ns(double v, char *buf, size_t bytes) {
   return buf;
 }
 
+/* Percentiles that were asked for, else the usual ones. */
+static void print_percentiles(FILE *out, const struct bench_options *o, const struct latency *l) {
+  static const double usual[] = {50, 99, 99.9};
+  const double *percents = o->percentile_text ? o->percents : usual;
+  uint32_t count = o->percentile_text ? o->percent_count : 3;
+  char text[32];
+  for (uint32_t i = 0; i < count; i++)
+    fprintf(out, ", %g %% %s", percents[i],
+            human_ns((double)latency_percentile_ns(l, percents[i]), text, 32));
+}
+
 static void print_latency(FILE *out, const struct bench_options *o, const char *title,
                           const struct latency *l) {
-  char a[32], b[32], c[32], d[32], e[32];
+  char a[32], b[32];
   if (l->count == 0) return;
-  fprintf(
-      out, "  %-14s mean %s, 50 %% %s, 99 %% %s, 99.9 %% %s, most %s\n", title,
-      human_ns(latency_mean_ns(l), a, 32), human_ns((double)latency_percentile_ns(l, 50), b, 32),
-      human_ns((double)latency_percentile_ns(l, 99), c, 32),
-      human_ns((double)latency_percentile_ns(l, 99.9), d, 32), human_ns((double)l->max_ns, e, 32));
+  fprintf(out, "  %-14s mean %s", title, human_ns(latency_mean_ns(l), a, 32));
+  print_percentiles(out, o, l);
+  fprintf(out, ", most %s\n", human_ns((double)l->max_ns, b, 32));
   bool every = o->rw == RW_FLUSH || o->rw == RW_OPEN || o->sample == 1;
   if (every)
     fprintf(out, "  %-14s every request was timed (%llu)\n", "", (unsigned long long)l->count);

@@ -63,6 +63,7 @@ void series_add(struct series *s, uint64_t at_ns, uint64_t ops, uint64_t latency
   slot->ops += ops - s->ops;
   s->ops = ops;
   slot->timed++;
+  slot->sum_ns += latency_ns;
   if (latency_ns > slot->max_ns) slot->max_ns = latency_ns;
   slot->buckets[bucket_of(latency_ns)]++;
 }
@@ -81,6 +82,7 @@ int series_merge(struct series *into, const struct series *from) {
     const struct series_slot *more = &from->slots[i];
     to->ops += more->ops;
     to->timed += more->timed;
+    to->sum_ns += more->sum_ns;
     if (more->max_ns > to->max_ns) to->max_ns = more->max_ns;
     for (uint32_t b = 0; b < SERIES_BUCKETS; b++) to->buckets[b] += more->buckets[b];
   }

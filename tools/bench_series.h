@@ -13,7 +13,7 @@
 struct series_slot {
   uint64_t ops;   /* that finished in it */
   uint64_t timed; /* of them */
-  uint64_t max_ns;
+  uint64_t max_ns, sum_ns;
   uint32_t buckets[SERIES_BUCKETS];
 };
 struct series {

@@ -72,6 +72,25 @@ said --where=client
 expect 2 "$bench" --store=mem: --rate_process=poisson
 said --rate_iops
 
+# Files besides the report, in forms that others read.
+runs write --store=mem: --size=64M --rw=put --lat-sample=1 --write_lat_log="$work/l" --write_hist_log="$work/h" \
+  --percentile_list=25:99.95
+answers 'jobs/0/write/clat_ns/percentile/25.000000>0' 'jobs/0/write/clat_ns/percentile/99.950000>0'
+grep -qvE '^[0-9]+, [0-9]+, 1, 4096, 0$' "$work/l_lat.1.log" && complain "$(head -1 "$work/l_lat.1.log")"
+[ "$(wc -l < "$work/l_lat.1.log")" -ge 5 ] || complain "$(wc -l < "$work/l_lat.1.log") lines of latencies"
+timed=$(sed -nE 's/.*Total count *= *([0-9]+).*/\1/p' "$work/h.hgrm")
+answers "jobs/0/write/clat_ns/N=${timed:-none}"
+awk '/^ *[0-9]/ { if ($2 < last || $3 < count) exit 1; last = $2; count = $3; n++ }
+  END { exit !(n > 3 && last == 1) }' "$work/h.hgrm" || complain "$(head -5 "$work/h.hgrm")"
+expect 0 "$bench" --store=mem: --size=64M --runtime=0.1 --percentile_list=12.5
+printed '12.5 % '
+for list in 0 101 50: x 50,99 1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18:19:20:21; do
+  expect 2 "$bench" --store=mem: --percentile_list=$list
+  said "--percentile_list=$list" legal:
+done
+expect 1 "$bench" --store=mem: --runtime=0.1 --write_hist_log=/nowhere/h
+said /nowhere/h.hgrm
+
 # A job file: sections, options of the command line on top, mistakes by line and column.
 cat > "$work/jobs" << 'END'
 ; two runs
