@@ -498,6 +498,57 @@ static void test_no_memory(void **state) {
   map_destroy(map);
 }
 
+/* ---- Watched layers -------------------------------------------------------------------------
+ */
+
+struct seen {
+  const struct layer *layer;
+  uint64_t leaf;
+  uint32_t count;
+};
+
+static void see(void *arg, const struct layer *layer, uint64_t leaf) {
+  struct seen *seen = arg;
+  *seen = (struct seen){layer, leaf, seen->count + 1};
+}
+
+static void test_watched(void **state) {
+  (void)state;
+  struct map *map = new_map();
+  struct layer *layer = new_layer(map, 1), *other = new_layer(map, 2);
+  struct cluster all[LEAF_CLUSTERS] = {{.place = 32, .valid = 1}};
+  struct leaf_sums sums = {.has = {1}};
+  struct seen seen = {0};
+  const uint64_t at = 5 * LEAF_CLUSTERS; /* in leaf 5 */
+  map_watch(map, see, &seen);
+  layer_set_watched(layer, true);
+  assert_int_equal(layer_pin_leaf(map, layer, 5), 0);
+  set_at(map, other, at, (struct cluster){.place = 16, .valid = 1});
+  layer_set(map, layer, at, (struct cluster){.place = 32}); /* no block has it yet */
+  assert_int_equal(seen.count, 0);
+  layer_set(map, layer, at, (struct cluster){.place = 32, .valid = 1});
+  assert_int_equal(seen.count, 1);
+  assert_ptr_equal(seen.layer, layer);
+  assert_int_equal(seen.leaf, 5);
+  layer_set(map, layer, at, (struct cluster){.place = 32, .valid = 1}); /* as it was */
+  assert_int_equal(seen.count, 1);
+  layer_set(map, layer, at, (struct cluster){.place = 48, .valid = 1});
+  layer_set(map, layer, at, (struct cluster){.place = 48, .valid = 1, .zero = 2});
+  assert_int_equal(seen.count, 3);
+  layer_set_leaf(map, layer, 5, all);
+  assert_int_equal(seen.count, 4);
+  assert_int_equal(layer_set_sums(map, layer, 5, &sums), 0);
+  assert_int_equal(seen.count, 5);
+  layer_unpin_leaf(map, layer, 5);
+  layer_set(map, layer, at, (struct cluster){0}); /* with it the leaf goes */
+  assert_int_equal(seen.count, 6);
+  assert_int_equal(seen.leaf, 5);
+  layer_set_watched(layer, false);
+  set_at(map, layer, at, (struct cluster){.place = 32, .valid = 1});
+  assert_int_equal(seen.count, 6);
+  map_destroy(map);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_model),
@@ -508,6 +559,7 @@ int main(void) {
       cmocka_unit_test(test_resolve),
       cmocka_unit_test(test_resolve_over_shards),
       cmocka_unit_test(test_resolve_stops),
+      cmocka_unit_test(test_watched),
       cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
