@@ -71,8 +71,8 @@ struct bench_options {
   bool create, force, control, verify, gtod_reduce, help, version;
   bool size_given, blob_size_given, blobs_given, batch_given, where_given, device_given;
   uint64_t size_bytes, shards, block_bytes, blob_bytes, blobs, iodepth, batch, numjobs, seed;
-  uint64_t sample; /* one request in so many is timed; 0: none */
-  double runtime_s;
+  uint64_t sample;          /* one request in so many is timed; 0: none */
+  double runtime_s, ramp_s; /* ramp_s: load before that, not measured */
   uint64_t rate;    /* requests a second for each core or job; 0: as fast as they are answered */
   int rate_process; /* 1: Poisson */
   const char *distribution_text;

@@ -167,9 +167,11 @@ static int check_percentiles(struct bench_options *o) {
 }
 
 static int check_rate(struct bench_options *o) {
-  bool stored = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
+  bool loads = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
+  if (o->ramp_s > 0 && (!loads || o->control || o->rw == RW_OPEN || o->workload != WORK_LOAD))
+    return refuse("--ramp_time is for loads on blobs and volumes without --control");
   if (!o->rate) return o->rate_process ? refuse("--rate_process goes with --rate_iops") : 0;
-  if (!stored || o->rw == RW_FLUSH || o->rw == RW_OPEN || o->rw == RW_DELETE || o->first_writes)
+  if (!loads || o->rw == RW_FLUSH || o->rw == RW_OPEN || o->rw == RW_DELETE || o->first_writes)
     return refuse("--rate_iops is for reads and writes of blobs and volumes");
   if (o->workload != WORK_LOAD || o->control)
     return refuse("--rate_iops does not go with --workload and --control");
@@ -360,6 +362,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "requests in flight for each core or job; default 128"},
       {"batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
        .help = "submitted together; default 32", .given = &o->batch_given},
+      {"iodepth_batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
+       .help = "the same as --batch", .given = &o->batch_given},
       {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client",
        .given = &o->numjobs_given},
       {"rate_iops", ARG_NUMBER, &o->rate, 1, 100000000, 1,
@@ -370,6 +374,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"random_distribution", ARG_TEXT, &o->distribution_text,
        .help = "zipf:S, pareto:H, normal:PERCENT, or random: which ones random requests go to"},
       {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
+      {"ramp_time", ARG_SECONDS, &o->ramp_s, 0, 86400, 1,
+       .help = "run so long before anything is measured"},
       {"where", ARG_CHOICE, &o->where, .choices = "core|client",
        .help = "the load runs on the owning cores (default), or in threads with ports",
        .given = &o->where_given},

@@ -122,6 +122,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
   js_count(to, "batch", o->batch);
   js_count(to, "numjobs", o->numjobs);
   js_real(to, "runtime", o->runtime_s);
+  if (o->ramp_s > 0) js_real(to, "ramp_time", o->ramp_s);
   add_word(to, "where", "core|client", o->where);
   add_word(to, "device", "uring|pool|mem|null", o->device);
   add_word(to, "engine", "store|raw|volume|vhost", o->engine);

@@ -484,6 +484,23 @@ static void rates(struct bench_result *res) {
   res->bytes_per_s = s > 0 ? (double)res->bytes / s : 0;
 }
 
+/* What the device and the caches do at first is not what they do for long. */
+static int ramp(struct crew *c, struct progress *p) {
+  static struct bench_result unused;
+  double iops;
+  uint64_t ns = (uint64_t)(c->b->o.ramp_s * 1e9);
+  if (ns == 0) return 0;
+  memset(&unused, 0, sizeof(unused));
+  int r = run_slice(c, &unused, ns, &iops, p);
+  for (uint32_t i = 0; i < c->count; i++) {
+    struct load *l = &c->loads[i];
+    memset(&l->latency, 0, sizeof(l->latency));
+    memset(&l->write_latency, 0, sizeof(l->write_latency));
+    memset(&l->service, 0, sizeof(l->service));
+  }
+  return r;
+}
+
 int bench_run_store(struct bench *b, struct bench_result *res) {
   struct crew *c = NULL;
   double iops;
@@ -495,6 +512,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   } else {
     struct progress p;
     progress_begin(&p, bench_rw_name(b->o.rw));
+    r = ramp(c, &p);
     for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
       r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
     if (r == 0) r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);

@@ -72,6 +72,12 @@ said --where=client
 expect 2 "$bench" --store=mem: --rate_process=poisson
 said --rate_iops
 
+# What comes before the measurement is not in it.
+runs read --store=mem: --size=64M --ramp_time=0.1 --lat-sample=1 --where=client --rate_iops=1000 --runtime=0.2
+all=$(($(number total_ios) + $(number due_but_unsent)))
+[ "$all" -eq 200 ] || complain "$all requests were due in 0.2 s at 1000 a second, with 0.1 s before it"
+answers "jobs/0/read/clat_ns/N=$(number total_ios)" 'jobs/0/job options/ramp_time>0'
+
 # Files besides the report, in forms that others read.
 runs write --store=mem: --size=64M --rw=put --lat-sample=1 --write_lat_log="$work/l" --write_hist_log="$work/h" \
   --percentile_list=25:99.95
