@@ -184,6 +184,24 @@ struct sr_open_options {
 };
 #define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
+/* What killed processes have left in a memory_dir and nobody has taken over. */
+enum sr_leftover_state {
+  SR_LEFTOVER_USED = 0,    /* a process has it: nobody was killed */
+  SR_LEFTOVER_NEEDED = 1,  /* its store is where it was: the next open takes it over */
+  SR_LEFTOVER_GONE = 2,    /* the store is not there any more: it was removed; or moved, or its file
+                              system is not mounted now, and then the next open may still want it */
+  SR_LEFTOVER_UNKNOWN = 3, /* it does not say where the store was: on devices, for example */
+};
+struct sr_leftover {
+  uint32_t state; /* enum sr_leftover_state */
+  uint64_t bytes;
+  const char *path, *store; /* the file; where its store was, or "" */
+};
+/* Calls fn for each; where it returns true the file is removed, if it is SR_LEFTOVER_GONE. Files of
+ * other users are skipped unless they can be read. The first error. Any thread. */
+int sr_leftovers(const char *memory_dir, bool (*fn)(void *arg, const struct sr_leftover *leftover),
+                 void *arg);
+
 /* Opens a store and starts its cores. *store is set only on success.
  *   -ENOENT     nothing there                      -EBUSY   another process has it open
  *   -EINVAL     an option is out of range          -EACCES  no permission

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/internal.h"
+#include "runtime/survivors.h"
 #include "shards/volume.h"
 
 _Static_assert(SR_LATENCY_BUCKETS == LATENCY_BUCKETS, "one scale");
@@ -199,4 +200,28 @@ int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
   for (uint32_t c = 0; !r && c < s->core_count; c++)
     r = store_call(port_of(p), c, add_store, stats);
   return r;
+}
+
+/* ---- What was left in memory -----------------------------------------------------------------
+ */
+
+struct leftovers {
+  bool (*fn)(void *arg, const struct sr_leftover *leftover);
+  void *arg;
+};
+
+static bool leftover(void *arg, const struct survivors_left *f) {
+  const struct leftovers *l = arg;
+  const struct sr_leftover out = {
+      .state = (uint32_t)f->state, .bytes = f->bytes, .path = f->path, .store = f->where};
+  return l->fn(l->arg, &out);
+}
+_Static_assert((int)SR_LEFTOVER_GONE == (int)SURVIVORS_GONE &&
+                   (int)SR_LEFTOVER_UNKNOWN == (int)SURVIVORS_UNKNOWN,
+               "one order");
+
+int sr_leftovers(const char *memory_dir, bool (*fn)(void *arg, const struct sr_leftover *leftover),
+                 void *arg) {
+  struct leftovers l = {fn, arg};
+  return memory_dir && fn ? survivors_each(memory_dir, leftover, &l) : -EINVAL;
 }

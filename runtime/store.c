@@ -252,12 +252,14 @@ void store_core_stopped(struct store *store) {
   pthread_mutex_unlock(&store->lock);
 }
 
-static struct survivors *open_survivors(struct store *store) {
+static struct survivors *open_survivors(struct store *store, const char *where) {
   const struct store_config *c = &store->config;
   struct survivors_place *place = c->survivors_place;
   if (!c->stepped && !store->layout->backings[0]->memory)
     place = survivors_file_open(c->memory_dir, store->layout, &store->logger);
-  return survivors_open(place, store->layout, &store->logger);
+  struct survivors *s = survivors_open(place, store->layout, &store->logger);
+  if (where) survivors_note_where(s, where);
+  return s;
 }
 
 /* The root that recovery goes on from may be one that a killed process had under way, in the
@@ -282,7 +284,7 @@ static int start(struct store *store, const char *where) {
   if (!r) r = choose_cores(store);
   if (!r) store->shard_count = store->layout->shard_count;
   if (!r && !c->read_only) r = flush_root(store);
-  if (!r && !c->read_only) store->survivors = open_survivors(store);
+  if (!r && !c->read_only) store->survivors = open_survivors(store, c->stepped ? NULL : where);
   if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
   if (!r) r = make_cores(store);

@@ -1,8 +1,10 @@
 /* survivors.c - which memory counts, and when; see survivors.h. */
 #include "runtime/survivors.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "shards/base/plant.h"
 #include "shards/survivor.h"
@@ -13,9 +15,11 @@ struct head { /* one block */
   char magic[8];
   uint32_t version, shard_count;
   uint8_t uuid[16];
-  uint64_t incarnation; /* of the root that this open has written; 0: not yet */
-  uint32_t changing;    /* several shards at once: not to be used */
+  uint64_t incarnation;              /* of the root that this open has written; 0: not yet */
+  uint32_t changing;                 /* several shards at once: not to be used */
+  char where[SURVIVORS_WHERE_BYTES]; /* absolute; "": not said */
 };
+_Static_assert(sizeof(struct head) <= BLOCK_BYTES, "one block");
 static const char magic[8] = "SRSURVIV";
 
 struct survivors {
@@ -81,6 +85,22 @@ void survivors_settle(struct survivors *s, uint64_t incarnation) {
   s->left = NULL;
   if (s->kept) __atomic_store_n(&s->kept->incarnation, incarnation, __ATOMIC_RELEASE);
   s->place->settle(s->place);
+}
+
+void survivors_note_where(struct survivors *s, const char *where) {
+  struct stat st;
+  char *path = s && s->kept ? realpath(where, NULL) : NULL;
+  if (path && stat(path, &st) == 0 && S_ISDIR(st.st_mode) && strlen(path) < SURVIVORS_WHERE_BYTES)
+    strcpy(s->kept->where, path);
+  free(path);
+}
+
+bool survivors_read_head(const void *block, uint8_t uuid[16], char where[SURVIVORS_WHERE_BYTES]) {
+  const struct head *h = block;
+  if (memcmp(h->magic, magic, sizeof magic) || h->version != VERSION) return false;
+  memcpy(uuid, h->uuid, sizeof h->uuid);
+  snprintf(where, SURVIVORS_WHERE_BYTES, "%.*s", (int)SURVIVORS_WHERE_BYTES - 1, h->where);
+  return true;
 }
 
 void survivors_mark(struct survivors *s, bool changing) {

@@ -49,6 +49,33 @@ void survivors_mark(struct survivors *s, bool changing);
 /* In order: nothing is left to be taken over. After all shards are closed. NULL is fine. */
 void survivors_close(struct survivors *s);
 
+/* Says in the memory where the store lies, for whoever finds it later; a directory's real path,
+ * else nothing. */
+void survivors_note_where(struct survivors *s, const char *where);
+
+/* ---- From outside (survivors_list.c) ---- */
+
+#define SURVIVORS_NAME        "shardring-" /* of the file; then the store's uuid */
+#define SURVIVORS_WHERE_BYTES 1024u
+enum survivors_state {
+  SURVIVORS_USED,    /* a process has it */
+  SURVIVORS_NEEDED,  /* the store is where it was */
+  SURVIVORS_GONE,    /* it is not: removed, or moved, or its file system is not there */
+  SURVIVORS_UNKNOWN, /* where it was is not said: devices, and versions that did not say */
+};
+struct survivors_left {
+  char path[300], where[SURVIVORS_WHERE_BYTES];
+  uint8_t uuid[16];
+  uint64_t bytes;
+  enum survivors_state state;
+};
+/* Those in a directory. fn returns whether it may be removed, which is done if its store is gone.
+ * The first error. */
+int survivors_each(const char *dir, bool (*fn)(void *arg, const struct survivors_left *left),
+                   void *arg);
+/* The first block of such a file. False: it is none. */
+bool survivors_read_head(const void *block, uint8_t uuid[16], char where[SURVIVORS_WHERE_BYTES]);
+
 /* Memory that find() has given was left in the middle of a change of several shards. */
 bool survivors_is_marked(const void *memory);
 /* Of a store with so many shards. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -23,6 +24,7 @@ struct file_place {
   bool keeps, settled;
   uint64_t bytes;
   void *found, *made;
+  int fd; /* of the new one: locked, so that it is seen to be in use; -1 */
   char path[300], next_path[310];
 };
 
@@ -62,12 +64,15 @@ static void *file_make(struct survivors_place *p, uint64_t bytes) {
   }
   unlink(f->next_path);
   int fd = open(f->next_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-  int r = fd < 0 ? errno : posix_fallocate(fd, 0, (off_t)bytes);
+  int r = fd < 0 || flock(fd, LOCK_EX) < 0 ? errno : posix_fallocate(fd, 0, (off_t)bytes);
   if (!r && !is_ours(fd, bytes)) r = EMEDIUMTYPE;
   void *at = r ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (!r && at == MAP_FAILED) r = errno;
+  if (!r) {
+    f->fd = fd;
+    return f->made = at;
+  }
   if (fd >= 0) close(fd);
-  if (!r) return f->made = at;
   unlink(f->next_path);
   log_line(f->logger, 1, "%s: %s: what is not durable will not survive a killed process",
            f->next_path, r == EMEDIUMTYPE ? "not in a memory file system (tmpfs)" : strerror(r));
@@ -94,6 +99,7 @@ static void file_close(struct survivors_place *p) {
   if (f->made) unlink(f->settled ? f->path : f->next_path);
   if (f->found) munmap(f->found, f->bytes);
   if (f->made) munmap(f->made, f->bytes);
+  if (f->fd >= 0) close(f->fd);
   free(f);
 }
 
@@ -106,7 +112,8 @@ struct survivors_place *survivors_file_open(const char *dir, const struct layout
   f->place = (struct survivors_place){f->path, file_find, file_make, file_settle, file_close};
   f->logger = logger;
   f->keeps = dir != NULL;
-  int n = snprintf(f->path, sizeof f->path, "%s/shardring-%s", dir ? dir : DIRECTORY, uuid);
+  f->fd = -1;
+  int n = snprintf(f->path, sizeof f->path, "%s/" SURVIVORS_NAME "%s", dir ? dir : DIRECTORY, uuid);
   snprintf(f->next_path, sizeof f->next_path, "%s.next", f->path);
   bool there = !access(f->path, F_OK) || !access(f->next_path, F_OK);
   if (n < (int)sizeof f->path && (f->keeps || there)) return &f->place;

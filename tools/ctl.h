@@ -1,7 +1,7 @@
 /* ctl.h - shard-ctl's parts and what they share. One thread.
  *
  *   ctl_main.c    the command line
- *   ctl_store.c   format, info, stats, flush, vacuum, grow
+ *   ctl_store.c   format, info, stats, flush, vacuum, grow, leftovers
  *   ctl_blob.c    ls, put, get, rm, stat
  *   ctl_check.c   check; ctl_check_volumes.c: volumes
  *   ctl_damage.c  what the library says is damaged
@@ -53,6 +53,7 @@ int ctl_info(const struct ctl_options *o);
 int ctl_stats(const struct ctl_options *o);
 int ctl_flush(const struct ctl_options *o);
 int ctl_vacuum(const struct ctl_options *o);
+int ctl_leftovers(const struct ctl_options *o);
 int ctl_grow(const struct ctl_options *o);
 int ctl_ls(const struct ctl_options *o);
 int ctl_put(const struct ctl_options *o);

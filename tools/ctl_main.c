@@ -29,6 +29,9 @@ static const struct ctl_command commands[] = {
     {"vacuum", "", "move blobs down and give space back to the file system", 0, 0, ctl_vacuum},
     {"stats", "", "counters of the store and its cores", 0, 0, ctl_stats},
     {"flush", "", "open, flush, close", 0, 0, ctl_flush},
+    {"leftovers", "",
+     "WHERE: /dev/shm: what killed daemons left (--force: away with stores' that are gone)", 0, 0,
+     ctl_leftovers},
     {"grow", "", "make the store larger (--add-size or --add-device)", 0, 0, ctl_grow},
     {NULL, NULL, NULL, 0, 0, NULL},
 };
@@ -178,7 +181,7 @@ int main(int argc, char **argv) {
       {"prealloc", ARG_CHOICE, &o.prealloc, .choices = "default|full|sparse", .help = "format"},
       {"log-size", ARG_SIZE, &o.log_bytes, mib, 1024 * mib, 4096,
        .help = "format: manifest log of one shard"},
-      {"force", ARG_FLAG, &o.force, .help = "format: overwrite an older store"},
+      {"force", ARG_FLAG, &o.force, .help = "format: overwrite an older store; leftovers: remove"},
       {"offset", ARG_SIZE, &o.offset, 0, SR_BLOB_BYTES_MAX, .help = "get: begin here",
        .given = &o.offset_given},
       {"bytes", ARG_SIZE, &o.bytes, 0, SR_BLOB_BYTES_MAX, .help = "get: so many; default: all",

@@ -268,3 +268,37 @@ int ctl_grow(const struct ctl_options *o) {
   if (r < 0) return ctl_fail(o->store, r);
   return o->json ? ctl_info(o) : CTL_OK;
 }
+
+/* ---- What killed processes have left in memory ------------------------------------------------
+ */
+
+struct leftovers {
+  bool remove;
+  struct js *json; /* NULL: text */
+};
+
+static bool print_leftover(void *arg, const struct sr_leftover *f) {
+  static const char *const words[] = {"used", "needed", "gone", "unknown"};
+  const struct leftovers *l = arg;
+  bool removed = l->remove && f->state == SR_LEFTOVER_GONE;
+  const char *state = removed ? "removed" : f->state < 4 ? words[f->state] : "?";
+  if (!l->json) {
+    printf("%s %" PRIu64 " %s %s\n", state, f->bytes, f->path, *f->store ? f->store : "-");
+    return removed;
+  }
+  struct js *one = js_add(l->json, NULL, js_object());
+  js_text(one, "state", state);
+  js_count(one, "bytes", f->bytes);
+  js_text(one, "file", f->path);
+  if (*f->store) js_text(one, "store", f->store);
+  return removed;
+}
+
+int ctl_leftovers(const struct ctl_options *o) {
+  struct js *root = o->json ? js_object() : NULL;
+  struct leftovers l = {o->force, root ? js_add(root, "leftovers", js_array()) : NULL};
+  if (!root) puts("STATE BYTES FILE STORE");
+  int r = sr_leftovers(o->store, print_leftover, &l);
+  int status = root ? ctl_print_json(root) : CTL_OK;
+  return r < 0 ? ctl_fail(o->store, r) : status;
+}

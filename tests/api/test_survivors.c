@@ -369,8 +369,70 @@ static void changes_of_several_shards(void **state) {
 }
 
 #define TEST(t) cmocka_unit_test_setup_teardown(t, fixture_setup, fixture_teardown)
+/* ---- Left in memory ---------------------------------------------------------------------------
+ */
+
+struct look {
+  const char *store;
+  bool remove;
+  uint32_t found, state;
+};
+
+static bool look_at(void *arg, const struct sr_leftover *f) {
+  struct look *l = arg;
+  if (strcmp(f->store, l->store) != 0) return false; /* another one's */
+  l->found++;
+  l->state = f->state;
+  assert_true(f->bytes > 3 * MIB);
+  assert_int_equal(strncmp(f->path, DIRECTORY "/shardring-", strlen(DIRECTORY "/shardring-")), 0);
+  return l->remove;
+}
+
+static void expect_leftover(const char *store, bool remove, uint32_t count, uint32_t state) {
+  struct look l = {store, remove, 0, 0};
+  assert_int_equal(sr_leftovers(DIRECTORY, look_at, &l), 0);
+  assert_int_equal(l.found, count);
+  assert_int_equal(l.state, state);
+}
+
+/* Only what belongs to a store that is not there any more goes, and only if that is asked for. */
+static void what_is_left_is_told(void **state) {
+  SKIP_WITHOUT_MEMORY();
+  struct fixture *f = *state;
+  struct sr_open_options o = survivor_options(f);
+  struct progress *progress = shared(sizeof *progress);
+  struct sr_store *s;
+  char *store, moved[4096];
+  make_store(f);
+  store = realpath(f->where, NULL);
+  assert_non_null(store);
+  snprintf(moved, sizeof moved, "%s.moved", store);
+  expect_leftover(store, true, 0, 0);
+  assert_int_equal(sr_store_open(f->where, &o, &s), 0);
+  expect_leftover(store, true, 1, SR_LEFTOVER_USED);
+  assert_int_equal(sr_store_close(s), 0);
+  expect_leftover(store, true, 0, 0);
+  run_and_kill(f, progress, 0, 100, 1000);
+  expect_leftover(store, true, 1, SR_LEFTOVER_NEEDED);
+  assert_int_equal(rename(store, moved), 0);
+  expect_leftover(store, false, 1, SR_LEFTOVER_GONE);
+  assert_int_equal(rename(moved, store), 0);
+  expect_leftover(store, true, 1, SR_LEFTOVER_NEEDED);
+  assert_int_equal(rename(store, moved), 0);
+  make_store(f); /* another one in its place */
+  expect_leftover(store, true, 1, SR_LEFTOVER_GONE);
+  expect_leftover(store, true, 0, 0);
+  char command[4200];
+  snprintf(command, sizeof command, "rm -rf '%s'", moved);
+  assert_int_equal(system(command), 0);
+  assert_int_equal(sr_leftovers("/nowhere at all", look_at, NULL), -ENOENT);
+  munmap(progress, sizeof *progress);
+  free(store);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {TEST(nothing_is_lost), TEST(killed_twice),
-                                     TEST(without_the_file), TEST(changes_of_several_shards)};
+                                     TEST(without_the_file), TEST(changes_of_several_shards),
+                                     TEST(what_is_left_is_told)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

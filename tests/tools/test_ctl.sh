@@ -89,6 +89,10 @@ expect 0 "$ctl" rm "$here" 1
 expect 0 "$ctl" rm "$here" 7 --durable
 expect 0 "$ctl" flush "$here" --json
 json 'epoch>0'
+expect 0 "$ctl" leftovers "$work" --force --json
+json 'leftovers#0'
+expect 1 "$ctl" leftovers "$work/nowhere"
+said 'No such file'
 expect 0 "$ctl" vacuum "$here" --json
 json moved_bytes released_bytes
 expect 0 "$ctl" check "$here"
