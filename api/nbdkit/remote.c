@@ -65,7 +65,6 @@ static void nap(void) {
 /* The server may be about to come, or to go. */
 static bool passes(int error) {
   switch (error) {
-  case -EAGAIN:
   case -ENOENT:
   case -ECONNREFUSED:
   case -ECONNRESET:
@@ -119,11 +118,13 @@ static int connect_again(struct remote *r) {
   say(r, "connecting again", "the server is gone");
   for (;;) {
     e = r->o.attach(r->o.arg, socket);
+    bool later = e == -EAGAIN;
     if (!e) {
       memcpy(r->front->socket, socket, sizeof(socket));
       e = vfront_reconnect(r->front, 0);
+      later = e && passes(e);
     }
-    if (!e || !passes(e) || now_ms() >= end) break;
+    if (!later || now_ms() >= end) break;
     nap();
   }
   say(r, "connecting again", e ? strerror(-e) : "requests go on");
