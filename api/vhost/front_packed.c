@@ -80,12 +80,15 @@ static bool is_used(const struct vfront_queue *q, uint16_t position) {
 
 bool vfront_packed_something_used(const struct vfront_queue *q) { return is_used(q, q->last_used); }
 
+static int nothing_in_flight(struct vfront_queue *q) {
+  return vfront_queue_fail(q, -EPROTO, "descriptor 0x%x is used, and nothing is in flight",
+                           q->last_used);
+}
+
 static int take_used(struct vfront_queue *q, struct vfront_request **request) {
   const struct vring_packed_desc *d = desc_at(q, q->last_used);
   uint32_t slot = d->id, bytes = d->bytes;
-  if (q->in_flight == 0)
-    return vfront_queue_fail(q, -EPROTO, "descriptor 0x%x is used, and nothing is in flight",
-                             q->last_used);
+  if (q->in_flight == 0) return nothing_in_flight(q);
   if (slot >= q->slots)
     return vfront_queue_fail(q, -EPROTO, "descriptor 0x%x is used for buffer %u, which is none",
                              q->last_used, slot);
@@ -104,6 +107,7 @@ int vfront_packed_reap(struct vfront_queue *q, struct vfront_request **requests,
     if (r < 0) return r;
   }
   if (n) vfront_packed_want_calls(q, false);
+  if (q->in_flight == 0 && is_used(q, q->last_used)) return nothing_in_flight(q);
   return (int)n;
 }
 

@@ -29,6 +29,8 @@
 #define SIZE       64u
 #define BIT(n)     (UINT64_C(1) << (n))
 
+static bool packed; /* rings: the program's argument */
+
 enum sin {
   SIN_NONE,
   SIN_USED_TWICE,
@@ -61,8 +63,10 @@ struct server {
   pthread_t thread;
   struct guest_memory memory;
   struct vring ring;
+  struct ring_id ids[SIZE];
   struct message_vring_addr addr;
-  uint16_t size, base;
+  uint16_t size;
+  uint32_t base;
   bool enabled;
   uint32_t connections, served;
   ino_t inflight_inode, inflight_given;
@@ -82,6 +86,18 @@ static void copy_data(struct server *s, const struct ring_chain *c, bool out, ui
   }
 }
 
+/* Says that `id` is used, which need not be so. */
+static void put_used(struct server *s, uint16_t head, uint32_t bytes, uint32_t id) {
+  uint16_t at = s->ring.next_used;
+  struct vring_packed_desc *descs = (void *)s->ring.desc;
+  if (packed) s->ids[head].count = 1; /* even if it was put before */
+  ring_put(&s->ring, head, bytes);
+  if (packed)
+    descs[at & ~RING_POSITION_WRAP].id = (uint16_t)id;
+  else
+    s->ring.used->ring[at & (SIZE - 1)].id = id;
+}
+
 static void put_chain(struct server *s, const struct ring_chain *c) {
   struct {
     uint32_t type, priority;
@@ -98,16 +114,15 @@ static void put_chain(struct server *s, const struct ring_chain *c) {
   if (s->sin == SIN_LONG) bytes++;
   if (s->sin == SIN_NO_HEAD) id = (id + 1) % SIZE;
   if (s->sin == SIN_BEYOND) id = SIZE + 5;
-  ring_put(&s->ring, c->head, bytes);
-  s->ring.used->ring[(uint16_t)(s->ring.next_used - 1) & (SIZE - 1)].id = id;
-  if (s->sin == SIN_USED_TWICE) ring_put(&s->ring, c->head, bytes);
+  put_used(s, c->head, bytes, id);
+  if (s->sin == SIN_USED_TWICE) put_used(s, c->head, bytes, id);
   s->served++;
 }
 
 /* The driver has asked for a call, and most likely sleeps. */
 static void wait_until_armed(struct server *s) {
   const struct timespec nap = {.tv_nsec = 5000000};
-  volatile uint16_t *event = &s->ring.avail->ring[SIZE];
+  volatile uint16_t *event = packed ? &s->ring.avail->flags : &s->ring.avail->ring[SIZE];
   while (*event != s->ring.told_used) sched_yield();
   nanosleep(&nap, NULL);
 }
@@ -144,8 +159,13 @@ static void keep_fd(int *to, struct message *m) {
 }
 
 static void map_ring(struct server *s) {
-  ring_map(&s->ring, &s->memory, s->size, s->addr.desc_user, s->addr.avail_user, s->addr.used_user,
-           s->base);
+  const struct message_vring_addr *a = &s->addr;
+  if (packed)
+    ring_map_packed(&s->ring, &s->memory, s->size, a->desc_user, a->avail_user, a->used_user,
+                    (uint16_t)s->base, (uint16_t)(s->base >> 16), s->ids);
+  else
+    ring_map(&s->ring, &s->memory, s->size, a->desc_user, a->avail_user, a->used_user,
+             (uint16_t)s->base);
   s->ring.event_idx = s->features >> VIRTIO_F_EVENT_IDX & 1;
   s->ring.indirect = true;
   ring_notify_me(&s->ring, true);
@@ -173,7 +193,7 @@ static void take(struct server *s, struct message *m) {
     s->size = (uint16_t)m->state.num;
     break;
   case VHOST_SET_VRING_BASE:
-    s->base = (uint16_t)m->state.num;
+    s->base = m->state.num;
     break;
   case VHOST_SET_VRING_ADDR:
     s->addr = m->addr;
@@ -211,6 +231,7 @@ static bool answer(struct server *s, struct message *m) {
     return true;
   case VHOST_GET_VRING_BASE:
     m->state.num = (uint16_t)(s->ring.last_avail + (s->sin == SIN_BASE));
+    if (packed) m->state.num |= (uint32_t)s->ring.next_used << 16;
     return true;
   case VHOST_GET_CONFIG:
     m->bytes = 12 + m->config.bytes;
@@ -292,6 +313,7 @@ static struct server *start_server(enum sin sin) {
                 BIT(BLK_F_FLUSH);
   s->protocol = BIT(VHOST_PF_MQ) | BIT(VHOST_PF_CONFIG) | BIT(VHOST_PF_REPLY_ACK) |
                 BIT(VHOST_PF_INFLIGHT_SHMFD);
+  if (packed) s->features |= BIT(VIRTIO_F_RING_PACKED);
   if (sin == SIN_NO_VERSION_1) s->features &= ~BIT(VIRTIO_F_VERSION_1);
   snprintf(s->path, sizeof(s->path), "%.60s/shardring-front.%d", dir ? dir : "/tmp", getpid());
   memcpy(a.sun_path, s->path, sizeof(a.sun_path));
@@ -313,7 +335,7 @@ static void stop_server(struct server *s) {
 
 static int open_front(struct server *s, struct vfront **f, char why[256]) {
   const struct vfront_options o = {
-      .socket = s->path, .queues = 1, .depth = SIZE, .buffer_bytes = 1 << 20};
+      .socket = s->path, .queues = 1, .depth = SIZE, .buffer_bytes = 1 << 20, .packed = packed};
   why[0] = 0;
   return vfront_open(f, &o, why, 256);
 }
@@ -383,19 +405,19 @@ static void test_full_ring(void **state) {
 
 static const struct {
   enum sin sin;
-  const char *text;
+  const char *text, *packed; /* packed: if it is another one; "": there is no such sin */
 } ring_sins[] = {
-    {SIN_USED_TWICE, "with 1 in flight"},
-    {SIN_NO_HEAD, "not in flight"},
-    {SIN_BEYOND, "which is no head"},
-    {SIN_INDEX, "with 1 in flight"},
-    {SIN_NO_STATUS, "status 0xff"},
-    {SIN_STATUS, "status 0x03"},
-    {SIN_SHORT, "4096 bytes written instead of 4097"},
-    {SIN_LONG, "4098 bytes written, of 4097"},
-    {SIN_BEHIND_STATUS, "behind a status byte"},
-    {SIN_HEADER, "written to a request's header"},
-    {SIN_NO_CALL, "there was no call"},
+    {SIN_USED_TWICE, "with 1 in flight", "nothing is in flight"},
+    {SIN_NO_HEAD, "not in flight", NULL},
+    {SIN_BEYOND, "which is no head", "which is none"},
+    {SIN_INDEX, "with 1 in flight", ""},
+    {SIN_NO_STATUS, "status 0xff", NULL},
+    {SIN_STATUS, "status 0x03", NULL},
+    {SIN_SHORT, "4096 bytes written instead of 4097", NULL},
+    {SIN_LONG, "4098 bytes written, of 4097", NULL},
+    {SIN_BEHIND_STATUS, "behind a status byte", NULL},
+    {SIN_HEADER, "written to a request's header", NULL},
+    {SIN_NO_CALL, "there was no call", NULL},
 };
 
 /* Where it did not sleep yet when the request was finished no call was missed: once more. */
@@ -414,14 +436,15 @@ static void test_ring_sins(void **state) {
   for (size_t i = 0; i < array_size(ring_sins); i++) {
     char why[256];
     struct vfront *f;
+    const char *text = packed && ring_sins[i].packed ? ring_sins[i].packed : ring_sins[i].text;
+    if (!*text) continue;
     struct server *s = start_server(ring_sins[i].sin);
     assert_int_equal(open_front(s, &f, why), 0);
     struct vfront_request r = request(f, VFRONT_READ, 0, 0), *p = &r;
     int error = ring_sins[i].sin == SIN_NO_CALL ? do_short(&f->queues[0], &r)
                                                 : vfront_do(&f->queues[0], &r);
     assert_int_equal(error, -EPROTO);
-    if (!strstr(f->queues[0].why, ring_sins[i].text))
-      fail_msg("\"%s\" is not in: %s", ring_sins[i].text, f->queues[0].why);
+    if (!strstr(f->queues[0].why, text)) fail_msg("\"%s\" is not in: %s", text, f->queues[0].why);
     assert_int_equal(vfront_submit(&f->queues[0], &p, 1), -EPROTO); /* no way on */
     vfront_close(f);
     stop_server(s);
@@ -442,8 +465,14 @@ static void test_used_twice_among_others(void **state) {
     pointers[i] = &requests[i];
   }
   assert_int_equal(vfront_submit(q, pointers, 3), 3);
-  while (__atomic_load_n(&q->used->index, __ATOMIC_ACQUIRE) != 3) sched_yield();
-  q->used->ring[1].id = q->used->ring[0].id;
+  if (packed) {
+    struct vring_packed_desc *descs = (void *)q->desc;
+    while (vfront_used_base(q) != (0x80038003u)) sched_yield();
+    descs[1].id = descs[0].id;
+  } else {
+    while (__atomic_load_n(&q->used->index, __ATOMIC_ACQUIRE) != 3) sched_yield();
+    q->used->ring[1].id = q->used->ring[0].id;
+  }
   assert_int_equal(vfront_reap(q, back, 3), -EPROTO);
   assert_non_null(strstr(q->why, "used twice?"));
   vfront_close(f);
@@ -484,7 +513,9 @@ static void test_wrong_base(void **state) {
   struct server *s = start_server(SIN_BASE);
   assert_int_equal(open_front(s, &f, why), 0);
   assert_int_equal(vfront_stop(f), -EPROTO);
-  assert_non_null(strstr(f->why, "GET_VRING_BASE of queue 0: 1, but used are 0"));
+  assert_non_null(
+      strstr(f->why, packed ? "GET_VRING_BASE of queue 0: 2147516417, but used are 2147516416"
+                            : "GET_VRING_BASE of queue 0: 1, but used are 0"));
   vfront_close(f);
   stop_server(s);
 }
@@ -535,6 +566,18 @@ static void test_reconnect_without_a_file(void **state) {
   stop_server(s);
 }
 
+static void test_no_packed_rings(void **state) {
+  (void)state;
+  char why[256];
+  struct vfront *f;
+  struct server *s = start_server(SIN_NONE);
+  s->features &= ~BIT(VIRTIO_F_RING_PACKED); /* nobody has connected yet */
+  assert_int_equal(open_front(s, &f, why), packed ? -ENOTSUP : 0);
+  assert_true(!packed || strstr(why, "packed rings"));
+  vfront_close(f);
+  stop_server(s);
+}
+
 static void test_nobody_listens(void **state) {
   (void)state;
   char why[256];
@@ -544,13 +587,14 @@ static void test_nobody_listens(void **state) {
   assert_non_null(strstr(why, "/nowhere/at/all"));
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  packed = argc > 1 && strcmp(argv[1], "packed") == 0;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_in_order),       cmocka_unit_test(test_full_ring),
       cmocka_unit_test(test_ring_sins),      cmocka_unit_test(test_used_twice_among_others),
       cmocka_unit_test(test_message_sins),   cmocka_unit_test(test_wrong_base),
       cmocka_unit_test(test_reconnect),      cmocka_unit_test(test_reconnect_without_a_file),
-      cmocka_unit_test(test_nobody_listens),
+      cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_no_packed_rings),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
