@@ -60,7 +60,7 @@ expect 0 nbdinfo --size "$(uri)" && printed 10485760
 kill "$(cat "$work/pid")"
 
 rm -f "$work/s2"
-expect 1 nbdkit -f -U "$work/s2" "$plugin" && said 'store=WHERE is missing'
+expect 1 nbdkit -f -U "$work/s2" "$plugin" && said 'which store is to be served'
 expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$work/none" && said 'shard-ctl format makes one'
 rm -f "$work/s2"
 expect 1 nbdkit -f -U "$work/s2" "$plugin" "store=$here" volume=a prefix=b && said 'one of the two'
