@@ -170,7 +170,8 @@ void blk_config(const struct blk_disk *disk, uint8_t config[BLK_CONFIG_BYTES]) {
   put(config, 20, logical, 4); /* behind the geometry, which nobody has */
   put(config, 24, physical_shift, 1);
   put(config, 26, UINT64_C(1) << physical_shift, 2); /* the least good I/O, in logical blocks */
-  put(config, BLK_CONFIG_WRITEBACK, disk->writeback == BLK_WRITEBACK_ON, 1);
+  bool writeback = __atomic_load_n(&disk->writeback, __ATOMIC_RELAXED) == BLK_WRITEBACK_ON;
+  put(config, BLK_CONFIG_WRITEBACK, writeback, 1);
   put(config, 34, disk->queues, 2);
   put(config, 36, discard_sectors, 4);
   put(config, 40, 1, 4);                              /* segments */
