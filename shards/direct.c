@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "shards/base/crc32c.h"
 #include "shards/base/plant.h"
@@ -48,10 +49,11 @@ struct direct {
   struct counter counters[COUNTERS];
   _Atomic uint64_t epoch;
   const struct region *regions;
-  uint32_t mask;   /* slots - 1 */
-  bool allowed;    /* the owner's */
-  struct leaf *at; /* the owner's: that is being filled */
-  struct leaf *leaves;
+  uint32_t mask;       /* slots - 1 */
+  bool allowed;        /* the owner's */
+  struct leaf *at;     /* the owner's: that is being filled */
+  struct leaf *leaves; /* [slots], and then the other two */
+  size_t mapped_bytes;
   _Atomic uint64_t (*blocks)[LEAF_BLOCKS]; /* by slot: of MIXED clusters */
   _Atomic uint32_t (*sums)[LEAF_BLOCKS];
 };
@@ -77,14 +79,17 @@ int direct_create(struct direct **out, const struct region *regions, uint32_t re
   d->regions = regions;
   d->mask = slots - 1;
   d->allowed = true;
-  /* What is not used is never touched, so it takes no memory. */
-  d->leaves = calloc(slots, sizeof *d->leaves);
-  d->blocks = calloc(slots, sizeof *d->blocks);
-  d->sums = calloc(slots, sizeof *d->sums);
-  if (!d->leaves || !d->blocks || !d->sums) {
-    direct_destroy(d);
+  /* Not by malloc, which may touch it: what is not used takes no memory. */
+  size_t each = sizeof *d->leaves + sizeof *d->blocks + sizeof *d->sums;
+  d->mapped_bytes = slots * each;
+  d->leaves = mmap(NULL, d->mapped_bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (d->leaves == MAP_FAILED) {
+    free(d);
     return -ENOMEM;
   }
+  d->blocks = (void *)(d->leaves + slots);
+  d->sums = (void *)(d->blocks + slots);
   *out = d;
   return 0;
 }
@@ -92,9 +97,7 @@ int direct_create(struct direct **out, const struct region *regions, uint32_t re
 void direct_destroy(struct direct *d) {
   if (!d) return;
   check(!direct_is_busy(d));
-  free(d->leaves);
-  free(d->blocks);
-  free(d->sums);
+  munmap(d->leaves, d->mapped_bytes);
   free(d);
 }
 

@@ -140,6 +140,21 @@ static void same_bytes(struct world *w, const struct kind *k) {
 }
 static void reads_the_same(void **state) { on_directories(state, same_bytes); }
 
+/* Of large volumes not all is kept at a time. */
+static void take_turns(struct world *w, const struct kind *k) {
+  const uint64_t far = UINT64_C(8) << 30; /* what is so far away has the same slot */
+  create(w, k, "v", 5 * far);
+  struct sr_block *b = open_direct(w, "v", false);
+  uint64_t all = far * (k->striped ? k->shards : 1);
+  for (uint64_t i = 0; i < 2; i++) write_at(w, b, i * all, PIECE, 1 + i);
+  for (uint64_t i = 0; i < 6; i++) expect_direct(w, b, i % 2 * all, PIECE, 1 + i % 2, 0);
+  write_at(w, b, all, PIECE, 3);
+  expect_direct(w, b, 0, PIECE, 1, 0);
+  expect_direct(w, b, all, PIECE, 3, 0);
+  close_block(w, b);
+}
+static void takes_turns(void **state) { on_directories(state, take_turns); }
+
 static void follow_changes(struct world *w, const struct kind *k) {
   create(w, k, "v", DISK);
   struct sr_block *b = open_direct(w, "v", false);
@@ -427,6 +442,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(fault_is_found, fixture_setup, fixture_teardown),
 #endif
       cmocka_unit_test_setup_teardown(reads_the_same, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(takes_turns, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(follows_changes, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(leaves_limits_to_the_core, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(refusals, fixture_setup, fixture_teardown),
