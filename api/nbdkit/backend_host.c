@@ -69,19 +69,6 @@ static struct control_client *swap_spare(struct backend *b, struct control_clien
   return before;
 }
 
-/* A daemon that is not there, or is just changing, is -EAGAIN. */
-static int soften(int error) {
-  switch (error) {
-  case -ENOENT: /* of a connect(); what a daemon says is not softened */
-  case -ECONNREFUSED:
-  case -ECONNRESET:
-  case -ETIMEDOUT:
-    return -EAGAIN;
-  default:
-    return error;
-  }
-}
-
 static int ask_on(struct control_client *client, const struct js *request, struct js **reply) {
   int r = control_ask(client, js_copy(request), reply, NULL, 0);
   switch (r) {
@@ -95,15 +82,17 @@ static int ask_on(struct control_client *client, const struct js *request, struc
   }
 }
 
-/* The connection may be one that a daemon before this one has left to us. */
+/* -ECONNREFUSED: there is no daemon; -EAGAIN: it is just coming, going or changing. The connection
+ * may be one that a daemon before this one has left to us. */
 static int ask(struct backend *b, const struct js *request, struct js **reply) {
   struct control_client *client = swap_spare(b, NULL);
   int r = client ? ask_on(client, request, reply) : -EAGAIN;
   if (r == -EAGAIN) {
     control_close(client);
     client = NULL;
-    r = soften(control_open(&client, b->control, ANSWER_MS));
-    if (!r) r = ask_on(client, request, reply);
+    r = control_open(&client, b->control, ANSWER_MS);
+    if (r) return r == -ENOENT ? -ECONNREFUSED : r;
+    r = ask_on(client, request, reply);
   }
   if (r == -EAGAIN)
     control_close(client);
@@ -118,7 +107,7 @@ static int ask_patiently(struct backend *b, struct js *request, struct js **repl
   struct timespec from, now;
   int r;
   clock_gettime(CLOCK_MONOTONIC, &from);
-  while ((r = ask(b, request, reply)) == -EAGAIN) {
+  while ((r = ask(b, request, reply)) == -EAGAIN || r == -ECONNREFUSED) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     if ((uint64_t)(now.tv_sec - from.tv_sec) * 1000 >= b->patience_ms) break;
     nanosleep(&nap, NULL);
@@ -199,7 +188,8 @@ static int attach_volume(void *arg, char socket[108]) {
   char name[DISK_NAME_MAX];
   if (*v->name) {
     int r = attach_as(v, v->name, socket);
-    return r == -EBUSY ? -EAGAIN : r; /* it has not seen yet that we were disconnected */
+    /* It has not seen yet that we were disconnected; or it is to be waited for. */
+    return r == -EBUSY || r == -ECONNREFUSED ? -EAGAIN : r;
   }
   for (uint32_t i = 0; i < SHARES_MAX; i++) {
     int n = snprintf(name, sizeof name, "#%llu" DISK_SUFFIX, (unsigned long long)v->id);
@@ -207,7 +197,7 @@ static int attach_volume(void *arg, char socket[108]) {
     int r = attach_as(v, name, socket);
     if (r == -EBUSY && v->backend->share) continue;
     if (!r) memcpy(v->name, name, sizeof name);
-    return r;
+    return r == -ECONNREFUSED ? -EAGAIN : r;
   }
   return -EBUSY;
 }
@@ -250,10 +240,11 @@ static void close_volume(struct volume *v) {
   /* The daemon sees a moment later that nobody is connected. */
   for (uint32_t i = 0; *v->name && i < DETACH_TRIES; i++) {
     r = take_down(v->backend, v->name);
-    if (r != -EBUSY) break;
+    if (r != -EBUSY && r != -EAGAIN) break;
     nanosleep(&nap, NULL);
   }
-  if (r) say(v, "its disk could not be detached from shard-host");
+  /* The next daemon knows nothing of it. */
+  if (r && r != -ECONNREFUSED) say(v, "its disk could not be detached from shard-host");
   free(v);
 }
 

@@ -24,7 +24,6 @@
 #define BUFFER_BYTES   (128u << 10)
 #define ZERO_BYTES_MAX (UINT64_C(1) << 30)
 #define WAIT_MS        1000
-#define FIRST_MS       2000 /* somebody may have taken it down before we came to connect */
 #define NAP_MS         20
 
 enum call_state { CALL_IN_WORK, CALL_LEADS, CALL_FINISHED };
@@ -94,16 +93,20 @@ static int open_front(struct remote *r, const char *socket, char *why, size_t wh
 /* With the lock, and no call in the ring. */
 static int connect_anew(struct remote *r, uint32_t patience_ms) {
   uint64_t end = now_ms() + patience_ms;
-  char socket[108], why[256] = "";
+  char socket[108], why[256];
   int e;
   for (;;) {
+    *why = 0;
     e = r->o.attach(r->o.arg, socket);
-    if (e) return e;
-    e = open_front(r, socket, why, sizeof(why));
-    if (!e || !passes(e) || now_ms() >= end) break;
+    bool later = e == -EAGAIN;
+    if (!e) {
+      e = open_front(r, socket, why, sizeof(why));
+      later = e && passes(e);
+    }
+    if (!later || now_ms() >= end) break;
     nap();
   }
-  if (e) say(r, "connecting", why);
+  if (*why) say(r, "connecting", why);
   for (uint32_t i = 0; !e && i < CALLS; i++) {
     r->calls[i].buffer = r->front->buffers + (size_t)i * BUFFER_BYTES;
   }
@@ -326,7 +329,7 @@ int remote_open(struct remote **out, const struct remote_options *options) {
     r->calls[i].next = r->free;
     r->free = &r->calls[i];
   }
-  int e = connect_anew(r, FIRST_MS);
+  int e = connect_anew(r, r->o.patience_ms);
   if (e) {
     remote_close(r);
     return e;

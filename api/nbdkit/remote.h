@@ -23,7 +23,7 @@ struct remote_options {
   void *arg;
   uint32_t patience_ms;
 };
-/* Errors of attach(), and of vfront_open(). */
+/* Waits for the server as long as patience lasts. Errors of attach(), and of vfront_open(). */
 int remote_open(struct remote **remote, const struct remote_options *options);
 /* No requests are in work any more. */
 void remote_close(struct remote *remote);

@@ -54,7 +54,7 @@ until_true() {
 
 # ---- Words for what cannot be ---------------------------------------------------------------------
 mkdir "$dir"
-expect 1 nbdkit -U - "$plugin" control="$dir/control" --run true
+expect 1 nbdkit -f -U "$sock" "$plugin" control="$dir/control"
 said "control=$dir/control: No such file" "no shard-host listens there"
 expect 1 nbdkit -U - "$plugin" control="$dir/control" store="$here" --run true && said 'exactly one of'
 expect 1 nbdkit -U - "$plugin" --run true && said 'exactly one of'
@@ -201,15 +201,18 @@ fi
 
 # ---- Another daemon takes over ----------------------------------------------------------------------
 over
+expect 0 ask attach vm --share --name=also
 load
 for round in 1 2; do
   all_at_work
   old=$daemon
   begin --takeover
   wait "$old" || complain "the old daemon ended with $?"
+  disks 4
 done
 all_at_work
 unload
+expect 0 ask detach also
 checks=$((checks + 1))
 ! grep -q 'connecting again' "$work/log" || complain "connections were lost: $(cat "$work/log")"
 stop
