@@ -139,8 +139,8 @@ static uint64_t bit(unsigned number) { return UINT64_C(1) << number; }
 
 uint64_t blk_features(const struct blk_disk *disk, bool flush) {
   uint64_t f = bit(VIRTIO_F_VERSION_1) | bit(VHOST_USER_F_PROTOCOL_FEATURES) |
-               bit(VIRTIO_F_EVENT_IDX) | bit(VIRTIO_F_INDIRECT_DESC) | bit(VIRTIO_F_RING_PACKED) | bit(BLK_F_SIZE_MAX) |
-               bit(BLK_F_SEG_MAX) | bit(BLK_F_BLK_SIZE) | bit(BLK_F_TOPOLOGY);
+               bit(VIRTIO_F_EVENT_IDX) | bit(VIRTIO_F_INDIRECT_DESC) | bit(VIRTIO_F_RING_PACKED) |
+               bit(BLK_F_SIZE_MAX) | bit(BLK_F_SEG_MAX) | bit(BLK_F_BLK_SIZE) | bit(BLK_F_TOPOLOGY);
   if (disk->queues > 1) f |= bit(BLK_F_MQ);
   if (flush) f |= bit(BLK_F_FLUSH) | bit(BLK_F_CONFIG_WCE);
   return f | (disk->read_only ? bit(BLK_F_RO) : bit(BLK_F_DISCARD) | bit(BLK_F_WRITE_ZEROES));
