@@ -1,8 +1,9 @@
 /* queue.c - see queue.h.
  *
  * A request's way: take (ring.c) -> parse (blk.c) -> a volume op in one of the core's request
- * slots, through core_enter() like any other op of the core -> request_done() -> status byte,
- * ring_put() -> at the end of the core's step ring_publish() and perhaps one notification.
+ * slots, perhaps for those that follow as well (queue_merge.c), through core_enter() like any other
+ * op of the core -> request_done() -> status byte, ring_put() -> at the end of the core's step
+ * ring_publish() and perhaps one notification.
  *
  * Each head of a ring has a slot of its own, so a slow disk takes nothing from others. Requests of
  * many pieces need room for them besides: a few of a queue always have it, more if the core's store
@@ -14,74 +15,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "api/vhost/notify.h"
-#include "runtime/split.h"
+#include "api/vhost/queue_internal.h"
 #include "runtime/store.h"
 
 enum {
-  PIECES_INLINE = 4, /* of a request's data */
-  PIECES_MAX = BLK_SEGMENTS_MAX + 18,
-  LARGE_OWN = 4,     /* requests of a queue that can have more than PIECES_INLINE, at any time */
-  LARGE_SHARED = 64, /* more of them, of all queues of a core */
   TAKE_AT_ONCE = 64, /* of one queue, then it is the next one's turn */
   SAMPLE = 16,       /* one request in so many is timed */
   REPLY_NS_MAX = 100000,
 };
 
-struct request {
-  struct shard_op op;
-  uint8_t *status;
-  struct large *large;
-  uint64_t taken_ns; /* 0: not timed */
-  uint32_t used_bytes;
-  uint32_t bytes; /* that its op is to move */
-  uint16_t head;
-  uint16_t pieces;
-  bool busy, reads;
-  struct iovec iov[PIECES_INLINE];
-};
-struct large {
-  struct large *next; /* free */
-  bool shared;
-  struct iovec iov[PIECES_MAX];
-};
-
-struct queue_slots {
-  struct queue *queue;
-  struct large *free;
-  struct large own[LARGE_OWN];
-  struct request requests[]; /* by head */
-};
-
-struct vhost_core {
-  struct core_service service;
-  struct peer peer; /* owner of the ops */
-  struct core *core;
-  struct queue *active, *dirty;
-  struct large *free;
-  struct notifier notifier;
-  uint64_t now_ns, poll_ns;
-  uint32_t running;
-  uint32_t handled;                 /* requests taken or given back in this step */
-  struct iovec scratch[PIECES_MAX]; /* of the chain that is being parsed */
-  struct large shared[LARGE_SHARED];
-};
-
 #define COUNT(field, n) __atomic_store_n(&(field), (field) + (n), __ATOMIC_RELAXED)
-
-/* ---- Slots ---------------------------------------------------------------------------------- */
-
-static struct large *large_get(struct queue *q) {
-  struct large **from = q->slots->free ? &q->slots->free : &q->home->free, *l = *from;
-  if (l) *from = l->next;
-  return l;
-}
-
-static void large_put(struct queue *q, struct large *l) {
-  struct large **to = l->shared ? &q->home->free : &q->slots->free;
-  l->next = *to;
-  *to = l;
-}
 
 /* ---- Which queues are looked at -------------------------------------------------------------- */
 
@@ -167,7 +110,7 @@ static __attribute__((noinline)) void log_used(struct queue *q, uint16_t from) {
 /* Of a request that moved data: all that a read may have written. */
 static __attribute__((noinline)) void log_data(struct queue *q, const struct request *r) {
   const struct iovec *iov = r->large ? r->large->iov : r->iov;
-  if (!r->reads) return;
+  if (r->kind != OP_READ) return;
   for (uint32_t i = 0; i < r->pieces; i++) log_written(q, iov[i].iov_base, iov[i].iov_len);
 }
 
@@ -199,19 +142,37 @@ static enum blk_status status_of(const struct request *r) {
   return r->op.result == -EOPNOTSUPP ? BLK_UNSUPPORTED : BLK_IOERR;
 }
 
-/* peer.finished */
-static void request_done(struct peer *peer, struct shard_op *op) {
-  struct request *r = container_of(op, struct request, op);
-  struct queue *q = container_of(r - r->head, struct queue_slots, requests[0])->queue;
-  (void)peer;
+static void end_request(struct queue *q, struct request *r, enum blk_status what) {
   if (unlikely(q->log)) log_data(q, r);
-  answer(q, r->head, r->status, status_of(r), r->used_bytes);
+  answer(q, r->head, r->status, what, r->used_bytes);
   if (r->taken_ns) time_request(q, r);
   if (r->large) large_put(q, r->large);
   r->large = NULL;
   r->busy = false;
   q->stalled = false;
   q->in_flight--;
+}
+
+static __attribute__((noinline)) void end_run(struct queue *q, struct request *r) {
+  while (r) {
+    struct request *next = r->follower;
+    r->follower = NULL;
+    end_request(q, r, BLK_OK);
+    r = next;
+  }
+}
+
+/* peer.finished */
+static void request_done(struct peer *peer, struct shard_op *op) {
+  struct request *r = container_of(op, struct request, op);
+  struct queue *q = container_of(r - r->head, struct queue_slots, requests[0])->queue;
+  (void)peer;
+  if (likely(!r->follower))
+    end_request(q, r, status_of(r));
+  else if (run_is_good(r))
+    end_run(q, r);
+  else
+    run_undo(q, r);
 }
 
 static void publish(struct queue *q) {
@@ -305,31 +266,24 @@ static bool keep_pieces(struct queue *q, struct request *r, const struct blk_req
 }
 
 static bool start_op(struct queue *q, struct request *r, const struct blk_request *b) {
-  struct shard_op *op = &r->op;
   bool data = b->kind == BLK_READ || b->kind == BLK_WRITE;
   r->pieces = 0;
-  r->reads = b->kind == BLK_READ;
+  r->kind = kind_of(b);
   if (data && !keep_pieces(q, r, b)) return false;
-  uint32_t pieces = r->pieces > 1 ? r->pieces : 0; /* one is no vector */
-  op->buf = pieces ? (r->large ? r->large->iov : r->iov) : r->iov[0].iov_base;
-  op->offset = b->offset;
-  op->bytes = b->kind == BLK_FLUSH ? 0 : b->bytes;
-  op->size = 0;
-  op->flags = 0;
+  r->flags = 0;
   if ((b->kind == BLK_WRITE || b->kind == BLK_WRITE_ZEROES) && writes_through(q))
-    op->flags = OP_DURABLE;
+    r->flags = OP_DURABLE;
   if (b->kind == BLK_FLUSH) blk_expect_flushes(q->disk);
-  r->bytes = (uint32_t)op->bytes;
+  r->offset = b->offset;
+  r->bytes = b->kind == BLK_FLUSH ? 0 : (uint32_t)b->bytes;
   r->status = b->status;
   r->used_bytes = b->used_bytes;
   r->taken_ns = ++q->turn % SAMPLE ? 0 : q->home->now_ns;
   r->busy = true;
-  op->owner = &q->home->peer;
-  op->core = (uint8_t)split_route(q->block, kind_of(b), pieces, op);
   count_request(q, b);
   q->in_flight++;
   handle(q);
-  core_enter(q->core, op);
+  run_add(q, r);
   return true;
 }
 
@@ -385,6 +339,7 @@ static uint32_t take_again(struct vhost_core *v, struct queue *q) {
     q->stalled = !start_chain(q, &chain, taken);
     q->again_done += !q->stalled;
   }
+  run_end(q);
   return n;
 }
 
@@ -410,6 +365,7 @@ static uint32_t take_new(struct vhost_core *v, struct queue *q) {
       break;
     }
   }
+  run_end(q);
   return n;
 }
 
@@ -542,6 +498,7 @@ struct vhost_core *vhost_core_create(struct core *core) {
   notifier_open(&v->notifier);
   v->service =
       (struct core_service){.step = step, .finish = end_step, .prepare_sleep = prepare_sleep};
+  v->run.end = RUN_NOWHERE;
   v->poll_ns = (uint64_t)core->store->config.poll_us * 1000;
   for (uint32_t i = 0; i < LARGE_SHARED; i++) {
     v->shared[i].shared = true;
