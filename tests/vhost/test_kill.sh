@@ -11,7 +11,7 @@ kills=${KILLS:-5} socket=$work/socket server=
 start() {
   : > "$work/said"
   "$serve" "$work/store" "volume=v,socket=$socket,size=67108864,queues=2,cache=$1" \
-    < "$work/ask" > "$work/said" 2> "$work/server" &
+    < "$work/ask" >> "$work/said" 2> "$work/server" &
   server=$!
 }
 wait_ready() {
