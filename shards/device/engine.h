@@ -49,7 +49,7 @@ enum io_step {
 
 /* One that is no plain transfer: a flush, which has nothing to move, or a vectored one. */
 static inline bool io_is_special(const struct io *io) {
-  return io->op == IO_FLUSH || io->flags & IO_VECTORED;
+  return (io->op == IO_FLUSH) | (io->flags & IO_VECTORED);
 }
 void io_begin_special(struct io *io);
 

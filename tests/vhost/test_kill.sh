@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test_kill.sh SHARD-BENCH JSON-CHECK SHARD-CTL SERVE WAY...: a server of ours is killed under load and
 # started again, 5 times in each way, or as often as KILLS says. A way is a kind of cache, with packed-
-# before it where the rings are packed ones. The guest sees a pause: no error, no wrong byte.
+# before it where the rings are packed ones, seq- where the guest writes from front to back, so that
+# requests are merged. The guest sees a pause: no error, no wrong byte.
 . "$(dirname "$0")/../tools/lib.sh"
 bench=$1 check=$2 ctl=$3 serve=$4
 shift 4
@@ -34,7 +35,7 @@ exec 9<> "$work/ask" # the server's input: open, and empty unless something is a
 # load: a client, which ends by itself.
 load() {
   rm -f "$work/json"
-  "$bench" --engine=vhost --socket="$socket" --rw=randrw --create --verify --size=16m --queues=2 \
+  "$bench" --engine=vhost --socket="$socket" --rw=$rw --create --verify --size=16m --queues=2 \
     --iodepth=32 --batch=8 --ring=$ring --runtime=$((kills < 5 ? 4 : kills * 4 / 5)) --reconnect=30 \
     --output-format=json > "$work/json" 2> "$work/err" &
   client=$!
@@ -66,8 +67,9 @@ written() {
 has_memory() { [ "$(stat -f -c %T /dev/shm)" = tmpfs ] && [ "$(df --output=avail /dev/shm | tail -1)" -ge 65536 ]; }
 
 for way in "$@"; do
-  cache=${way#packed-} ring=split
-  [ "$way" = "$cache" ] || ring=packed
+  cache=${way##*-} ring=split rw=randrw
+  [[ $way != packed-* ]] || ring=packed
+  [[ $way != seq-* ]] || rw=write
   if [ "$cache" = back ] && ! has_memory; then
     echo "left out: $way: /dev/shm is no tmpfs with 64 MiB"
     continue
