@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tools/args.h"
@@ -30,7 +31,7 @@ struct options {
   const char *store, *socket_dir, *control, *cores, *metrics, *user, *file_dir, *memory_dir;
   const char *control_mode, *control_group, *socket_mode, *socket_group, *takeover;
   int log_level, sandbox;
-  bool no_sandbox, help, version;
+  bool no_sandbox, background, help, version;
   uint64_t clients_max, disks_max, workers, queue_depth, core_count;
   double activate_s, drain_s, lock_s;
 };
@@ -46,6 +47,7 @@ struct daemon {
   bool metrics_is_ours;
   struct host_takeover takeover;
   int control_fd, metrics_fd, signal_fd;
+  int background_fd; /* --background: who has started us waits here; -1 */
   struct host_work *work;
   struct host_http *http;
 };
@@ -118,6 +120,8 @@ static int parse_options(struct options *o, int argc, char **argv) {
       {"takeover", ARG_TEXT, &o->takeover,
        .help = "take the place of the daemon with that control socket, its disks and connections; "
                "without =TEXT: that of --control"},
+      {"background", ARG_FLAG, &o->background,
+       .help = "return when it serves, with 0; or as it exits before (for ExecReload=)"},
       {"version", ARG_FLAG, &o->version, .help = ""},
       {"help", ARG_FLAG, &o->help, .help = ""},
       {NULL, 0, NULL, .help = NULL},
@@ -365,6 +369,29 @@ static void resume_disks(struct daemon *d) {
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
+/* The daemon is a child; the process that was started ends when that one is ready, or gone. */
+static int go_to_background(struct daemon *d) {
+  int ends[2], status = 0;
+  char ready;
+  ssize_t n;
+  if (!d->o.background) return 0;
+  if (pipe2(ends, O_CLOEXEC) < 0) return failed("background", d->o.store, -errno);
+  pid_t pid = fork();
+  if (pid < 0) return failed("background", d->o.store, -errno);
+  if (pid == 0) {
+    close(ends[0]);
+    d->background_fd = ends[1];
+    return 0;
+  }
+  close(ends[1]);
+  while ((n = read(ends[0], &ready, 1)) < 0 && errno == EINTR)
+    ;
+  if (n == 1) exit(0);
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+    ;
+  exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
 /* What needs neither the store nor a second thread. */
 static int prepare(struct daemon *d) {
   struct options *o = &d->o;
@@ -423,6 +450,10 @@ static void announce(const struct daemon *d) {
            LOG_NUMBER("cores", sr_core_count(d->host.store)), LOG_NUMBER("pid", getpid()));
   snprintf(line, sizeof(line), "MAINPID=%d\nREADY=1\nSTATUS=serving", (int)getpid());
   host_notify(d->o.takeover ? line : strchr(line, '\n') + 1);
+  if (d->background_fd < 0) return;
+  ssize_t n = write(d->background_fd, line, 1);
+  (void)n; /* whoever has stopped waiting does not want to know */
+  close(d->background_fd);
 }
 
 /* ---- End ------------------------------------------------------------------------------------- */
@@ -449,12 +480,16 @@ static int finish(struct daemon *d, int status) {
 }
 
 int main(int argc, char **argv) {
-  static struct daemon d = {
-      .control_fd = -1, .metrics_fd = -1, .signal_fd = -1, .takeover = HOST_TAKEOVER_INIT};
+  static struct daemon d = {.control_fd = -1,
+                            .metrics_fd = -1,
+                            .signal_fd = -1,
+                            .background_fd = -1,
+                            .takeover = HOST_TAKEOVER_INIT};
   int status = parse_options(&d.o, argc, argv);
   if (status) return status == 1 ? 0 : status;
   d.host.successor.fd = d.host.metrics_fd = -1;
-  status = prepare(&d);
+  status = go_to_background(&d);
+  if (status == 0) status = prepare(&d);
   if (status == 0) status = take_disks(&d);
   if (status == 0) status = start(&d);
   if (status != 0) {

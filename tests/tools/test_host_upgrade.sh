@@ -244,6 +244,20 @@ expect 0 ask attach one --queues=2
 loaded one 'vhost/reconnects>0'
 end 0
 
+# ---- In the background, as ExecReload= starts it ---------------------------------------------------
+expect 1 "$host" --store="$here" --socket-dir="$dir" --cores=0 --takeover --background
+said 'no shard-host listens there'
+begin
+expect 0 ask attach one
+expect 0 "$host" --store="$here" --socket-dir="$dir" --cores=0 --takeover --background
+wait "$daemon" || complain "the old one ended with $?"
+expect 0 ask ping --json
+daemon=$(sed -n 's/^ *"pid": \([0-9]*\),$/\1/p' "$work/out")
+expect 0 ask list --json
+json disks/0/name=one
+kill "$daemon"
+while [ -e "$control" ]; do sleep 0.02; done
+
 # ---- As systemd starts it -------------------------------------------------------------------------
 # The control socket is systemd's: the successor gets it and leaves it where it is. Both say who the
 # daemon is from now on.
