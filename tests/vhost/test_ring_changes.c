@@ -117,12 +117,75 @@ static void head_and_index_are_copied_once(void **state) {
   }
 }
 
+/* ---- Packed rings ---- */
+
+static struct ring_id ids[SIZE];
+/* The chain that lies at the beginning, as if it were new. */
+static int take_packed(void) {
+  const uint16_t first = RING_POSITION_FIRST;
+  assert_int_equal(ring_map_packed(&ring, &memory, SIZE, USER + LOW, USER + LOW + 0x8000,
+                                   USER + LOW + 0x9000, first, first, ids),
+                   0);
+  assert_true(ring_available(&ring) > 0);
+  return ring_take(&ring, &chain);
+}
+
+static void packed_lengths_are_copied_once(void **state) {
+  (void)state;
+  struct vring_packed_desc *d = (void *)descs, *t = (void *)table;
+  const struct vring_packed_desc chain_of_3[3] = {
+      {LOW + 0xa000, 16, 0, VRING_NEXT | VRING_PACKED_AVAIL},
+      {NEXT, 512, 0, VRING_NEXT | VRING_WRITE | VRING_PACKED_AVAIL},
+      {STATUS, 1, 3, VRING_WRITE | VRING_PACKED_AVAIL}};
+  const uint32_t good = 512, bad = UINT32_MAX;
+  for (uint32_t in_table = 0; in_table < 2; in_table++) {
+    memcpy(in_table ? t : d, chain_of_3, sizeof chain_of_3);
+    for (int i = 0; in_table && i < 3; i++) t[i].flags &= VRING_WRITE;
+    if (in_table)
+      d[0] = (struct vring_packed_desc){TABLE, 48, 3, VRING_INDIRECT | VRING_PACKED_AVAIL};
+    pid_t pid = start_changes(in_table ? &t[1].bytes : &d[1].bytes, &good, &bad, 4);
+    assert_true(pid > 0);
+    struct looks looks = {0};
+    while (look_again(&looks)) {
+      int result = take_packed();
+      note_look(&looks, result == 1);
+      assert_int_equal(chain.head, 3);
+      assert_int_equal(chain.in_bytes, result == 1 ? good + 1 : 1);
+      if (result == 1) assert_int_equal(iov[1].iov_len, good);
+    }
+    end_changes(pid);
+  }
+}
+
+/* An id below the size, or one that breaks the ring; a chain's end, or none. */
+static void packed_id_and_flags_are_copied_once(void **state) {
+  (void)state;
+  struct vring_packed_desc *d = (void *)descs;
+  const uint32_t end = VRING_WRITE | VRING_PACKED_AVAIL, good = end << 16 | 5;
+  const uint32_t bad[] = {end << 16 | SIZE, (end | VRING_NEXT) << 16 | 5};
+  for (uint32_t i = 0; i < array_size(bad); i++) {
+    for (uint16_t k = 0; k < SIZE; k++)
+      d[k] = (struct vring_packed_desc){STATUS, 1, 5, (uint16_t)(end | VRING_NEXT)};
+    pid_t pid = start_changes(&d[2].id, &good, &bad[i], 4);
+    assert_true(pid > 0);
+    struct looks looks = {0};
+    while (look_again(&looks)) {
+      int result = take_packed();
+      note_look(&looks, result == 1);
+      assert_int_equal(result == 1, !ring.broken);
+      assert_int_equal(chain.head, result == 1 ? 5 : UINT16_MAX);
+      assert_int_equal(chain.in_bytes, result == 1 ? 3 : 0);
+      if (result == 1) assert_int_equal(ids[5].count, 3);
+    }
+    end_changes(pid);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      WITH_GUEST(descriptor_is_copied_once),
-      WITH_GUEST(indirect_descriptor_is_copied_once),
-      WITH_GUEST(indirect_length_is_copied_once),
-      WITH_GUEST(head_and_index_are_copied_once),
+      WITH_GUEST(descriptor_is_copied_once),      WITH_GUEST(indirect_descriptor_is_copied_once),
+      WITH_GUEST(indirect_length_is_copied_once), WITH_GUEST(head_and_index_are_copied_once),
+      WITH_GUEST(packed_lengths_are_copied_once), WITH_GUEST(packed_id_and_flags_are_copied_once),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
