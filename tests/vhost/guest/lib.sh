@@ -187,7 +187,7 @@ run_qemu() {
     -serial "file:$dir/$name.console" -chardev "pipe,id=go,path=$dir/$name.go" -serial chardev:go \
     -chardev "pipe,id=monitor,path=$dir/$name.monitor" -mon chardev=monitor \
     -kernel "/boot/vmlinuz-$release" -initrd "$dir/initrd" \
-    -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" \
+    -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check" \
     "${args[@]}" "$@" >> "$dir/qemu.log" 2>&1 7>&- &
   qemu_pid=$!
   qemu=$name

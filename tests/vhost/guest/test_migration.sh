@@ -4,8 +4,8 @@
 # shellcheck source=tests/vhost/guest/lib.sh
 . "$(dirname "$0")/lib.sh" "$@"
 
-# One processor: with four (MTTCG) the guest's kernel crashed after moving slowly; whether that is QEMU or us
-# is not known yet. What a missing log would lose is seldom looked at in time to fail here:
+# One processor: with several QEMU's TCG breaks guests that move, with no disk of ours as well
+# (control_migration.sh). What a missing log would lose is seldom looked at in time to fail here:
 # test_server.c proves the log itself.
 threads=single model=qemu64 cpus=1
 make_store 64 1
