@@ -75,6 +75,9 @@ static void add_host_commands(void) {
       "{\"do\":\"ping\",\"do\":\"ping\"}",
       "[[[[[]]]]]",
       "{\"do\":\"attach\",\"volume\":\"../x\",\"socket\":\"../x\"}",
+      "{\"do\":\"ranges\",\"volume\":\"v\",\"offset\":4096,\"bytes\":1048576,\"max\":2}",
+      "{\"do\":\"attach\",\"volume\":\"#1\",\"name\":\"#1.nbd\",\"share\":true,\"read_only\":"
+      "false}",
   };
   add_all("host_command", lines, array_size(lines));
 }
