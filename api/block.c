@@ -92,18 +92,29 @@ int sr_block_flush(struct sr_port *p, struct sr_block *block) {
   return (int)run(p, &r);
 }
 
+static bool read_parts(const struct block *b, char *buf, uint64_t bytes, uint64_t offset) {
+  for (uint64_t done = 0, in, n; done < bytes; done += n) {
+    struct direct *d = b->parts[block_route(b, offset + done, &in, &n)].direct;
+    n = min_u64(n, bytes - done);
+    if (!d || !direct_read(d, buf + done, n, in)) return false;
+  }
+  return true;
+}
+
 int64_t sr_block_pread(struct sr_block *block, void *buf, uint64_t bytes, uint64_t offset) {
   const struct block *b = (const struct block *)block;
   if (!b || (!buf && bytes) || ((offset | bytes) & (b->block_bytes - 1))) return -EINVAL;
   uint64_t size = atomic_load_explicit(&b->size_bytes, memory_order_acquire);
   if (bytes > size || offset > size - bytes) return -EINVAL;
   if (bytes > DIRECT_BYTES_MAX) return 0;
-  for (uint64_t done = 0, in, n; done < bytes; done += n) {
-    struct direct *d = b->parts[block_route(b, offset + done, &in, &n)].direct;
-    n = min_u64(n, bytes - done);
-    if (!d || !direct_read(d, (char *)buf + done, n, in)) return 0;
-  }
-  return (int64_t)bytes;
+  uint64_t in, n;
+  struct direct *first = b->parts[block_route(b, offset, &in, &n)].direct;
+  if (!first) return 0;
+  if (n >= bytes) return direct_read(first, buf, bytes, in) ? (int64_t)bytes : 0;
+  uint32_t entered = direct_enter(first); /* so that nobody closes it between two parts */
+  bool done = read_parts(b, buf, bytes, offset);
+  direct_leave(first, entered);
+  return done ? (int64_t)bytes : 0;
 }
 
 static int64_t run_vector(struct sr_port *p, struct sr_request *r, const struct iovec *iov,

@@ -614,7 +614,8 @@ int sr_block_flush(struct sr_port *port, struct sr_block *block);
  * SR_INTEGRITY_ON; it was opened without direct_reads; it is a file, or in memory; the device has
  * failed; or more than 64 KiB were asked for. buf may have been written to. -EINVAL: not whole
  * logical blocks inside its size. While one runs sr_block_close() is -EBUSY, if it is the volume's
- * last handle; with others open the caller sees to it that none runs. */
+ * last handle; with others open the caller sees to it that none runs, and always that none begins
+ * meanwhile. */
 int64_t sr_block_pread(struct sr_block *block, void *buf, uint64_t bytes, uint64_t offset);
 struct iovec;
 int64_t sr_block_readv(struct sr_port *port, struct sr_block *block, const struct iovec *iov,

@@ -329,22 +329,27 @@ static uint64_t read_some(const struct direct *d, char *buf, uint64_t bytes, uin
   return take;
 }
 
-static struct counter *my_counter(struct direct *d) {
-  int cpu = sched_getcpu();
-  return &d->counters[(uint32_t)cpu % COUNTERS];
+uint32_t direct_enter(struct direct *d) {
+  uint32_t mine = (uint32_t)sched_getcpu() % COUNTERS;
+  atomic_fetch_add_explicit(&d->counters[mine].under_way, 1, memory_order_acquire);
+  return mine;
+}
+
+void direct_leave(struct direct *d, uint32_t entered) {
+  atomic_fetch_sub_explicit(&d->counters[entered].under_way, 1, memory_order_release);
 }
 
 bool direct_read(struct direct *d, void *buf, uint64_t bytes, uint64_t offset) {
-  struct counter *c = my_counter(d);
   uint64_t done = 0, n = 1;
   if (bytes > DIRECT_BYTES_MAX) return false;
-  atomic_fetch_add_explicit(&c->under_way, 1, memory_order_acquire);
+  uint32_t entered = direct_enter(d);
+  struct counter *c = &d->counters[entered];
   for (; n && done < bytes; done += n)
     n = read_some(d, (char *)buf + done, bytes - done, offset + done);
   if (n) {
     atomic_fetch_add_explicit(&c->reads, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&c->bytes, bytes, memory_order_relaxed);
   }
-  atomic_fetch_sub_explicit(&c->under_way, 1, memory_order_release);
+  direct_leave(d, entered);
   return n > 0;
 }

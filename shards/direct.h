@@ -80,5 +80,9 @@ void direct_stats(const struct direct *d, struct direct_stats *stats);
  * who knows that it lies within the volume. True: it is there. False: it must be read through the
  * owner; buf may have been written to. */
 bool direct_read(struct direct *d, void *buf, uint64_t bytes, uint64_t offset);
+/* One that takes several reads, of other parts too, counts as under way from the first to the last.
+ * Gives what direct_leave() is to have. */
+uint32_t direct_enter(struct direct *d);
+void direct_leave(struct direct *d, uint32_t entered);
 
 #endif

@@ -420,6 +420,23 @@ static void does_not_count(void **state) {
   end(&w);
 }
 
+/* A read of two parts: a close that is refused leaves both as they are. */
+static void close_is_refused_as_a_whole(void **state) {
+  struct world w = begin(state, &directory_kinds[2]);
+  struct scene s = set_scene(&w, &directory_kinds[2], false);
+  uint64_t offset = 3 * PIECE - BLOCK; /* the last part, then the first one */
+  char *buf = aligned_alloc(BLOCK, 2 * BLOCK);
+  expect_direct(&w, s.b, offset, 2 * BLOCK, 1, 0);
+  pread_arg = &s;
+  before_pread = closes;
+  assert_int_equal(sr_block_pread(s.b, buf, 2 * BLOCK, offset), 2 * BLOCK);
+  assert_null(before_pread);
+  assert_true(is_pattern(buf, 2 * BLOCK, 1, offset));
+  free(buf);
+  end_scene(&s);
+  end(&w);
+}
+
 #ifdef SHARDRING_PLANTS
 static void fault_is_found(void **state) {
   struct world w = begin(state, &directory_kinds[0]);
@@ -448,6 +465,8 @@ int main(void) {
       cmocka_unit_test_setup_teardown(refusals, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(in_memory, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(happens_meanwhile, fixture_setup, fixture_teardown),
-      cmocka_unit_test_setup_teardown(does_not_count, fixture_setup, fixture_teardown)};
+      cmocka_unit_test_setup_teardown(does_not_count, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(close_is_refused_as_a_whole, fixture_setup,
+                                      fixture_teardown)};
   return cmocka_run_group_tests_name("block_pread", tests, NULL, NULL);
 }
