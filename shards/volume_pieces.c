@@ -382,7 +382,7 @@ static uint32_t next_bits(const struct vio *x, uint64_t *block, uint64_t end) {
 static enum issue issue_write(struct vio *x) {
   struct shard_op *op = x->op;
   uint64_t block = x->at >> BLOCK_SHIFT, end = bytes_to_blocks(x->chunk_end);
-  uint32_t n = (uint32_t)(end - block);
+  uint32_t n = (uint32_t)min_u64(end - block, IO_BYTES_MAX >> BLOCK_SHIFT);
   if (x->volume->top) {
     n = op->flags & OP_RESERVE ? 0 : next_bits(x, &block, end);
     while (n && n < end - block && n < IO_BYTES_MAX >> BLOCK_SHIFT && op->kind == OP_WRITE) {

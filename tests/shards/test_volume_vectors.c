@@ -256,11 +256,29 @@ static void written_pieces_are_summed(void **state) {
   end(&r, &d, &p);
 }
 
+/* A request for more blocks than 32 bits count begins as any other. */
+static void a_huge_one_begins(void **state) {
+  (void)state;
+  struct rig r;
+  static struct disk d;
+  struct volume_config file = {.size_bytes = UINT64_C(1) << 46, .block_bytes = 4096};
+  open_rig(&r, 23);
+  assert_int_equal(shard_volume_open(r.shard, &file, &d.volume), 0);
+  for (uint64_t bytes = UINT64_C(1) << 43; bytes <= UINT64_C(1) << 45; bytes *= 2) {
+    r.device.fail_writes = INT32_MAX; /* and ends soon */
+    assert_int_equal(run(&r, &d, OP_WRITE_ZEROES, 0, bytes, NULL), -EIO);
+  }
+  r.device.fail_writes = 0;
+  disk_close(&r, &d);
+  rig_close(&r);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(many_pages_are_one_io),       cmocka_unit_test(neighbours_are_one_piece),
       cmocka_unit_test(runs_on_disk_cut_it),         cmocka_unit_test(random_ones_are_right),
       cmocka_unit_test(damage_in_a_vector_is_found), cmocka_unit_test(written_pieces_are_summed),
+      cmocka_unit_test(a_huge_one_begins),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
