@@ -80,20 +80,10 @@ static int open_direct(struct core *core, uint32_t shard, void *arg) {
   return 0;
 }
 
-/* Who reads several parts past their shards is under way in the first one of them, and goes on to
- * others: none may have gone by then. */
-static bool is_read_directly(const struct vdisk *d) {
-  for (const struct block *b = d->open->handles; b; b = b->next)
-    for (uint32_t i = 0; i < b->part_count; i++)
-      if (b->parts[i].direct && direct_is_busy(b->parts[i].direct)) return true;
-  return false;
-}
-
 /* All, or none: those that were closed before one that is busy come back. Their handles are told.
  */
 static int close_parts(struct port *port, struct vdisk *d) {
   uint32_t first = vdisk_first(d), end = vdisk_end(d, port->store->shard_count);
-  if (is_read_directly(d)) return -EBUSY;
   struct opening o = opening_of(port, d, d->open->parts);
   int r = call_shards(port, first, end, close_part, &o);
   if (!r) return 0;
@@ -263,9 +253,20 @@ void catalog_open_direct(struct port *port, struct block *b) {
   catalog_leave(c, 0);
 }
 
+/* Who reads several parts past their shards is under way in the first one of them, and goes on to
+ * others, which he finds by the handle: so this is asked before anything of it goes, also if the
+ * volume stays open for others. */
+static bool is_read_directly(const struct block *b) {
+  for (uint32_t i = 0; i < b->part_count; i++)
+    if (b->parts[i].direct && direct_is_busy(b->parts[i].direct)) return true;
+  return false;
+}
+
 static int close_volume(struct port *port, struct block *b) {
   struct vdisk *d = b->owner;
   struct block **at = &d->open->handles;
+  bool last = *at == b && !b->next; /* else it may be the others' */
+  if (last && is_read_directly(b)) return -EBUSY;
   int r = d->open->openers == 1 ? close_parts(port, d) : 0;
   if (r) return r;
   while (*at != b) at = &(*at)->next;
