@@ -264,6 +264,7 @@ void client_called(struct client *c, struct disk_queue *q) {
     break;
   case CLIENT_LEAVING:
     c->state = CLIENT_LEFT;
+    if (!c->disk->server->leaving) client_go_on(c); /* too late: they have all stayed */
     break;
   default:
     break;
