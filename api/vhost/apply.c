@@ -338,6 +338,13 @@ enum halt client_halts(const struct message *m, uint64_t *index) {
   }
 }
 
+/* Where it was halted; that of a ring that never ran is where it would have begun. */
+static uint32_t base_of(const struct client *c, const struct client_ring *r) {
+  uint32_t first = RING_POSITION_FIRST;
+  if (!has(c->features, VIRTIO_F_RING_PACKED)) return r->last_avail;
+  return r->has_base ? r->last_avail | (uint32_t)r->next_used << 16 : first | first << 16;
+}
+
 static int apply_to_ring(struct client *c, struct client_ring *r) {
   struct message *m = &c->message;
   switch (m->request) {
@@ -358,8 +365,7 @@ static int apply_to_ring(struct client *c, struct client_ring *r) {
   default: /* GET_VRING_BASE: it is stopped until the next SET_VRING_KICK */
     r->started = false;
     close_fd(&r->kick_fd);
-    m->state.num = r->last_avail;
-    if (has(c->features, VIRTIO_F_RING_PACKED)) m->state.num |= (uint32_t)r->next_used << 16;
+    m->state.num = base_of(c, r);
     return 0;
   }
 }
