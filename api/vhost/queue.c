@@ -123,9 +123,23 @@ static void answer(struct queue *q, uint16_t head, uint8_t *status, enum blk_sta
   give_back(q, head, what == BLK_OK ? used_bytes : status ? 1 : 0);
 }
 
+/* Who stops ends these as well: the driver's index says that they were taken. */
+static bool has_again(const struct queue *q) {
+  return !q->ring.broken && q->again_done < q->again_count;
+}
+
+static void deactivate(struct queue *q) {
+  if (!q->active) return;
+  struct queue **at = &q->home->active;
+  while (*at != q) at = &(*at)->next_active;
+  *at = q->next_active;
+  q->active = false;
+}
+
 static void try_to_stop(struct queue *q) {
   struct shard_op *op = q->stop_op;
-  if (q->in_flight || !op || !hurry_end(&q->hurry)) return;
+  if (q->in_flight || !op || has_again(q) || !hurry_end(&q->hurry)) return;
+  deactivate(q);
   q->stop_op = NULL;
   q->home->running--;
   op->result = 0;
@@ -207,7 +221,7 @@ static void end_step(struct core_service *service) {
     struct queue *q = v->dirty;
     v->dirty = q->next_dirty;
     q->dirty = false;
-    if (!q->stopping) activate(q); /* first: who answers at once need not notify */
+    if (!q->stopping || has_again(q)) activate(q); /* first: who answers at once need not notify */
     publish(q);
     __atomic_store_n(&q->stats.in_flight, q->in_flight, __ATOMIC_RELAXED);
     try_to_stop(q);
@@ -218,6 +232,7 @@ static void end_step(struct core_service *service) {
 
 static void break_queue(struct queue *q, const char *why) {
   q->ring.broken = true;
+  mark_dirty(q); /* who waits for it to stop waits for nothing more */
   q->failed(q, why);
 }
 
@@ -372,7 +387,9 @@ static uint32_t take_new(struct vhost_core *v, struct queue *q) {
 /* A stalled one is woken by its own completions. */
 static bool has_more(struct queue *q) {
   if (q->ring.broken || q->stalled) return false;
-  if (q->again_done < q->again_count || ring_available(&q->ring) != 0) return true;
+  if (q->again_done < q->again_count) return true;
+  if (q->stopping) return false;
+  if (ring_available(&q->ring) != 0) return true;
   /* Cut short, it may look empty: it is for take() to say so. */
   return atomic_load_explicit(&q->memory->lost, memory_order_relaxed) != 0;
 }
@@ -384,7 +401,7 @@ static uint32_t take(struct vhost_core *v, struct queue *q) {
     return 0;
   }
   if (unlikely(q->again_done < q->again_count)) return take_again(v, q);
-  return take_new(v, q);
+  return unlikely(q->stopping) ? 0 : take_new(v, q);
 }
 
 /* core_service.step */
@@ -455,24 +472,16 @@ void queue_start(struct core *core, struct shard_op *op) {
   core_complete(core, op);
 }
 
-static void deactivate(struct queue *q) {
-  if (!q->active) return;
-  struct queue **at = &q->home->active;
-  while (*at != q) at = &(*at)->next_active;
-  *at = q->next_active;
-  q->active = false;
-}
-
 static void hurry_changed(struct hurry *h) { mark_dirty(container_of(h, struct queue, hurry)); }
 
 void queue_stop(struct core *core, struct shard_op *op) {
   struct queue *q = op->buf;
   check(!q->stopping);
   if (q->kick.fd >= 0) core_watch_remove(core, &q->kick);
-  deactivate(q);
+  if (!has_again(q)) deactivate(q);
   q->stopping = true;
   q->stop_op = op;
-  if (q->in_flight) hurry_begin(&q->hurry, core, q->block, hurry_changed);
+  if (q->in_flight || has_again(q)) hurry_begin(&q->hurry, core, q->block, hurry_changed);
   mark_dirty(q); /* what was put is published, then the end of the step looks */
 }
 

@@ -355,6 +355,18 @@ static void stops_and_starts(void **state) {
   }
 }
 
+/* A split ring's base is 0; a packed one has its wrap counters. */
+static void base_of_a_ring_that_never_ran(void **state) {
+  struct rig *r = *state;
+  attach(r, "plain", 2);
+  connect_front(r, 1);
+  struct message m = vfront_message(VHOST_GET_VRING_BASE, sizeof m.state);
+  m.state.index = 1;
+  assert_int_equal(vfront_ask(r->front, &m, true), 0);
+  assert_int_equal(r->front->message.state.index, 1);
+  assert_int_equal(r->front->message.state.num, packed ? 0x80008000u : 0);
+}
+
 /* ---- Migration ----------------------------------------------------------------------------------
  */
 
@@ -638,6 +650,92 @@ static void a_stopped_queue_hurries(void **state) {
   limit(r, "plain", 0, 0);
 }
 
+#define MANY 100 /* with more pieces than there is room for at a time */
+
+/* The data's eight pieces the other way round: else they lie in a row and are one. */
+static void scatter(const struct vfront_queue *q, uint32_t head) {
+  char *at = q->front->memory + (q->desc[head].address - q->front->guest_base);
+  struct vring_desc *table = (void *)at;
+  assert_int_equal(q->desc[head].bytes, 10 * sizeof *table);
+  for (uint32_t i = 1; i <= 4; i++) {
+    uint64_t address = table[i].address;
+    table[i].address = table[9 - i].address;
+    table[9 - i].address = address;
+  }
+}
+
+/* What a server before had taken is finished when the base is told, also what still waits for room:
+ * the base says that it was taken, and nobody else would do it. */
+static void a_stop_ends_what_was_taken_before(void **state) {
+  struct rig *r = *state;
+  struct vfront_request all[MANY], *done[MANY];
+  char why[256] = "";
+  struct vfront_options o = {.socket = r->socket,
+                             .queues = 1,
+                             .depth = 128,
+                             .pieces = 8,
+                             .buffer_bytes = MANY * 2 * BLOCK,
+                             .connect_ms = 5000};
+  if (packed) skip(); /* the file is made by hand here */
+  attach(r, "plain", 1);
+  assert_int_equal(vfront_open(&r->front, &o, why, sizeof why), 0);
+  assert_int_equal(vfront_stop(r->front), 0);
+  uint64_t bytes = r->front->inflight.mmap_bytes;
+  struct inflight_queue *file =
+      mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->front->inflight_fd, 0);
+  assert_true(file != MAP_FAILED);
+  for (uint32_t i = 0; i < MANY; i++) {
+    struct vfront_request *one = &all[i];
+    char *buf = r->front->buffers + i * 2 * BLOCK;
+    all[i] = (struct vfront_request){
+        .op = VFRONT_WRITE, .bytes = BLOCK, .offset = i * 2 * BLOCK, .buf = buf, .pieces = 8};
+    memset(buf, (int)i + 1, BLOCK);
+    assert_int_equal(vfront_submit(r->front->queues, &one, 1), 1);
+    scatter(r->front->queues, i);
+    file->entries[i].counter = i + 1;
+    file->entries[i].in_flight = 1;
+  }
+  munmap(file, bytes);
+  limit(r, "plain", 1, 250); /* all of them: 25 s */
+  assert_int_equal(vfront_start(r->front), 0);
+  int stopped = vfront_stop(r->front);
+  if (stopped) fail_msg("%s", r->front->why);
+  assert_int_equal(vfront_reap(r->front->queues, done, MANY), MANY);
+  for (uint32_t i = 0; i < MANY; i++) assert_int_equal(all[i].status, BLK_OK);
+  assert_int_equal(info_of(r).writes, MANY);
+  limit(r, "plain", 0, 0);
+}
+
+/* Its queues stop when those of others have already gone on, since it took too long. */
+static void leaves_too_late(void **state) {
+  struct rig *r = *state;
+  struct vhost_server *s = server_of(r->vhost);
+  struct vfront_request all[WAITING];
+  bool leaves = false;
+  limit(r, "plain", 1, UINT32_MAX);
+  attach(r, "plain", 2);
+  connect_front(r, 2);
+  fill_queues(r, all, 0);
+  while (!leaves) {
+    pthread_mutex_lock(&s->lock);
+    s->leaving = true;
+    client_leave(s->disks[0]->client);
+    s->leaving = false;
+    leaves = s->disks[0]->client->state == CLIENT_LEAVING;
+    pthread_mutex_unlock(&s->lock);
+  }
+  limit(r, "plain", 0, 0);
+  for (uint32_t n = 0, i = 0; n < WAITING; i++) {
+    struct vfront_request *done[WAITING];
+    int got = vfront_reap(&r->front->queues[i % 2], done, WAITING);
+    assert_true(got >= 0);
+    n += (uint32_t)got;
+    usleep(100);
+  }
+  assert_int_equal(transfer(r, 0, VFRONT_READ, 0, 4096), BLK_OK);
+  assert_int_equal(vfront_stop(r->front), 0); /* it is listened to, too */
+}
+
 /* A successor that dies: all goes on here. */
 static void stays_if_nobody_takes_it(void **state) {
   struct rig *r = *state;
@@ -688,12 +786,15 @@ int main(int argc, char **argv) {
       TEST(read_only_disks),
       TEST(resizes_live),
       TEST(stops_and_starts),
+      TEST(base_of_a_ring_that_never_ran),
       TEST(logs_what_it_writes),
       TEST(saves_its_state),
       TEST(goes_to_the_next_server),
       TEST(stays_if_nobody_takes_it),
       TEST(a_limit_holds_up_no_stop),
       TEST(a_stopped_queue_hurries),
+      TEST(a_stop_ends_what_was_taken_before),
+      TEST(leaves_too_late),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
