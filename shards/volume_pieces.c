@@ -288,7 +288,8 @@ static enum issue issue_read(struct vio *x) {
     return ISSUED;
   }
   struct row r = row_at(op, x->at - op->offset);
-  bool bounce = !is_aligned(x->at, BLOCK_BYTES) || !is_direct(&r, bytes);
+  bool bounce = !is_aligned(x->at, BLOCK_BYTES) || !is_direct(&r, bytes) ||
+                unlikely(op->state == VOLUME_LOCKED); /* nobody else has that memory */
   struct vpiece *p = piece_take(x, bounce);
   if (!p) return NO_PIECE;
   n = (uint32_t)(bounce ? min_u64(n, PIECE_BYTES >> BLOCK_SHIFT)

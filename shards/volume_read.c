@@ -117,7 +117,7 @@ static bool read_short(struct shard *s, struct volume *v, struct shard_op *op) {
 enum start volume_read_start(struct shard *s, struct shard_op *op) {
   struct volume *v = volume_args(op)->volume;
   if (unlikely(v->direct)) volume_direct_offer(v, op);
-  if (likely(op_is_short(op))) {
+  if (likely(op_is_short(op) && op->state == VOLUME_NEW)) {
     if (likely(read_short(s, v, op))) return STARTED;
     struct place p;
     if (volume_run_at(v, first_block(op), 1, &p) == 0) {

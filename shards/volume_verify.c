@@ -7,9 +7,11 @@
  * called damaged the same is asked again: only if the blocks still lie there, and the same is still
  * expected of them, they are. Else the read begins again.
  *
- * A layer with checksums of what is written (live) changes beside reads. There a read whose data
- * does not fit begins again as if it were a write: it waits for those that overlap, and they for
- * it, so data and checksums are of the same moment. */
+ * A layer with checksums of what is written (live) changes beside reads; and the memory is the
+ * caller's, which may be a guest that changes it, or has given the same page twice. So a read whose
+ * data does not fit begins again as if it were a write, through bounces: it waits for those that
+ * overlap, and they for it, so data and checksums are of the same moment, and what is looked at is
+ * what the device has given. */
 #include "shards/volume_internal.h"
 
 #include <errno.h>
@@ -86,7 +88,7 @@ int volume_mismatch(struct shard *s, struct shard_op *op, uint64_t block, const 
                     uint32_t crc, const char *what) {
   const struct volume *v = volume_args(op)->volume;
   uint32_t n = io->bytes >> BLOCK_SHIFT;
-  if (v->live && op->state == VOLUME_NEW && !PLANTED(believe_a_mismatch)) {
+  if (op->kind == OP_READ && op->state == VOLUME_NEW && !PLANTED(believe_a_mismatch)) {
     op->state = VOLUME_ALONE;
     return -EAGAIN;
   }

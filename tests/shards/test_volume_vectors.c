@@ -225,6 +225,30 @@ static void damage_in_a_vector_is_found(void **state) {
   end(&r, &d, &p);
 }
 
+/* A guest that gives the same page twice damages nothing but its own page. */
+static void a_page_that_is_given_twice_is_no_damage(void **state) {
+  (void)state;
+  struct rig r;
+  static struct disk d, s;
+  struct pages p;
+  char want[BLOCK_BYTES];
+  begin(&r, &d, &p, 24);
+  snapshot(&r, &d, &s, 2);
+  assert_int_equal(sum_layer(&r, 1), 0);
+  for (uint32_t i = 0; i < 2; i++) {
+    pages_make(&p, 4);
+    p.iov[2] = p.iov[1];
+    assert_int_equal(run_pages(&r, i ? &s : &d, &p, OP_READ, 64), 4 << BLOCK_SHIFT);
+    for (uint32_t k = 0; k < 4; k++) {
+      fill_block(want, s.tags[64 + k], 64 + k);
+      if (k != 1) assert_memory_equal(p.iov[k].iov_base, want, BLOCK_BYTES);
+    }
+  }
+  assert_int_equal(r.errors_logged, 0);
+  disk_close(&r, &s);
+  end(&r, &d, &p);
+}
+
 /* What is written in pieces gets its checksums from the pieces: in order, first and again. */
 static void written_pieces_are_summed(void **state) {
   (void)state;
@@ -275,10 +299,14 @@ static void a_huge_one_begins(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(many_pages_are_one_io),       cmocka_unit_test(neighbours_are_one_piece),
-      cmocka_unit_test(runs_on_disk_cut_it),         cmocka_unit_test(random_ones_are_right),
-      cmocka_unit_test(damage_in_a_vector_is_found), cmocka_unit_test(written_pieces_are_summed),
+      cmocka_unit_test(many_pages_are_one_io),
+      cmocka_unit_test(neighbours_are_one_piece),
+      cmocka_unit_test(runs_on_disk_cut_it),
+      cmocka_unit_test(random_ones_are_right),
+      cmocka_unit_test(damage_in_a_vector_is_found),
+      cmocka_unit_test(written_pieces_are_summed),
       cmocka_unit_test(a_huge_one_begins),
+      cmocka_unit_test(a_page_that_is_given_twice_is_no_damage),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
