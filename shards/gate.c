@@ -139,13 +139,31 @@ static struct shard_op *ops_pop(struct gate *g, struct gate_queue *q) {
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
-/* When an op may go whose tokens are there at due_ns. */
-static uint64_t hurried(const struct gate *g, const struct gate_queue *q, const struct limit *l,
-                        uint64_t due_ns) {
+/* The bit in q->excused. */
+static uint8_t bit_of(const struct gate_queue *q, const struct limit *l) {
+  uint8_t bit = 1;
+  for (const struct limit *p = q->limit; p != l; p = p->parent) bit = (uint8_t)(bit << 1);
+  return bit;
+}
+
+/* When an op may go that has taken its tokens, which are there at due_ns. */
+static uint64_t hurried(const struct gate *g, struct gate_queue *q, struct limit *l,
+                        uint64_t due_ns, uint64_t bytes) {
   uint64_t ahead_ns = l->shared ? AHEAD_SHARED_NS : AHEAD_NS;
   if (likely(!q->hurry) || due_ns <= g->now_ns) return due_ns;
-  if (q->hurry == GATE_HURRY_ALL || due_ns - g->now_ns <= ahead_ns) return g->now_ns;
-  return due_ns - ahead_ns;
+  if (due_ns - g->now_ns <= ahead_ns) return g->now_ns;
+  if (q->hurry != GATE_HURRY_ALL) return due_ns - ahead_ns;
+  if (l->shared) { /* others are not to pay for it */
+    limit_give_back(l, bytes);
+    q->excused |= bit_of(q, l);
+  }
+  return g->now_ns;
+}
+
+/* Of the head: it has taken nothing. */
+static void begin_to_pay(struct gate_queue *q) {
+  q->unpaid = q->limit;
+  q->excused = 0;
 }
 
 /* Lets an op take at the limits one after the other, as far as its time has come. True: at all of
@@ -157,7 +175,7 @@ static bool pay(const struct gate *g, struct gate_queue *q, const struct shard_o
     uint64_t late_ns = g->now_ns > LATE_NS ? g->now_ns - LATE_NS : 0;
     q->unpaid = l->parent;
     if (limit_is_on(l))
-      q->due_ns = hurried(g, q, l, limit_take(l, max_u64(q->due_ns, late_ns), bytes));
+      q->due_ns = hurried(g, q, l, limit_take(l, max_u64(q->due_ns, late_ns), bytes), bytes);
   }
   return q->due_ns <= g->now_ns;
 }
@@ -166,9 +184,9 @@ static bool pay(const struct gate *g, struct gate_queue *q, const struct shard_o
 static void unpay(struct gate *g, struct gate_queue *q) {
   if (!q->last) return;
   for (struct limit *l = q->limit; l != q->unpaid; l = l->parent)
-    if (limit_is_on(l)) limit_give_back(l, gate_bytes(ops_head(q)));
+    if (limit_is_on(l) && !(q->excused & bit_of(q, l))) limit_give_back(l, gate_bytes(ops_head(q)));
   q->due_ns = g->now_ns;
-  q->unpaid = q->limit;
+  begin_to_pay(q);
 }
 
 /* A queue with a head that has not taken all its tokens: into the heap where it belongs. */
@@ -233,7 +251,7 @@ bool gate_submit_shared(struct gate *g, struct gate_queue *q, struct shard_op *o
     return false;
   }
   q->due_ns = g->now_ns;
-  q->unpaid = q->limit;
+  begin_to_pay(q);
   if (!pay(g, q, op)) {
     ops_push(g, q, op);
     heap_push(g, q, IN_TIMES);
@@ -261,7 +279,7 @@ struct shard_op *gate_next_waiting(struct gate *g, uint64_t now_ns) {
   struct shard_op *op = ops_pop(g, q);
   start(g, q, op);
   if (q->last) {
-    q->unpaid = q->limit;
+    begin_to_pay(q);
     place(g, q);
   }
   return op;
@@ -301,7 +319,8 @@ void gate_queue_set_limit(struct gate *g, struct gate_queue *q, struct limit *li
   see_time(g, now_ns);
   heap_remove(g, q);
   unpay(g, q);
-  q->limit = q->unpaid = limit;
+  q->limit = limit;
+  begin_to_pay(q);
   if (q->last) place(g, q);
 }
 

@@ -43,6 +43,7 @@ struct gate_queue {
   uint32_t counted;                /* so many of them, the first ones, are in limit_waits */
   uint8_t state;                   /* gate.c */
   uint8_t hurry;                   /* enum gate_hurry */
+  uint8_t excused;                 /* of the head: limits that it has not taken from after all */
   /* Read by any thread: gate_queue_waits(). */
   uint64_t limit_waits, limit_wait_ns;
   uint64_t since_ns; /* limit_wait_ns counts up to here */
@@ -98,7 +99,8 @@ void gate_limits_changed(struct gate *g, uint64_t now_ns);
  * for: so the limit stays right on average. For their turn they wait as ever. SOME  as much as
  * comes back in 30 s; at limits that are shared with others, in 1 s. Whoever is limited may have a
  * hand in it: it makes him no faster, and others hardly slower ALL   without bounds: for what
- * happens because its owner wants it */
+ * happens because its owner wants it. At shared limits the debt is bounded all the same: what is
+ * more than 1 s ahead goes, and takes nothing there */
 enum gate_hurry { GATE_HURRY_NONE = 0, GATE_HURRY_SOME, GATE_HURRY_ALL };
 void gate_queue_hurry(struct gate *g, struct gate_queue *q, enum gate_hurry hurry, uint64_t now_ns);
 /* Takes all ops that wait out of the queue: a list by ->next in their order, NULL: none. */

@@ -162,11 +162,46 @@ static void who_hurries_often_gains_little(void **state) {
   }
 }
 
+/* What one volume does at its owner's wish is no reason for others under the same limit to wait for
+ * longer than a second, however much it was; nor do they get anything for it. */
+static void others_do_not_pay(void **state) {
+  (void)state;
+  for (int cancelled = 0; cancelled < 2; cancelled++) {
+    struct hurry h;
+    struct gate_queue other = {0};
+    struct shard_op op = {.kind = OP_READ};
+    hurry_begin(&h, 10);
+    gate_queue_set_limit(&h.g, &other, &h.store, h.now);
+    hurry_step(&h);
+    assert_int_equal(h.started, 10);
+    if (cancelled) h.g.depth_max = h.g.in_flight = 1; /* the head waits for its turn */
+    for (int i = 0; cancelled && i < 20; i++) limit_take(&h.store, h.now, 0);
+    gate_queue_hurry(&h.g, &h.q, GATE_HURRY_ALL, h.now);
+    for (struct shard_op *next; (next = gate_next(&h.g, h.now));) hurry_start(&h, next);
+    assert_int_equal(h.started, cancelled ? 10 : 10 + HURRY_OPS - 10);
+    gate_queue_cancel(&h.g, &h.q);
+    h.g.depth_max = 256;
+    h.g.in_flight = 0;
+    assert_false(gate_submit(&h.g, &other, &op, h.now));
+    uint64_t due = gate_wake_ns(&h.g) - h.now;
+    if (cancelled)
+      assert_int_equal(due, 2 * SECOND + SECOND / 10); /* as if it had never been there */
+    else
+      assert_in_range(due, SECOND, SECOND + SECOND / 5);
+    h.now += 3 * SECOND;
+    assert_ptr_equal(gate_next(&h.g, h.now), &op);
+    gate_done(&h.g, &other, &op, 0, h.now);
+    gate_queue_finish(&h.g, &other);
+    hurry_end(&h);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(counts_waits),
       cmocka_unit_test(who_hurries_pays_later),
       cmocka_unit_test(who_hurries_often_gains_little),
+      cmocka_unit_test(others_do_not_pay),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
