@@ -236,7 +236,8 @@ int vfront_config(struct vfront *f) {
   f->size_bytes = sectors * BLK_SECTOR_BYTES;
   f->block_bytes = f->features & BIT(BLK_F_BLK_SIZE) ? config_u32(f, 20) : BLK_SECTOR_BYTES;
   f->read_only = f->features & BIT(BLK_F_RO);
-  if (f->block_bytes < 512 || f->block_bytes & (f->block_bytes - 1))
+  /* Who reads a block has room for so much. */
+  if (f->block_bytes < 512 || f->block_bytes > BLOCK_BYTES || f->block_bytes & (f->block_bytes - 1))
     return fail(f, -EPROTO, "blocks of %u bytes", f->block_bytes);
   return 0;
 }

@@ -50,6 +50,7 @@ enum sin {
   SIN_OTHER_ANSWER,
   SIN_CONFIG_SHORT,
   SIN_CONFIG_EMPTY,
+  SIN_BLOCKS,
   SIN_NO_INFLIGHT_FILE,
   SIN_BASE,
   SIN_NO_VERSION_1,
@@ -238,6 +239,7 @@ static bool answer(struct server *s, struct message *m) {
     memset(m->config.region, 0, sizeof(m->config.region));
     m->config.region[1] = DISK_BYTES / 512 >> 8;
     m->config.region[21] = 2; /* 512 */
+    if (s->sin == SIN_BLOCKS) m->config.region[21] = 32;
     if (s->sin == SIN_CONFIG_SHORT) m->bytes = 12 + --m->config.bytes;
     if (s->sin == SIN_CONFIG_EMPTY) m->bytes = 0;
     return true;
@@ -488,6 +490,7 @@ static const struct {
     {SIN_OTHER_ANSWER, -EPROTO, "GET_QUEUE_NUM was answered with GET_FEATURES"},
     {SIN_CONFIG_SHORT, -EPROTO, "asked for 60 bytes, got 59"},
     {SIN_CONFIG_EMPTY, -EPROTO, "asked for 60 bytes, got 0"},
+    {SIN_BLOCKS, -EPROTO, "blocks of 8192 bytes"},
     {SIN_NO_INFLIGHT_FILE, -EPROTO, "GET_INFLIGHT_FD: no file"},
     {SIN_NO_VERSION_1, -ENOTSUP, "VERSION_1"},
 };
