@@ -16,6 +16,13 @@ static void say_nothing(void *arg, int level, const char *line) {
   (void)arg, (void)level, (void)line;
 }
 
+/* A store with a part that cannot be read now is one: it may be put right, and opened then. */
+static bool is_a_store(const char *where) {
+  char path[SURVIVORS_WHERE_BYTES + 32];
+  snprintf(path, sizeof path, "%s/root", where);
+  return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 /* The place may be another store's by now, or nobody's. */
 static enum survivors_state state_of(const struct survivors_left *f) {
   const struct logger silent = {.line = say_nothing};
@@ -24,9 +31,9 @@ static enum survivors_state state_of(const struct survivors_left *f) {
   if (*f->where != '/') return SURVIVORS_UNKNOWN;
   if (stat(f->where, &st) < 0)
     return errno == ENOENT || errno == ENOTDIR ? SURVIVORS_GONE : SURVIVORS_UNKNOWN;
+  if (!is_a_store(f->where)) return SURVIVORS_GONE;
   int r = layout_open(&l, f->where, true, 0, 1, &silent);
-  if (r == -EMEDIUMTYPE || r == -ENOENT) return SURVIVORS_GONE;
-  if (r < 0) return SURVIVORS_NEEDED; /* locked, or damaged */
+  if (r < 0) return SURVIVORS_NEEDED; /* locked, or damaged, or parts of it are elsewhere */
   bool same = memcmp(l->uuid, f->uuid, sizeof l->uuid) == 0;
   layout_close(l);
   return same ? SURVIVORS_NEEDED : SURVIVORS_GONE;
