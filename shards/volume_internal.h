@@ -107,7 +107,7 @@ struct vpiece {
   uint32_t bytes;     /* 0: of a promote, all that is copied */
   bool copy;          /* what was read is changed, and written to `to` */
   bool verify;        /* what is read must have these checksums: volume_expect() */
-  uint32_t crc;
+  uint32_t crc;       /* of writes with checksums: the memory's when it was given to the device */
   struct io to;
 };
 
@@ -129,12 +129,14 @@ struct vio {
   bool parked;                   /* its op waits for room or for a leaf of a view */
   bool again;                    /* reads: what was read has moved meanwhile */
   bool pinned;                   /* live: the leaf has this write in flight */
+  bool any_torn;                 /* live: of the chunk's blocks */
   uint8_t voiding;               /* live: enum voiding */
   struct manifest_waiter waiter; /* for that */
   uint32_t *sums;                /* live: of the blocks of the chunk's leaf that were written */
   uint64_t changes;              /* clusters of the chunk's leaf that change */
   uint16_t bits[LEAF_CLUSTERS];  /* blocks that get data */
   uint16_t zeros[LEAF_CLUSTERS]; /* blocks that become zeros */
+  uint16_t torn[LEAF_CLUSTERS];  /* live: blocks whose memory has changed while they were written */
 };
 
 struct volumes { /* in struct shard; made with the first volume */
@@ -230,6 +232,7 @@ static inline bool place_may_have_sums(const struct volume *v, const struct plac
  */
 uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t block, uint32_t n,
                        struct expected *e);
+uint32_t volume_data_crc(const struct io *io); /* of its memory, as in struct expected */
 bool volume_data_fits(const struct io *io, uint32_t crc);
 /* It did not fit: -EBADMSG (logged), or -EAGAIN: the blocks have moved or may have been written
  * meanwhile, so read again (volume_run() with the op's new state). */

@@ -19,7 +19,9 @@
  * discards.
  *
  * A write in flight pins its leaf. Its pieces' checksums are collected in vio->sums and go to the
- * leaf with its end; a write that fails leaves its blocks without. */
+ * leaf with its end; a write that fails leaves its blocks without. So does one whose memory was not
+ * the same before and after: guests go on writing to pages that are on their way to the disk, and
+ * nobody knows which of it the device has got. Such blocks get theirs when the leaf is quiet. */
 #include "shards/volume_internal.h"
 
 #include <errno.h>
@@ -150,19 +152,30 @@ int live_pin(struct vio *x) {
 /* ---- And when it is down --------------------------------------------------------------------- */
 
 void live_written(const struct vpiece *p) {
-  uint64_t block = p->at >> BLOCK_SHIFT;
+  struct vio *x = p->vio;
+  uint64_t first = p->at >> BLOCK_SHIFT, block = first;
+  uint32_t all = 0;
   for (uint32_t at = 0, row; at < p->io.bytes; at += row) {
     const char *data = io_memory(&p->io, at, &row);
-    for (uint32_t in = 0; in < row; in += BLOCK_BYTES)
-      p->vio->sums[block++ % LEAF_BLOCKS] = crc32c(0, data + in, BLOCK_BYTES);
+    for (uint32_t in = 0; in < row; in += BLOCK_BYTES) {
+      uint32_t one = crc32c(0, data + in, BLOCK_BYTES);
+      x->sums[block++ % LEAF_BLOCKS] = one;
+      all = crc32c(all, &one, sizeof one);
+    }
   }
+  if (likely(p->bounce || all == p->crc)) return;
+  x->any_torn = true;
+  for (uint64_t b = first; b < block; b++)
+    x->torn[b / CLUSTER_BLOCKS % LEAF_CLUSTERS] |= cluster_bits(b % CLUSTER_BLOCKS, 1);
 }
 
 /* Without memory the blocks have none: they had none before, or the sums were spread. */
 static void put(struct vio *x, struct map *map, const uint32_t *sums) {
   struct layer *top = x->volume->top;
   if (!sums && !layer_live_sums(top, leaf_of(x))) return;
-  if (!layer_spread_sums(map, top, leaf_of(x))) layer_put_sums(map, top, leaf_of(x), x->bits, sums);
+  if (layer_spread_sums(map, top, leaf_of(x))) return;
+  layer_put_sums(map, top, leaf_of(x), x->bits, sums);
+  if (unlikely(x->any_torn)) layer_put_sums(map, top, leaf_of(x), x->torn, NULL);
 }
 
 static void end(struct vio *x, const uint32_t *sums) {
@@ -203,9 +216,13 @@ void live_overwritten(struct volume *v, const struct shard_op *op, bool good) {
   struct map *map = manifest_map(v->shard->manifest);
   struct live *g = v->shard->volumes->live;
   const char *data = op->buf;
-  if (!good) forget(map, v->top, op);
-  for (uint64_t b = first_block(op); good && b < end_block(op); b++, data += BLOCK_BYTES)
-    layer_put_sum(map, v->top, b, crc32c(0, data, BLOCK_BYTES));
+  uint32_t all = 0;
+  for (uint64_t b = first_block(op); good && b < end_block(op); b++, data += BLOCK_BYTES) {
+    uint32_t one = crc32c(0, data, BLOCK_BYTES);
+    all = crc32c(all, &one, sizeof one);
+    layer_put_sum(map, v->top, b, one);
+  }
+  if (unlikely(!good || all != (uint32_t)op->block)) forget(map, v->top, op);
   struct live_sums *l = layer_live_sums(v->top, op->offset >> LEAF_SHIFT);
   l->stamp = ++g->stamp;
   l->turn = g->turn;

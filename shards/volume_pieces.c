@@ -361,7 +361,10 @@ static enum issue issue_whole(struct vio *x, uint64_t block, uint32_t n) {
   n = aim(x, &place, block, n, &p->io);
   set_memory(p, n);
   p->at = x->at;
-  if (bounce) fill(op, x->at, p->bounce, p->io.bytes);
+  if (bounce)
+    fill(op, x->at, p->bounce, p->io.bytes);
+  else if (unlikely(x->sums))
+    p->crc = volume_data_crc(&p->io);
   x->at += p->io.bytes;
   piece_launch(x, p);
   piece_submit(p, IO_WRITE, vpiece_written);
@@ -517,7 +520,10 @@ enum start vio_start(struct shard *s, struct shard_op *op) {
   x->volume = volume_args(op)->volume;
   x->at = x->chunk_at = x->chunk_end = op->offset;
   x->end = op->offset + op->bytes;
-  if (unlikely(x->volume->live)) x->sums = live_sums_of(x);
+  if (unlikely(x->volume->live)) {
+    x->sums = live_sums_of(x);
+    memset(x->torn, 0, sizeof x->torn);
+  }
   hold(x);
   op->work = x;
   return vio_drive(x);

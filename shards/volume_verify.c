@@ -46,7 +46,7 @@ uint32_t volume_expect(const struct volume *v, const struct place *p, uint64_t b
   return done;
 }
 
-bool volume_data_fits(const struct io *io, uint32_t crc) {
+uint32_t volume_data_crc(const struct io *io) {
   uint32_t all = 0;
   for (uint32_t at = 0, row; at < io->bytes; at += row) {
     const char *memory = io_memory(io, at, &row);
@@ -55,8 +55,10 @@ bool volume_data_fits(const struct io *io, uint32_t crc) {
       all = crc32c(all, &one, sizeof one);
     }
   }
-  return all == crc;
+  return all;
 }
+
+bool volume_data_fits(const struct io *io, uint32_t crc) { return volume_data_crc(io) == crc; }
 
 static void report(struct shard *s, const struct volume *v, const struct place *p, uint64_t block,
                    const char *what) {

@@ -161,6 +161,7 @@ static enum start live_start(struct shard *s, struct volume *v, struct shard_op 
   if (volume_run_at(v, first_block(op), blocks, &p) < blocks || !p.own ||
       !fits_one_io(s, v, &p, blocks) || !live_overwrite(v, op))
     return vio_start(s, op);
+  op->block = volume_data_crc(&(struct io){.buf = op->buf, .bytes = (uint32_t)op->bytes});
   launch(s, v, op, &p, live_in_place_done);
   return STARTED;
 }
@@ -344,6 +345,8 @@ int write_prepare(struct vio *x) {
   uint64_t end = min_u64(x->end, ((x->at >> LEAF_SHIFT) + 1) << LEAF_SHIFT);
   memset(x->bits, 0, sizeof x->bits);
   memset(x->zeros, 0, sizeof x->zeros);
+  if (unlikely(x->any_torn)) memset(x->torn, 0, sizeof x->torn);
+  x->any_torn = false;
   x->chunk_end = end;
   if (x->op->kind == OP_PROMOTE)
     r = mark_promote(x);

@@ -7,6 +7,17 @@
 
 /* ---- The device -------------------------------------------------------------------------- */
 
+static void take(struct rig_device *rd, const struct io *io) {
+  char *disk = (char *)rd->backing->memory + io->offset;
+  for (uint32_t at = 0, row; at < io->bytes; at += row) {
+    char *memory = io_memory(io, at, &row);
+    if (io->op == IO_READ)
+      memcpy(memory, disk + at, row);
+    else
+      memcpy(disk + at, memory, row);
+  }
+}
+
 static void device_take(struct device *d, struct io *io) {
   struct rig_device *rd = (struct rig_device *)d;
   assert_true(rd->count < RIG_IOS_MAX);
@@ -20,19 +31,9 @@ static void device_take(struct device *d, struct io *io) {
     assert_in_range(io->bytes, 1, IO_BYTES_MAX);
     assert_true(io->offset + io->bytes <= rd->backing->bytes);
   }
+  if (rd->take_early && io->op == IO_WRITE) take(rd, io);
   rd->held[rd->count++] = io;
   if (rd->count > rd->in_flight_max) rd->in_flight_max = rd->count;
-}
-
-static void copy(struct rig_device *rd, const struct io *io) {
-  char *disk = (char *)rd->backing->memory + io->offset;
-  for (uint32_t at = 0, row; at < io->bytes; at += row) {
-    char *memory = io_memory(io, at, &row);
-    if (io->op == IO_READ)
-      memcpy(memory, disk + at, row);
-    else
-      memcpy(disk + at, memory, row);
-  }
 }
 
 static void move(struct rig_device *rd, struct io *io) {
@@ -42,14 +43,14 @@ static void move(struct rig_device *rd, struct io *io) {
     if (rd->fail_reads && rd->fail_reads--) {
       io->result = -EIO;
     } else {
-      copy(rd, io);
+      take(rd, io);
     }
   } else if (io->op == IO_WRITE) {
     rd->writes++;
     if (rd->fail_writes && rd->fail_writes--) {
       io->result = -EIO;
-    } else {
-      copy(rd, io);
+    } else if (!rd->take_early) {
+      take(rd, io);
     }
   } else {
     rd->flushes++;

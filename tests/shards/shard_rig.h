@@ -26,6 +26,7 @@ struct rig_device {
   uint32_t count, in_flight_max;
   struct random random;
   bool hold_writes;
+  bool take_early;             /* data of writes is what it was when they were submitted */
   int fail_reads, fail_writes; /* the next that many fail with -EIO */
   uint64_t reads, writes, flushes;
 };
