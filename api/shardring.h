@@ -437,11 +437,12 @@ int sr_stream_abort(struct sr_port *port, struct sr_stream *stream);
 enum sr_integrity {
   SR_INTEGRITY_SEALED = 0, /* the default */
   SR_INTEGRITY_OFF = 1,    /* none for the snapshots of this volume, either */
-  SR_INTEGRITY_ON = 2, /* also for what is not sealed. Memory must not change while a write of it is
-                          in flight, or the block may be -EBADMSG until it is written again. The
-                          first write over data in 4 MiB that were not written for a while waits
-                          for a flush; after a crash blocks in such that were, have none until they
-                          are read in the background */
+  SR_INTEGRITY_ON = 2, /* also for what is not sealed. If memory changes while a write of it is in
+                          flight, that write's blocks have none until they are read in the
+                          background; if it changes and back again unseen, the block may be -EBADMSG
+                          until it is written again. The first write over data in 4 MiB that were
+                          not written for a while waits for a flush; after a crash blocks in such
+                          that were, have none until they are read in the background */
 };
 
 struct sr_volume_options {
