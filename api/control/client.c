@@ -69,6 +69,7 @@ int control_ask_line(struct control_client *c, const char *line, struct js **rep
   errno = 0;
   ssize_t n = getline(&answer, &room, c->in);
   int error = errno;
+  if (n > 0 && answer[n - 1] != '\n') n = 0; /* its beginning; nobody waits for the rest */
   *reply =
       n > 0 ? js_parse(answer, (size_t)n, REPLY_DEPTH, parse_error, sizeof(parse_error)) : NULL;
   free(answer);

@@ -94,7 +94,7 @@ static int ask(struct backend *b, const struct js *request, struct js **reply) {
     if (r) return r == -ENOENT ? -ECONNREFUSED : r;
     r = ask_on(client, request, reply);
   }
-  if (r == -EAGAIN)
+  if (r == -EAGAIN || r == -EBADMSG) /* what comes next on it may answer this */
     control_close(client);
   else
     control_close(swap_spare(b, client));
