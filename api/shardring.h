@@ -590,7 +590,8 @@ int sr_volume_open(struct sr_port *port, const char *name, const struct sr_block
  * memory. After a failed flush every change and flush is -EIO until it is closed and opened. */
 int sr_block_open(struct sr_port *port, const char *file, const struct sr_block_options *options,
                   struct sr_block **block);
-/* Either kind. -EBUSY: requests are in flight. Does not flush. */
+/* Either kind. -EBUSY: requests are in flight; where the volume stays open, for other handles or a
+ * merge of the store's own, the caller sees to it that none of this one is. Does not flush. */
 int sr_block_close(struct sr_port *port, struct sr_block *block);
 uint64_t sr_block_size_bytes(const struct sr_block *block);
 uint32_t sr_block_block_bytes(const struct sr_block *block);
