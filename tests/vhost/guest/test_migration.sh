@@ -7,7 +7,7 @@
 # One processor: with several QEMU's TCG breaks guests that move, with no disk of ours as well
 # (control_migration.sh). What a missing log would lose is seldom looked at in time to fail here:
 # test_server.c proves the log itself.
-threads=single model=qemu64 cpus=1
+threads=single model=qemu64 cpus=1 emulator_breaks_guests=yes
 make_store 64 1
 truncate -s $((64 * mib)) "$dir/image"
 start_server "volume=from,file=$dir/image,socket=$sockets/0,queues=1" \

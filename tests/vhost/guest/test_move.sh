@@ -10,7 +10,7 @@ need nbdkit nbdkit
 need nbdcopy libnbd-bin
 
 # One processor, as in test_migration.sh.
-threads=single model=qemu64 cpus=1
+threads=single model=qemu64 cpus=1 emulator_breaks_guests=yes
 pids=()
 finish_all() {
   local pid
