@@ -48,6 +48,7 @@ static int verify_writes(struct bench *b, struct bench_result *result) {
   result->errors += again->errors;
   if (result->error == 0) result->error = again->error;
   result->mismatch |= again->mismatch;
+  series_finish(&again->series);
   free(again);
   return r;
 }
