@@ -72,7 +72,7 @@ begin
 expect 0 ask ping
 end 0
 took=$(($(date +%s%3N) - took))
-runtime=$((4000 + 20 * took))ms
+runtime=$((5000 + 40 * took))ms
 options=(--file-dir="$work/files" --lock-timeout=1s --metrics=127.0.0.1:0) page=
 expect 1 "$host" --store="$here" --socket-dir="$dir" "${options[@]}" --takeover
 said event=takeover 'no shard-host listens there'
