@@ -144,7 +144,7 @@ static void try_bench(int argc, char **argv) {
   catch_end(&c);
   check(r == 0 || r == 1 || r == -EINVAL); /* 1: help or version */
   check_message(&c, r == 1 ? 0 : r, "shard-bench: ");
-  if (r == 0) {
+  if (r == 0 && !o->job_file) { /* of a job file nothing else is looked at */
     check(o->store && o->where_text[0]);
     check(o->iodepth >= 1 && o->batch >= 1 && o->batch <= o->iodepth);
     check(o->blob_bytes >= 1 && o->block_bytes >= 512 && o->block_bytes % 512 == 0);
