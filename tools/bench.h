@@ -222,7 +222,7 @@ struct load {
    * request was due; and this one counts from when it was sent. */
   uint64_t rate; /* 0: a closed load */
   struct arrivals arrivals;
-  struct latency service;
+  struct latency service, write_service;
   uint64_t unsent; /* were due before the end, but no request was free for them */
 };
 
@@ -271,8 +271,8 @@ struct bench_result {
   uint64_t device_ios, write_ops, renewals; /* of volumes; flushes are not among the I/Os */
   int error;                                /* of the first request that failed */
   bool mismatch;
-  struct latency latency, write_latency, service; /* see struct load */
-  struct series series;                           /* empty with a control, or if nothing is timed */
+  struct latency latency, write_latency, service, write_service; /* see struct load */
+  struct series series; /* empty with a control, or if nothing is timed */
   uint64_t unsent;
   struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */
 

@@ -3,17 +3,12 @@
 
 #include <math.h>
 
-/* In (0, 1]; xorshift64*, Vigna 2016. */
-static double uniform(struct arrivals *p) {
-  p->random ^= p->random >> 12;
-  p->random ^= p->random << 25;
-  p->random ^= p->random >> 27;
-  return (double)((p->random * UINT64_C(2685821657736338717) >> 11) + 1) / 9007199254740992.0;
-}
+#include "tools/bench_random.h"
 
 /* Between the events of a Poisson process lie times that are distributed exponentially. */
 void arrivals_next(struct arrivals *p) {
-  p->due_ns += p->poisson ? -log(uniform(p)) * p->interval_ns : p->interval_ns;
+  p->due_ns +=
+      p->poisson ? -log(1 - bench_random_unit(&p->random)) * p->interval_ns : p->interval_ns;
 }
 
 void arrivals_begin(struct arrivals *p, double rate, bool poisson, uint64_t seed,
@@ -21,7 +16,7 @@ void arrivals_begin(struct arrivals *p, double rate, bool poisson, uint64_t seed
   *p = (struct arrivals){.due_ns = (double)start_ns,
                          .interval_ns = rate > 0 ? 1e9 / rate : 0,
                          .poisson = poisson,
-                         .random = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1};
+                         .random = bench_random_seed(seed)};
   if (poisson) arrivals_next(p);
 }
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tools/bench_random.h"
+
 int distribution_parse(const char *text, struct distribution_spec *spec) {
   static const struct {
     const char *name;
@@ -30,16 +32,7 @@ int distribution_parse(const char *text, struct distribution_spec *spec) {
 
 /* ---- Randomness ------------------------------------------------------------------------------ */
 
-/* xorshift64*, Vigna 2016. */
-static uint64_t next(struct distribution *d) {
-  d->random ^= d->random >> 12;
-  d->random ^= d->random << 25;
-  d->random ^= d->random >> 27;
-  return d->random * UINT64_C(2685821657736338717);
-}
-
-/* In [0, 1). */
-static double uniform(struct distribution *d) { return (double)(next(d) >> 11) / 0x1p53; }
+static double uniform(struct distribution *d) { return bench_random_unit(&d->random); }
 
 /* Walked until it falls below n, which takes less than two steps in the mean. */
 uint64_t distribution_spread(uint64_t at, uint64_t n, unsigned bits) {
@@ -110,14 +103,14 @@ uint64_t distribution_pick(struct distribution *d) {
   case DISTRIBUTION_NORMAL:
     return normal(d);
   default:
-    return (uint64_t)((__uint128_t)next(d) * d->n >> 64);
+    return (uint64_t)((__uint128_t)bench_random(&d->random) * d->n >> 64);
   }
 }
 
 void distribution_init(struct distribution *d, const struct distribution_spec *spec, uint64_t n,
                        uint64_t seed) {
   *d = (struct distribution){.spec = *spec, .n = n};
-  d->random = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+  d->random = bench_random_seed(seed);
   while (d->bits < 64 && UINT64_C(1) << d->bits < n) d->bits++;
   if (spec->kind == DISTRIBUTION_ZIPF) zipf_init(d);
   if (spec->kind == DISTRIBUTION_PARETO)

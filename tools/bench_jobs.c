@@ -34,8 +34,8 @@ static int check_options(const char *path, const struct job_file *file) {
 static char name_option[128], output_option[64];
 
 /* The section's options, then those of the command line but for the file's name. */
-static int make_argv(const struct bench_options *o, const struct job_section *s, int argc,
-                     char **argv, int output_fd, char **to) {
+static void make_argv(const struct bench_options *o, const struct job_section *s, int argc,
+                      char **argv, int output_fd, bool json, char **to) {
   int n = 0;
   to[n++] = argv[0];
   snprintf(name_option, sizeof(name_option), "--name=%s", s->name);
@@ -45,8 +45,8 @@ static int make_argv(const struct bench_options *o, const struct job_section *s,
     if (argv[i] != o->job_file) to[n++] = argv[i];
   snprintf(output_option, sizeof(output_option), "--output=/proc/self/fd/%d", output_fd);
   to[n++] = output_option;
+  to[n++] = json ? "--output-format=json" : "--output-format=normal";
   to[n] = NULL;
-  return n;
 }
 
 static int run_section(char **argv) {
@@ -108,16 +108,17 @@ static int report_of(int fd, bool json, struct merge *m, FILE *out) {
   return fflush(out) == EOF ? -errno : r;
 }
 
-/* A section may ask for JSON as well as the command line. */
+/* There is one report: in JSON if the command line or any section asks for that. */
 static bool wants_json(const struct bench_options *o, const struct job_file *file) {
-  for (uint32_t i = 0; i < file->sections[0].count; i++)
-    if (strcmp(file->sections[0].options[i].text, "--output-format=json") == 0) return true;
+  for (uint32_t s = 0; s < file->count; s++)
+    for (uint32_t i = 0; i < file->sections[s].count; i++)
+      if (strcmp(file->sections[s].options[i].text, "--output-format=json") == 0) return true;
   return o->format == 1;
 }
 
 static int run_all(const struct bench_options *o, const struct job_file *file, int argc,
                    char **argv, FILE *out) {
-  char **child = calloc((size_t)argc + JOB_OPTIONS_MAX + 4, sizeof(*child));
+  char **child = calloc((size_t)argc + JOB_OPTIONS_MAX + 5, sizeof(*child));
   struct merge m = {.root = js_object()};
   bool json = wants_json(o, file);
   int failed = child ? 0 : -ENOMEM;
@@ -128,7 +129,7 @@ static int run_all(const struct bench_options *o, const struct job_file *file, i
       failed = -errno;
       break;
     }
-    make_argv(o, &file->sections[i], argc, argv, fd, child);
+    make_argv(o, &file->sections[i], argc, argv, fd, json, child);
     int r = run_section(child);
     if (r < 0)
       fprintf(stderr, "shard-bench: section [%s] of line %u has failed\n", file->sections[i].name,

@@ -124,7 +124,7 @@ static inline void account(struct load *l, struct load_work *w) {
     uint64_t now = bench_now_ns(), from = w->due_ns ? w->due_ns : w->start_ns;
     latency_add(apart ? &l->write_latency : &l->latency, now - from);
     series_add(&l->series, now - l->start_ns, l->ops, now - from);
-    if (w->due_ns) latency_add(&l->service, now - w->start_ns);
+    if (w->due_ns) latency_add(apart ? &l->write_service : &l->service, now - w->start_ns);
   }
   if (l->verify && (r->op == SR_OP_GET || r->op == SR_OP_READ) &&
       !bench_matches(r->buf, w->number, l->seed, r->offset, r->bytes)) {
@@ -295,12 +295,13 @@ int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns) {
 /* Polls for a moment before it sleeps: a wake costs more than a request. */
 #define SPIN_NS 60000u /* what a sleep may be late */
 
-/* Until a request is due, or one is finished if all are in flight. */
-static void wait_until_due(struct load *l) {
+/* Sends what is due; then, if there was nothing to do, waits until a request is due, or one is
+ * finished if all are in flight. */
+static void wait_until_due(struct load *l, bool worked) {
   uint64_t now = bench_now_ns(), due = arrivals_due_ns(&l->arrivals);
   if (due > l->deadline_ns) due = l->deadline_ns;
   submit_due(l);
-  if (l->done) return;
+  if (l->done || worked) return;
   if (l->pending_count == 0)
     sr_port_wait(l->port, 10000000);
   else if (due > now + SPIN_NS)
@@ -328,7 +329,7 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
   while (!l->done) {
     int n = sr_port_reap(port, finished, 64);
     if (l->arrivals.interval_ns > 0) {
-      if (n <= 0) wait_until_due(l);
+      wait_until_due(l, n > 0);
     } else if (n > 0) {
       idle = 0;
     } else {

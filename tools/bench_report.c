@@ -102,8 +102,9 @@ static void add_side(struct js *job, const char *name, const struct bench_option
   js_count(side, "runtime", ops ? r->elapsed_ns / 1000000 : 0);
   js_count(side, "total_ios", ops);
   /* fio's words: clat from when it was sent, lat from when it was to be sent. */
-  bool open_load = mine && r->service.count > 0;
-  add_latency(side, "clat_ns", o, open_load ? &r->service : latency, true);
+  const struct latency *service = mine ? &r->service : write ? &r->write_service : &none;
+  bool open_load = service->count > 0;
+  add_latency(side, "clat_ns", o, open_load ? service : latency, true);
   add_latency(side, "lat_ns", o, latency, open_load);
 }
 

@@ -497,6 +497,7 @@ static int ramp(struct crew *c, struct progress *p) {
     memset(&l->latency, 0, sizeof(l->latency));
     memset(&l->write_latency, 0, sizeof(l->write_latency));
     memset(&l->service, 0, sizeof(l->service));
+    memset(&l->write_service, 0, sizeof(l->write_service));
   }
   return r;
 }
@@ -522,6 +523,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     latency_merge(&res->latency, &c->loads[i].latency);
     latency_merge(&res->write_latency, &c->loads[i].write_latency);
     latency_merge(&res->service, &c->loads[i].service);
+    latency_merge(&res->write_service, &c->loads[i].write_service);
     if (series_merge(&res->series, &c->loads[i].series) < 0 && r == 0) r = -ENOMEM;
     res->unsent += c->loads[i].unsent;
   }

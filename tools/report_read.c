@@ -79,10 +79,11 @@ static int take_percentile(void *arg, const char *key, const struct js *value) {
   return 0;
 }
 
+static const char *const sides[] = {"read", "write", "trim", "sync"};
+
 /* ---- A run ----------------------------------------------------------------------------------- */
 
 static const struct js *find_side(const struct js *job, struct report_run *run) {
-  static const char *const sides[] = {"read", "write", "trim", "sync"};
   for (int i = 0; i < 4; i++) {
     const struct js *side = js_find(job, sides[i]);
     if (!js_is_object(side) || !(real(side, "total_ios") > 0)) continue;
@@ -108,8 +109,11 @@ static void read_latency(const struct js *side, struct report_run *run) {
 
 static void read_job(const struct js *place, const struct js *job, const struct js *side,
                      struct report_run *run) {
-  run->iops = real(side, "iops");
-  run->bytes_per_s = real(side, "bw_bytes");
+  for (int i = 0; i < 4; i++) { /* of a mixed load, reads and writes */
+    const struct js *each = js_find(job, sides[i]);
+    run->iops += real(each, "iops");
+    run->bytes_per_s += real(each, "bw_bytes");
+  }
   run->errors = real(job, "total_err") + real(job, "error");
   run->depth = real(job, "job options/iodepth");
   run->cores = real(place, "environment/cores");

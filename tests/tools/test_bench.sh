@@ -51,6 +51,10 @@ answers 'jobs/0/read/clat_ns/N>0' 'jobs/0/read/lat_ns/percentile/99.000000>0' \
 number() { sed -nE "s/.*\"$1\": ([0-9]+).*/\1/p" "$work/json" | head -1; }
 all=$(($(number total_ios) + $(number due_but_unsent)))
 [ "$all" -eq 400 ] || complain "$all requests were due in 0.2 s at 2000 a second"
+runs read --store=mem: --size=256M --engine=volume --rw=randrw --rate_iops=2000 --runtime=0.2
+reads=$(number total_ios) both=$(grep -oE '"N": [0-9]+' "$work/json" | grep -oE '[0-9]+' | tr '\n' ' ')
+answers "jobs/0/read/clat_ns/N=$reads" "jobs/0/read/lat_ns/N=$reads" 'jobs/0/write/clat_ns/N>0'
+[ "$(echo $both | awk '{ print $1 == $2 && $3 == $4 }')" = 1 ] || complain "service and response times: $both"
 runs write --store=mem: --size=64M --rw=put --rate_iops=500 --rate_process=poisson --numjobs=2
 runs read --store=mem: --size=64M --rate_iops=100000000 --iodepth=4
 answers 'jobs/0/due_but_unsent>0'
@@ -124,6 +128,10 @@ said 'line 3, column 3: --iodepth=0: not a legal value'
 printf '[a\n' > "$work/jobs"
 expect 2 "$bench" "$work/jobs"
 said 'line 1, column 1: a section'
+printf '[a]\nstore=mem:\nruntime=50ms\n[b]\nstore=mem:\nruntime=50ms\noutput-format=json\n' > "$work/jobs"
+expect 0 "$bench" "$work/jobs"
+cp "$work/out" "$work/json"
+answers jobs/0/jobname=a jobs/1/jobname=b # one report, whoever asked for its form
 printf '[bad]\nstore=%s\n[good]\nstore=mem:\nruntime=50ms\n' "$work/nowhere" > "$work/jobs"
 expect 1 "$bench" "$work/jobs"
 said 'section [bad] of line 1 has failed'

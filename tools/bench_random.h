@@ -1,0 +1,21 @@
+/* bench_random.h - random numbers of loads: xorshift64* (Vigna, 2016). The state is never 0. */
+#ifndef TOOLS_BENCH_RANDOM_H
+#define TOOLS_BENCH_RANDOM_H
+
+#include <stdint.h>
+
+static inline uint64_t bench_random_seed(uint64_t seed) {
+  return (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+}
+static inline uint64_t bench_random(uint64_t *state) {
+  *state ^= *state >> 12;
+  *state ^= *state << 25;
+  *state ^= *state >> 27;
+  return *state * UINT64_C(2685821657736338717);
+}
+/* In [0, 1). */
+static inline double bench_random_unit(uint64_t *state) {
+  return (double)(bench_random(state) >> 11) / 0x1p53;
+}
+
+#endif
