@@ -149,12 +149,7 @@ static inline int follow(struct vring *r, struct ring_chain *c, uint16_t head) {
     if (unlikely(!next_desc(r, &w, &d))) return cut_down(r, c, w, d, false);
     if (unlikely(!add_desc(r, c, &w, d))) return cut_down(r, c, w, d, true);
   } while (d.flags & VRING_NEXT);
-  if (!w.writable) {
-    w.out_count = w.pieces;
-    w.out_bytes = w.bytes;
-  }
-  set_counts(c, w.out_count, w.pieces - w.out_count, w.out_bytes, w.bytes - w.out_bytes);
-  return 1;
+  return end_chain(c, w);
 }
 
 int ring_take(struct vring *r, struct ring_chain *chain) {

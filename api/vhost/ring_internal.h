@@ -109,4 +109,14 @@ static inline void set_counts(struct ring_chain *c, uint32_t out_count, uint32_t
   c->in_bytes = in_bytes;
 }
 
+/* All of the chain has come. */
+static inline int end_chain(struct ring_chain *c, struct walk w) {
+  if (!w.writable) {
+    w.out_count = w.pieces;
+    w.out_bytes = w.bytes;
+  }
+  set_counts(c, w.out_count, w.pieces - w.out_count, w.out_bytes, w.bytes - w.out_bytes);
+  return 1;
+}
+
 #endif

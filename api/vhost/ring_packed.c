@@ -176,12 +176,7 @@ static inline int follow(struct vring *r, struct ring_chain *c, struct source s,
   } while (d.flags & VRING_NEXT);
   *extent = (struct extent){n, d.next};
   if (unlikely(!sound)) return refuse(c, status);
-  if (!w.writable) {
-    w.out_count = w.pieces;
-    w.out_bytes = w.bytes;
-  }
-  set_counts(c, w.out_count, w.pieces - w.out_count, w.out_bytes, w.bytes - w.out_bytes);
-  return 1;
+  return end_chain(c, w);
 }
 
 int ring_packed_take(struct vring *r, struct ring_chain *c) {
