@@ -18,6 +18,8 @@
  *   bench_env.c      what machine, device and engine it was
  *   bench_logs.c     files besides the report
  *   bench_report.c   the table and the JSON
+ *   bench_versus.c   alternates runs with those of another program (--versus); with
+ *                    bench_versus_peer.c, which runs programs and reads what they print
  *   report.h         shard-bench report, which reads them
  */
 #ifndef TOOLS_BENCH_H
@@ -28,9 +30,11 @@
 #include "tools/bench_distribution.h"
 #include "tools/bench_series.h"
 #include "tools/latency.h"
+#include "tools/ratio.h"
 #include "tools/raw_loop.h"
 
 #include <semaphore.h>
+#include <stdio.h>
 
 enum bench_rw {
   RW_RANDREAD,
@@ -91,6 +95,9 @@ struct bench_options {
   char where_text[4096]; /* the store, completed; the socket */
   char core_list[256];   /* --cores, when it is a list */
   uint32_t core_count;   /* ... or a number; 0: neither */
+  const char *versus;    /* a shell command to alternate with */
+  uint64_t rounds;       /* of that */
+  bool rounds_given;
 };
 
 /* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */
@@ -112,6 +119,10 @@ bool bench_is_hollow(const struct bench_options *o);
 /* The runs that a file lists, one after the other, each in a process of its own; argv without the
  * file's name is added to each. Exit status. */
 int bench_run_jobs(const struct bench_options *o, int argc, char **argv);
+
+/* Rounds of this command line's run and of o->versus in turn (bench_versus.c). The store is there,
+ * and not open. Exit status. */
+int bench_versus(const struct bench_options *o, int argc, char **argv);
 
 /* ---- The store (bench_store.c) ---------------------------------------------------------- */
 
@@ -254,7 +265,7 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
 /* ---- Runs (bench_run.c) -----------------------------------------------------------------------
  */
 
-#define BENCH_PAIRS_MAX 4096
+#define BENCH_PAIRS_MAX RATIO_MAX
 
 struct bench_vhost_figures {
   uint64_t kicks, calls, sleeps, reconnects;
@@ -311,6 +322,10 @@ struct bench_environment {
 };
 void bench_environment_fill(struct bench_environment *e, struct bench *b);
 
+struct js;
+/* Values by pairs into JSON: median, extremes, and the interval of confidence; that as a line. */
+void bench_add_ratio(struct js *to, const char *key, const double *values, uint32_t count);
+void bench_print_confidence(FILE *out, const struct ratio *ratio);
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);
 

@@ -79,6 +79,14 @@ static int work(struct bench *b) {
   return r < 0 ? r : closed;
 }
 
+/* Makes and fills the store beforehand, unless it lies in memory: then each run has its own. */
+static int versus(struct bench *b, int argc, char **argv) {
+  int r = strncmp(b->o.where_text, "mem:", 4) == 0 ? 0 : prepare(b);
+  if (b->store && r == 0) r = bench_close(b);
+  if (r < 0) return r == -EINVAL ? ARGS_USAGE : 1;
+  return bench_versus(&b->o, argc, argv);
+}
+
 int main(int argc, char **argv) {
   static struct bench b;
   static struct bench_result result;
@@ -92,6 +100,7 @@ int main(int argc, char **argv) {
     r = work(&b);
     return r == -EINVAL ? ARGS_USAGE : r < 0;
   }
+  if (b.o.versus) return versus(&b, argc, argv);
   r = prepare(&b);
   bool ran = r == 0;
   if (ran) r = run(&b, &result);

@@ -166,6 +166,14 @@ static int check_percentiles(struct bench_options *o) {
   return -EINVAL;
 }
 
+static int check_versus(const struct bench_options *o) {
+  if (!o->versus) return o->rounds_given ? refuse("--rounds goes with --versus") : 0;
+  if (o->control || o->control_file || o->workload != WORK_LOAD)
+    return refuse("--versus compares the rates of loads: it goes without --control, "
+                  "--control-file and --workload");
+  return 0;
+}
+
 static int check_rate(struct bench_options *o) {
   bool loads = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
   if (o->ramp_s > 0 && (!loads || o->control || o->rw == RW_OPEN || o->workload != WORK_LOAD))
@@ -339,6 +347,7 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       .sample = 64,
       .runtime_s = 5,
       .mix_read = 50,
+      .rounds = 10,
   };
   const struct arg table[] = {
       {"store", ARG_TEXT, &o->store, .help = "where the store lies: a directory, devices, mem:"},
@@ -424,6 +433,11 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "unwritten: blobs are reserved, not written; reads do no device I/O"},
       {"control", ARG_FLAG, &o->control,
        .help = "alternate with the raw loop on the same CPU and print the ratio"},
+      {"versus", ARG_TEXT, &o->versus,
+       .help = "alternate with this shell command, which prints JSON as fio or shard-bench do, or "
+               "one number, and print the ratio of the rates"},
+      {"rounds", ARG_NUMBER, &o->rounds, 2, 1000, 1, .help = "of --versus; default 10",
+       .given = &o->rounds_given},
       {"verify", ARG_FLAG, &o->verify,
        .help = "compare what is read with what was written; puts go on until each blob is there; "
                "with --engine=volume and no --rw: --workload=verify"},
@@ -472,7 +486,7 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
                                                o->engine == ENGINE_RAW || o->workload != WORK_LOAD))
     return refuse(
         "--write_lat_log and --write_hist_log need a load that is timed and has no control");
-  if (check_percentiles(o) < 0) return -EINVAL;
+  if (check_percentiles(o) < 0 || check_versus(o) < 0) return -EINVAL;
   if (o->engine == ENGINE_VHOST) return check_vhost(o);
   if (o->socket || o->control_file || o->queue_size || o->ring || o->reconnect_s > 0)
     return refuse("--socket, --control-file, --queue-size, --ring and --reconnect are for "

@@ -9,24 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-struct spread {
-  double median, min, max;
-};
-
-static int compare(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-static struct spread spread_of(const double *values, uint32_t count) {
-  static double sorted[BENCH_PAIRS_MAX];
-  if (count == 0) return (struct spread){0};
-  memcpy(sorted, values, count * sizeof(*values));
-  qsort(sorted, count, sizeof(*sorted), compare);
-  double high = sorted[count / 2], low = sorted[(count - 1) / 2];
-  return (struct spread){(low + high) / 2, sorted[0], sorted[count - 1]};
-}
-
 static const char *checksums(const struct bench_options *o) {
   if (o->engine == ENGINE_RAW) return "none";
   if (o->engine == ENGINE_VHOST) return "the server's own";
@@ -163,22 +145,30 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", o, r);
 }
 
-static void add_spread(struct js *to, const char *key, const double *values, uint32_t count) {
-  struct spread s = spread_of(values, count);
+void bench_add_ratio(struct js *to, const char *key, const double *values, uint32_t count) {
+  struct ratio r;
+  ratio_of(&r, values, count);
   struct js *n = js_add(to, key, js_object());
-  js_real(n, "median", s.median);
-  js_real(n, "min", s.min);
-  js_real(n, "max", s.max);
-  js_count(n, "pairs", count);
+  js_real(n, "median", r.median);
+  js_real(n, "min", r.min);
+  js_real(n, "max", r.max);
+  js_count(n, "pairs", r.count);
+  if (!(r.mean > 0)) return;
+  n = js_add(n, "confidence", js_object());
+  js_count(n, "percent", 95);
+  js_real(n, "geometric_mean", r.mean);
+  js_real(n, "low", r.low);
+  js_real(n, "high", r.high);
+  js_bool(n, "wide", r.wide);
 }
 
 static void add_control(struct js *root, const struct bench_result *r) {
   if (r->pairs == 0) return;
   struct js *c = js_add(root, "control", js_object());
-  add_spread(c, "ratio", r->ratio, r->pairs);
-  add_spread(c, "cpu_ratio", r->cpu_ratio, r->pairs);
-  add_spread(c, "store_iops", r->own_iops, r->pairs);
-  add_spread(c, "raw_iops", r->raw_iops, r->pairs);
+  bench_add_ratio(c, "ratio", r->ratio, r->pairs);
+  bench_add_ratio(c, "cpu_ratio", r->cpu_ratio, r->pairs);
+  bench_add_ratio(c, "store_iops", r->own_iops, r->pairs);
+  bench_add_ratio(c, "raw_iops", r->raw_iops, r->pairs);
   js_text(c, "raw_flags", r->raw_flags);
   js_text(c, "raw_files", r->raw_note);
 }
@@ -316,18 +306,32 @@ static void print_open(FILE *out, const struct bench_options *o, const struct be
           human_ns((double)latency_percentile_ns(&r->service, 99.9), b, 32));
 }
 
+void bench_print_confidence(FILE *out, const struct ratio *r) {
+  if (!(r->mean > 0)) return;
+  fprintf(out, "  %-14s 95 %% confidence %.3f to %.3f around %.3f (geometric mean)%s\n", "", r->low,
+          r->high, r->mean,
+          r->low > 1    ? ": above 1"
+          : r->high < 1 ? ": below 1"
+                        : ": no difference can be told from chance");
+  if (r->wide)
+    fprintf(out, "  %-14s that is wide: measure for longer, or with nothing else running\n", "");
+}
+
 static void print_control(FILE *out, const struct bench_result *r) {
   char a[32], b[32];
-  struct spread ratio = spread_of(r->ratio, r->pairs);
+  struct ratio ratio, cpu, own, raw;
   if (r->pairs == 0) return;
+  ratio_of(&ratio, r->ratio, r->pairs);
+  ratio_of(&cpu, r->cpu_ratio, r->pairs);
+  ratio_of(&own, r->own_iops, r->pairs);
+  ratio_of(&raw, r->raw_iops, r->pairs);
   fprintf(out, "  %-14s %.3f of the raw loop (median of %u pairs; %.3f to %.3f)\n", "ratio",
           ratio.median, r->pairs, ratio.min, ratio.max);
-  struct spread cpu = spread_of(r->cpu_ratio, r->pairs);
+  bench_print_confidence(out, &ratio);
   fprintf(out, "  %-14s %.3f by processor time on the cores (%.3f to %.3f)\n", "", cpu.median,
           cpu.min, cpu.max);
   fprintf(out, "  %-14s store %s/s, raw %s/s (medians); raw: %s\n", "",
-          human_count(spread_of(r->own_iops, r->pairs).median, a, 32),
-          human_count(spread_of(r->raw_iops, r->pairs).median, b, 32), r->raw_note);
+          human_count(own.median, a, 32), human_count(raw.median, b, 32), r->raw_note);
 }
 
 static void print_volumes(FILE *out, const struct bench *b) {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "tools/args.h"
+#include "tools/ratio.h"
 
 #define TOOL    "shard-bench compare"
 #define BATCHES 11
@@ -38,19 +39,6 @@ static struct batches batches_of(const struct report_curve *c) {
   return (struct batches){mean, squares / (n - 1) / n, n};
 }
 
-/* Two-sided, 95 %. Between its entries the nearest one below is taken: rather too wide. */
-static double student(double freedom) {
-  static const struct {
-    double freedom, t;
-  } table[] = {{1, 12.71},  {2, 4.303},  {3, 3.182}, {4, 2.776},  {5, 2.571},
-               {6, 2.447},  {7, 2.365},  {8, 2.306}, {9, 2.262},  {10, 2.228},
-               {12, 2.179}, {14, 2.145}, {16, 2.12}, {18, 2.101}, {20, 2.086}};
-  double t = table[0].t;
-  for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-    if (freedom >= table[i].freedom) t = table[i].t;
-  return t;
-}
-
 bool report_ratio(const struct report_run *a, const struct report_run *b, double *ratio,
                   double *half) {
   struct batches x = batches_of(&a->rate), y = batches_of(&b->rate);
@@ -60,7 +48,7 @@ bool report_ratio(const struct report_run *a, const struct report_run *b, double
                        ? (rx + ry) * (rx + ry) / (rx * rx / (x.count - 1) + ry * ry / (y.count - 1))
                        : 1e9;
   *ratio = y.mean / x.mean;
-  *half = student(freedom) * *ratio * sqrt(rx + ry);
+  *half = ratio_student(freedom) * *ratio * sqrt(rx + ry);
   return true;
 }
 
