@@ -1,11 +1,14 @@
 /* bench.h - shard-bench's parts and what they share.
  *
  *   bench_main.c     the command line, and the order of things
- *   bench_options.c  what may be asked for
+ *   bench_options.c  what may be asked for; with bench_options_more.c
  *   bench_jobs.c     the runs of a job file
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
+ *   bench_flush.c    when a load flushes
+ *   bench_special.c  what few loads have: blobs of many sizes, requests for other cores, scripts
  *   bench_distribution.c  what random requests go to
+ *   bench_sizes.c    how large blobs are
  *   bench_series.c   the run over time
  *   bench_arrivals.c  when requests are due, with --rate_iops
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
@@ -29,6 +32,7 @@
 #include "tools/bench_arrivals.h"
 #include "tools/bench_distribution.h"
 #include "tools/bench_series.h"
+#include "tools/bench_sizes.h"
 #include "tools/latency.h"
 #include "tools/ratio.h"
 #include "tools/raw_loop.h"
@@ -47,6 +51,7 @@ enum bench_rw {
   RW_OPEN,
   RW_WRITE, /* of volumes alone, as the next */
   RW_RANDRW,
+  RW_SPECIAL, /* see struct load */
 };
 enum bench_where { WHERE_CORE, WHERE_CLIENT };
 enum bench_device { DEVICE_URING, DEVICE_POOL, DEVICE_MEM, DEVICE_NULL };
@@ -63,6 +68,11 @@ enum bench_work {
 enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
 
 #define BENCH_PERCENTS_MAX 20 /* as fio */
+
+/* --flush-every: after so many puts, or bytes, or so long; all 0: never. */
+struct flush_rule {
+  uint64_t puts, bytes, ns;
+};
 
 struct bench_options {
   const char *store, *cores, *output, *name;
@@ -81,6 +91,11 @@ struct bench_options {
   int rate_process; /* 1: Poisson */
   const char *distribution_text;
   struct distribution_spec distribution; /* of random reads and writes */
+  const char *sizes_text, *flush_text;
+  struct sizes sizes; /* of blobs; kind SIZES_NONE: all of blob_bytes */
+  struct flush_rule flush_every;
+  uint64_t remote; /* percent */
+  bool remote_given;
   /* --engine=volume */
   int workload;  /* enum bench_work */
   int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
@@ -113,6 +128,16 @@ bool bench_is_write(int rw);
 bool bench_is_sequential(int rw);
 /* Bytes that one request moves. */
 uint64_t bench_request_bytes(const struct bench_options *o);
+/* Of a blob. */
+static inline uint64_t bench_blob_bytes(const struct bench_options *o, uint64_t number) {
+  return o->sizes.kind ? sizes_of(&o->sizes, number, o->seed) : o->blob_bytes;
+}
+/* Do many of them need to be flushed? */
+static inline bool bench_flushes(const struct bench_options *o) {
+  return o->flush_every.puts || o->flush_every.bytes || o->flush_every.ns;
+}
+/* Those of bench_options_more.c. 0, or -EINVAL after a message. */
+int bench_check_special(struct bench_options *o);
 /* Blobs hold no data of ours: nothing can be verified, checksums are off. */
 bool bench_is_hollow(const struct bench_options *o);
 
@@ -188,6 +213,7 @@ struct load_work {
   struct load *load;
   uint64_t number, start_ns;
   uint64_t due_ns; /* of an open load */
+  bool remote;     /* for another core's shard */
 };
 
 /* A load belongs to the thread that runs it, a core's or a client's; the main thread reads
@@ -196,7 +222,7 @@ struct load {
   struct bench *bench;
   struct sr_port *port;
   sem_t *finished; /* posted once for each run */
-  int rw;
+  int rw, aim;     /* aim: rw, or RW_SPECIAL: as bench_special.c does it */
   uint32_t depth, batch;
   uint64_t request_bytes, blob_bytes, blob_blocks, block_bytes, seed;
   bool verify;
@@ -205,11 +231,13 @@ struct load {
   char *memory;
   struct sr_request **pending; /* [depth] the first `prepared` of them are filled in */
   uint32_t pending_count, prepared, in_flight;
-  struct sr_request **full; /* [depth] refused for want of space until the next flush */
-  uint32_t full_count;
+  /* [depth] From its start: refused for want of space until the next flush; from its end: held
+   * back, as one is due and the one before is still in flight. */
+  struct sr_request **full;
+  uint32_t full_count, held_count;
   struct load_work flush;
-  bool flushing, stopping, done, on_core;
-  uint64_t puts_since_flush;
+  bool flushing, flush_for_room, stopping, done, on_core;
+  uint64_t puts_since_flush, puts_before_flush; /* the latter: of the one that is in flight */
 
   const uint32_t *numbers; /* of this load's blobs; NULL: first, first + 1, ... */
   uint64_t first, count;
@@ -235,6 +263,17 @@ struct load {
   struct arrivals arrivals;
   struct latency service, write_service;
   uint64_t unsent; /* were due before the end, but no request was free for them */
+
+  /* What few loads have. */
+  struct flush_rule flush_every, unflushed; /* unflushed.ns: since when */
+  struct latency flush_latency;             /* of --flush-every */
+
+  const struct sizes *sizes; /* NULL: all of blob_bytes */
+  /* Blobs of other cores: all[] but for [first, first + count). */
+  const uint32_t *all;
+  uint64_t all_first, others_count, others_cursor, remote_percent, remote_ops;
+  struct distribution others;
+  uint64_t cursor_bytes; /* of RW_READ: in the blob that cursor is at */
 };
 
 struct load_config {
@@ -249,6 +288,11 @@ struct load_config {
   uint32_t target_count;
   const struct distribution_spec *distribution; /* NULL: each alike */
   bool reserve, once;
+  const struct sizes *sizes; /* NULL: all of --blob-size */
+  struct flush_rule flush_every;
+  const uint32_t *all;           /* with remote_percent: numbers of all cores' blobs, */
+  uint64_t all_first, all_count; /* of which this load's begin at all_first */
+  uint64_t remote_percent;
   uint64_t sample, seed;
   sem_t *finished;
 };
@@ -277,12 +321,14 @@ struct bench_vhost_figures {
 struct bench_result {
   const char *direction; /* "read", "write", "trim" or "sync" */
   uint64_t ops, bytes, errors, flushes, elapsed_ns;
+  uint64_t remote_ops; /* of ops */
   double iops, bytes_per_s;
   uint64_t cpu_ns_cores, cpu_ns_process;
   uint64_t device_ios, write_ops, renewals; /* of volumes; flushes are not among the I/Os */
   int error;                                /* of the first request that failed */
   bool mismatch;
   struct latency latency, write_latency, service, write_service; /* see struct load */
+  struct latency flush_latency;
   struct series series; /* empty with a control, or if nothing is timed */
   uint64_t unsent;
   struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */

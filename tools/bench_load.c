@@ -10,6 +10,7 @@
  *
  * Nothing is allocated while a load runs. */
 #include "tools/bench.h"
+#include "tools/bench_load.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -23,45 +24,26 @@ uint64_t bench_now_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static inline uint64_t pick(struct load *l, uint64_t count) {
-  uint64_t x = l->random;
-  x ^= x << 13;
-  x ^= x >> 7;
-  x ^= x << 17;
-  l->random = x;
-  return (uint64_t)(((__uint128_t)x * count) >> 64);
-}
-
-static inline uint64_t number_at(const struct load *l, uint64_t place) {
-  return l->numbers ? l->numbers[place] : l->first + place;
-}
-
 /* ---- One request ------------------------------------------------------------------------ */
-
-/* One of n things (always the same n). */
-static inline uint64_t pick_skewed(struct load *l, uint64_t n) {
-  if (__builtin_expect(l->distribution.n == 0, 1)) return pick(l, n);
-  return distribution_pick(&l->distribution);
-}
 
 static void aim_read(struct load *l, struct load_work *w) {
   uint64_t place, block = 0;
-  if (l->rw == RW_READ) {
+  if (l->aim == RW_READ) {
     place = l->cursor / l->blob_blocks % l->count;
     block = l->cursor++ % l->blob_blocks;
   } else {
-    uint64_t at = pick_skewed(l, l->count * l->blob_blocks);
+    uint64_t at = load_pick_skewed(l, l->count * l->blob_blocks);
     place = at / l->blob_blocks;
     block = at % l->blob_blocks;
   }
-  w->number = number_at(l, place);
+  w->number = load_number_at(l, place);
   w->request.id = bench_id(w->number, l->seed);
   w->request.offset = block * l->block_bytes;
 }
 
-static void aim_change(struct load *l, struct load_work *w) {
-  uint64_t place = l->rw == RW_RANDWRITE ? pick_skewed(l, l->count) : l->cursor++ % l->count;
-  w->number = number_at(l, place);
+static __attribute__((noinline)) void aim_change(struct load *l, struct load_work *w) {
+  uint64_t place = l->rw == RW_RANDWRITE ? load_pick_skewed(l, l->count) : l->cursor++ % l->count;
+  w->number = load_number_at(l, place);
   w->request.id = bench_id(w->number, l->seed);
   if (l->rw != RW_DELETE && w->request.buf && !(w->request.flags & SR_RESERVE))
     bench_stamp(w->request.buf, w->number, l->seed, 0, l->blob_bytes);
@@ -69,7 +51,7 @@ static void aim_change(struct load *l, struct load_work *w) {
 
 static uint64_t next_block(struct load *l, uint32_t *target) {
   if (!l->once && l->rw != RW_READ && l->rw != RW_WRITE) {
-    uint64_t place = pick_skewed(l, l->target_count * l->blob_blocks);
+    uint64_t place = load_pick_skewed(l, l->target_count * l->blob_blocks);
     *target = (uint32_t)(place / l->blob_blocks);
     return place % l->blob_blocks;
   }
@@ -85,17 +67,24 @@ static void aim_block(struct load *l, struct load_work *w) {
   r->offset = next_block(l, &target) * l->block_bytes;
   r->block = l->targets[target].block;
   w->number = l->targets[target].number;
-  if (l->rw == RW_RANDRW) r->op = pick(l, 100) < l->mix_read ? SR_OP_READ : SR_OP_WRITE;
+  if (l->rw == RW_RANDRW) r->op = load_pick(l, 100) < l->mix_read ? SR_OP_READ : SR_OP_WRITE;
   if (r->op == SR_OP_WRITE && r->buf) bench_stamp(r->buf, w->number, l->seed, r->offset, r->bytes);
 }
 
-static inline void prepare(struct load *l, struct load_work *w) {
+/* No question here is for the sake of few loads alone. */
+static inline void aim(struct load *l, struct load_work *w) {
   if (l->targets)
     aim_block(l, w);
-  else if (l->rw == RW_RANDREAD || l->rw == RW_READ || l->rw == RW_GET)
+  else if (l->aim == RW_RANDREAD || l->aim == RW_READ || l->aim == RW_GET)
     aim_read(l, w);
-  else
+  else if (__builtin_expect(l->aim != RW_SPECIAL, 1))
     aim_change(l, w);
+  else
+    load_aim_special(l, w);
+}
+
+static inline void prepare(struct load *l, struct load_work *w) {
+  aim(l, w);
   w->start_ns = w->due_ns = 0;
   if (l->sample && --l->sample_left == 0) {
     l->sample_left = l->sample;
@@ -103,7 +92,7 @@ static inline void prepare(struct load *l, struct load_work *w) {
   }
 }
 
-static void note_error(struct load *l, int error) {
+void load_note_error(struct load *l, int error) {
   l->errors++;
   if (l->first_error == 0) l->first_error = error;
   l->stopping = true;
@@ -114,7 +103,7 @@ static inline void account(struct load *l, struct load_work *w) {
   bool counts = r->op == SR_OP_GET || r->op >= SR_OP_READ;
   int64_t want = counts ? (int64_t)r->bytes : 0;
   if (__builtin_expect(r->result != want, 0)) {
-    note_error(l, r->result < 0 ? (int)r->result : -EIO);
+    load_note_error(l, r->result < 0 ? (int)r->result : -EIO);
     return;
   }
   l->ops++;
@@ -129,14 +118,16 @@ static inline void account(struct load *l, struct load_work *w) {
   if (l->verify && (r->op == SR_OP_GET || r->op == SR_OP_READ) &&
       !bench_matches(r->buf, w->number, l->seed, r->offset, r->bytes)) {
     l->mismatch = true;
-    note_error(l, -EBADMSG);
+    load_note_error(l, -EBADMSG);
   }
 }
+
+void load_account(struct load *l, struct load_work *w) { account(l, w); }
 
 /* ---- Submission --------------------------------------------------------------------------- */
 
 static void finish(struct load *l) {
-  if (l->done) return;
+  if (l->done || load_flush_last(l)) return;
   l->done = true;
   l->elapsed_ns = bench_now_ns() - l->start_ns;
   series_end(&l->series, l->elapsed_ns, l->ops);
@@ -144,7 +135,7 @@ static void finish(struct load *l) {
 }
 
 static bool time_is_up(struct load *l) {
-  if (l->stopping || l->left == 0) return true;
+  if (l->left == 0) return true;
   /* What is to be verified is there, whichever load is the slower one. */
   if (l->verify && l->rw == RW_PUT && l->cursor < l->count) return false;
   return (l->left == UINT64_MAX || l->once) && bench_now_ns() >= l->deadline_ns;
@@ -177,7 +168,7 @@ static void submit_due(struct load *l) {
     int r = sr_port_submit(l->port, l->pending, n);
     uint32_t accepted = r > 0 ? (uint32_t)r : 0;
     l->in_flight -= n - accepted;
-    if (r < 0 && r != -EAGAIN) note_error(l, r);
+    if (r < 0 && r != -EAGAIN) load_note_error(l, r);
     l->pending_count -= accepted;
     l->prepared = n - accepted;
     memmove(l->pending, l->pending + accepted, l->pending_count * sizeof(*l->pending));
@@ -187,12 +178,15 @@ static void submit_due(struct load *l) {
   finish(l);
 }
 
-static void submit_pending(struct load *l) {
+void load_submit(struct load *l) {
   if (l->arrivals.interval_ns > 0) {
     submit_due(l);
     return;
   }
-  if (l->stopping || (l->prepared == 0 && time_is_up(l))) l->pending_count = l->prepared = 0;
+  if (l->stopping)
+    l->pending_count = l->prepared = 0;
+  else if (time_is_up(l))
+    l->pending_count = l->prepared;
   prepare_pending(l);
   uint32_t n = l->pending_count;
   if (n > 0) {
@@ -201,7 +195,7 @@ static void submit_pending(struct load *l) {
     int r = sr_port_submit(l->port, l->pending, n);
     uint32_t accepted = r > 0 ? (uint32_t)r : 0;
     l->in_flight -= n - accepted;
-    if (r < 0 && r != -EAGAIN) note_error(l, r);
+    if (r < 0 && r != -EAGAIN) load_note_error(l, r);
     if (accepted < n && !l->stopping) {
       memmove(l->pending, l->pending + accepted, (n - accepted) * sizeof(*l->pending));
       l->pending_count = l->prepared = n - accepted;
@@ -209,56 +203,24 @@ static void submit_pending(struct load *l) {
   }
   /* On a core nobody would come back to what was refused. */
   if (l->in_flight == 0 && l->pending_count > 0 && l->on_core) {
-    note_error(l, -EAGAIN);
+    load_note_error(l, -EAGAIN);
     l->pending_count = l->prepared = 0;
   }
   if (l->in_flight == 0 && l->pending_count == 0) finish(l);
 }
 
-/* ---- A full store ---------------------------------------------------------------------------- */
-
-static void flush_done(struct sr_request *request) {
-  struct load *l = ((struct load_work *)request)->load;
-  l->in_flight--;
-  l->flushing = false;
-  l->flushes++;
-  if (request->result < 0) note_error(l, (int)request->result);
-  if (l->puts_since_flush == 0) note_error(l, -ENOSPC); /* the flush before made no room */
-  l->puts_since_flush = 0;
-  for (uint32_t i = 0; i < l->full_count; i++) {
-    l->pending[l->pending_count++] = l->pending[l->prepared];
-    l->pending[l->prepared++] = l->full[i];
-  }
-  l->full_count = 0;
-  submit_pending(l);
-}
-
-/* Space that was freed can be used after a flush: overwriting for long needs one now and then. */
-static void wait_for_room(struct load *l, struct load_work *w) {
-  struct sr_request *flush = &l->flush.request;
-  l->full[l->full_count++] = &w->request;
-  if (l->flushing) return;
-  int r = sr_port_submit(l->port, &flush, 1);
-  if (r == 1) {
-    l->flushing = true;
-    l->in_flight++;
-  } else {
-    note_error(l, r < 0 ? r : -EIO);
-  }
-}
-
-static void load_done(struct sr_request *request) {
+void load_done(struct sr_request *request) {
   struct load_work *w = (struct load_work *)request;
   struct load *l = w->load;
   l->in_flight--;
   if (request->result == -ENOSPC && request->op == SR_OP_PUT && !l->stopping) {
-    wait_for_room(l, w);
+    load_wait_for_room(l, w);
   } else {
     account(l, w);
     if (request->op == SR_OP_PUT) l->puts_since_flush++;
     l->pending[l->pending_count++] = request;
   }
-  if (l->pending_count >= l->batch || l->in_flight == 0) submit_pending(l);
+  if (l->pending_count >= l->batch || l->in_flight == 0) load_submit(l);
 }
 
 /* ---- Start and run ------------------------------------------------------------------------------
@@ -267,18 +229,19 @@ static void load_done(struct sr_request *request) {
 static void start(struct load *l, struct sr_port *port) {
   l->port = port;
   l->stopping = l->done = l->flushing = l->mismatch = false;
-  l->pending_count = l->prepared = l->in_flight = l->full_count = 0;
-  l->ops = l->bytes = l->errors = l->flushes = l->write_ops = 0;
+  l->pending_count = l->prepared = l->in_flight = l->full_count = l->held_count = 0;
+  l->ops = l->bytes = l->errors = l->flushes = l->write_ops = l->remote_ops = 0;
   l->first_error = 0;
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
   l->start_ns = bench_now_ns();
+  l->unflushed = (struct flush_rule){.ns = l->start_ns};
   l->deadline_ns = l->start_ns + l->duration_ns;
   arrivals_begin(&l->arrivals, (double)l->rate, l->bench->o.rate_process == 1, l->random,
                  l->start_ns);
   if (l->count == 0) finish(l);
   for (uint32_t i = 0; i < l->depth && !l->done; i++) {
     l->pending[l->pending_count++] = &l->works[i].request;
-    if (l->pending_count >= l->batch || i + 1 == l->depth) submit_pending(l);
+    if (l->pending_count >= l->batch || i + 1 == l->depth) load_submit(l);
   }
 }
 
@@ -312,7 +275,7 @@ static void wait_until_due(struct load *l, bool worked) {
 
 static void wait_some(struct load *l, uint32_t *idle) {
   if (l->in_flight == 0)
-    submit_pending(l); /* what was refused with -EAGAIN */
+    load_submit(l); /* what was refused with -EAGAIN */
   else if (++*idle < 4000)
     __builtin_ia32_pause();
   else
@@ -362,7 +325,7 @@ static void set_up_works(struct load *l, uint64_t stride, uint32_t flags) {
     w->load = l;
     w->request.op = op_of(l);
     w->request.flags = flags;
-    w->request.done = load_done;
+    w->request.done = l->aim == RW_SPECIAL ? load_special_done : load_done;
     w->request.bytes = l->request_bytes;
     w->request.buf = stride ? l->memory + i * stride : NULL;
     if ((w->request.op == SR_OP_PUT || w->request.op == SR_OP_WRITE || l->rw == RW_RANDRW) &&
@@ -371,7 +334,7 @@ static void set_up_works(struct load *l, uint64_t stride, uint32_t flags) {
   }
   l->flush.load = l;
   l->flush.request.op = SR_OP_FLUSH;
-  l->flush.request.done = flush_done;
+  l->flush.request.done = load_flush_done;
 }
 
 static void set_up_targets(struct load *l, const struct load_config *c) {
@@ -395,6 +358,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
       .bench = b,
       .finished = c->finished,
       .rw = c->rw,
+      .aim = c->rw,
       .depth = c->depth,
       .batch = c->batch,
       .request_bytes = c->request_bytes,
@@ -413,6 +377,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
   };
   l->blob_blocks = bench_is_read(c->rw) ? l->blob_bytes / c->request_bytes : 1;
   if (c->targets) set_up_targets(l, c);
+  load_set_up_special(l, c);
   uint64_t things = (c->targets ? c->target_count : c->count) * l->blob_blocks;
   if (c->distribution && c->distribution->kind != DISTRIBUTION_RANDOM && things > 0)
     distribution_init(&l->distribution, c->distribution, things, l->random);

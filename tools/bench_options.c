@@ -25,8 +25,8 @@ const char *bench_workload_name(int workload) {
 }
 
 const char *bench_rw_name(int rw) {
-  static const char *const names[] = {"randread", "read",  "randwrite", "put",   "get",
-                                      "delete",   "flush", "open",      "write", "randrw"};
+  static const char *const names[] = {"randread", "read", "randwrite", "put",    "get",    "delete",
+                                      "flush",    "open", "write",     "randrw", "special"};
   return names[rw];
 }
 bool bench_is_read(int rw) { return rw == RW_RANDREAD || rw == RW_READ || rw == RW_GET; }
@@ -116,7 +116,8 @@ static int check_sizes(struct bench_options *o) {
   if (!o->blob_size_given) o->blob_bytes = o->block_bytes;
   if (!o->batch_given && o->batch > o->iodepth) o->batch = o->iodepth;
   if (o->batch > o->iodepth) return refuse_size("batch", o->batch, "1 up to --iodepth");
-  if (o->block_bytes > o->blob_bytes && (o->rw == RW_RANDREAD || o->rw == RW_READ))
+  if (o->block_bytes > o->blob_bytes && !o->sizes.kind &&
+      (o->rw == RW_RANDREAD || o->rw == RW_READ))
     return refuse_size("bs", o->block_bytes, "at most --blob-size");
   if (bench_request_bytes(o) * o->iodepth * o->numjobs > 8 * GIB)
     return refuse("--iodepth requests of that size need more than 8 GiB of buffers; use fewer or "
@@ -365,6 +366,9 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k"},
       {"blob-size", ARG_SIZE, &o->blob_bytes, 1, GIB, 1, .help = "bytes of a blob; default --bs",
        .given = &o->blob_size_given},
+      {"blob-size-dist", ARG_TEXT, &o->sizes_text,
+       .help = "instead: fixed:SIZE, uniform:MIN-MAX, lognormal:MEDIAN:SIGMA, 4k/60:64k/40, or a "
+               "file of sizes"},
       {"blobs", ARG_NUMBER, &o->blobs, 1, UINT32_MAX, 1,
        .help = "how many; default: what fills half of the store", .given = &o->blobs_given},
       {"iodepth", ARG_NUMBER, &o->iodepth, 1, RAW_LOOP_DEPTH_MAX, 1,
@@ -382,6 +386,11 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "of --rate_iops: evenly spaced (default), or as if from many independent users"},
       {"random_distribution", ARG_TEXT, &o->distribution_text,
        .help = "zipf:S, pareto:H, normal:PERCENT, or random: which ones random requests go to"},
+      {"remote", ARG_NUMBER, &o->remote, 0, 100, 1,
+       .help = "percent of requests to blobs of other cores' shards, with --where=core",
+       .given = &o->remote_given},
+      {"flush-every", ARG_TEXT, &o->flush_text,
+       .help = "of puts: flush after so many (100), so many bytes (64M), or so long (2s)"},
       {"runtime", ARG_SECONDS, &o->runtime_s, 0, 86400 * 7, 1, .help = "default 5 s"},
       {"ramp_time", ARG_SECONDS, &o->ramp_s, 0, 86400, 1,
        .help = "run so long before anything is measured"},
@@ -494,6 +503,7 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   int r = check_volumes(o);
   if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);
+  if (r == 0) r = bench_check_special(o);
   if (r == 0) r = check_sizes(o);
   if (r == 0) r = check_rate(o);
   if (r == 0) r = check_distribution(o);

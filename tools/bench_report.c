@@ -112,6 +112,9 @@ static void add_options(struct js *to, const struct bench_options *o) {
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
   if (o->rate) js_count(to, "rate_iops", o->rate);
   if (o->rate) add_word(to, "rate_process", "linear|poisson", o->rate_process);
+  if (o->sizes_text) js_text(to, "blob-size-dist", o->sizes_text);
+  if (o->flush_text) js_text(to, "flush-every", o->flush_text);
+  if (o->remote_given) js_count(to, "remote", o->remote);
   if (o->distribution_text) js_text(to, "random_distribution", o->distribution_text);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
@@ -125,6 +128,17 @@ static void add_options(struct js *to, const struct bench_options *o) {
   js_bool(to, "reserve", o->reserve);
   js_bool(to, "first-writes", o->first_writes);
   if (o->rw == RW_RANDRW) js_count(to, "rwmixread", o->mix_read);
+}
+
+/* What --remote and --flush-every ask for. */
+static void add_special(struct js *job, const struct bench_options *o,
+                        const struct bench_result *r) {
+  if (o->remote_given)
+    js_real(job, "remote_percent", r->ops ? 100 * (double)r->remote_ops / (double)r->ops : 0);
+  if (!bench_flushes(o)) return;
+  struct js *side = js_add(job, "sync", js_object());
+  js_count(side, "total_ios", r->flush_latency.count);
+  add_latency(side, "lat_ns", o, &r->flush_latency, true);
 }
 
 static void add_job(struct js *root, const struct bench_options *o, const struct bench_result *r) {
@@ -141,6 +155,7 @@ static void add_job(struct js *root, const struct bench_options *o, const struct
   add_side(job, "read", o, r);
   add_side(job, "write", o, r);
   add_series(job, &r->series, r->elapsed_ns);
+  add_special(job, o, r);
   if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", o, r);
   if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", o, r);
 }
@@ -372,7 +387,8 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   if (o->name) fprintf(out, "%s: ", o->name);
   fputs(bench_rw_name(o->rw), out);
   if (bench_request_bytes(o))
-    fprintf(out, "  %s requests", human_bytes((double)bench_request_bytes(o), size, 32));
+    fprintf(out, "  %s%s requests", o->sizes.kind ? "up to " : "",
+            human_bytes((double)bench_request_bytes(o), size, 32));
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
             (unsigned long long)o->batch);
@@ -384,7 +400,8 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
             (unsigned long long)o->iodepth, (unsigned long long)o->batch);
   else
     fprintf(out, ", %llu blobs of %s, %u shard%s on %u core%s, depth %llu, batch %llu, %s\n",
-            (unsigned long long)o->blobs, human_bytes((double)o->blob_bytes, blob, 32), b->shards,
+            (unsigned long long)o->blobs,
+            o->sizes_text ? o->sizes_text : human_bytes((double)o->blob_bytes, blob, 32), b->shards,
             b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
             (unsigned long long)o->iodepth, (unsigned long long)o->batch,
             o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
@@ -400,6 +417,19 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
     fprintf(out, "  %-14s reserved, not written: reads do no device I/O; checksums off\n", "blobs");
   else if (o->device == DEVICE_NULL)
     fprintf(out, "  %-14s the null engine moves no data; checksums off\n", "blobs");
+}
+
+static void print_special(FILE *out, const struct bench_options *o, const struct bench_result *r) {
+  const struct latency *l = &r->flush_latency;
+  char a[32];
+  if (o->remote_given)
+    fprintf(out, "  %-14s %.1f %% of the requests went to other cores' shards\n", "remote",
+            r->ops ? 100 * (double)r->remote_ops / (double)r->ops : 0);
+  if (l->count == 0) return;
+  fprintf(out, "  %-14s %llu, mean %s", "flushes", (unsigned long long)l->count,
+          human_ns(latency_mean_ns(l), a, 32));
+  print_percentiles(out, o, l);
+  fprintf(out, ", most %s\n", human_ns((double)l->max_ns, a, 32));
 }
 
 static void print_table(FILE *out, const struct bench *b, const struct bench_result *r,
@@ -426,6 +456,7 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
     fprintf(out, "  %-14s %.4f an operation (%llu; flushes not counted)\n",
             o->first_writes ? "device writes" : "device I/Os",
             (double)r->device_ios / (double)r->ops, (unsigned long long)r->device_ios);
+  print_special(out, o, r);
   if (r->flushes)
     fprintf(out, "  %-14s %llu, to make room for overwriting\n", "flushes",
             (unsigned long long)r->flushes);

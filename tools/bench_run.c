@@ -129,6 +129,8 @@ static struct load_config base_config(struct crew *c) {
       .rate = o->rate,
       .distribution = &o->distribution,
       .once = o->first_writes,
+      .sizes = o->sizes.kind ? &o->sizes : NULL,
+      .flush_every = o->flush_every,
       .finished = &c->finished,
   };
 }
@@ -176,6 +178,10 @@ static int gather_on_cores(struct crew *c) {
     config.count = start[i + 1] - start[i];
     /* With one core every blob is its own: no table to look up. */
     config.numbers = b->cores > 1 ? c->numbers + start[i] : NULL;
+    config.all = c->numbers;
+    config.all_first = start[i];
+    config.all_count = b->o.blobs;
+    config.remote_percent = b->o.remote;
     if (b->core_shard[i] == SR_SHARDS_MAX || config.count == 0) continue;
     c->shard[c->count] = b->core_shard[i];
     r = add_load(c, &config);
@@ -317,7 +323,8 @@ static void add_up(struct crew *c, struct bench_result *res, double *iops) {
   for (uint32_t i = 0; i < c->count; i++) {
     struct load *l = &c->loads[i];
     res->ops += l->ops;
-    res->bytes += l->ops * l->request_bytes;
+    res->bytes += l->aim == RW_SPECIAL ? l->bytes : l->ops * l->request_bytes;
+    res->remote_ops += l->remote_ops;
     res->errors += l->errors;
     res->flushes += l->flushes;
     res->write_ops += l->write_ops;
@@ -496,6 +503,7 @@ static int ramp(struct crew *c, struct progress *p) {
     struct load *l = &c->loads[i];
     memset(&l->latency, 0, sizeof(l->latency));
     memset(&l->write_latency, 0, sizeof(l->write_latency));
+    memset(&l->flush_latency, 0, sizeof(l->flush_latency));
     memset(&l->service, 0, sizeof(l->service));
     memset(&l->write_service, 0, sizeof(l->write_service));
   }
@@ -522,6 +530,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   for (uint32_t i = 0; i < c->count; i++) {
     latency_merge(&res->latency, &c->loads[i].latency);
     latency_merge(&res->write_latency, &c->loads[i].write_latency);
+    latency_merge(&res->flush_latency, &c->loads[i].flush_latency);
     latency_merge(&res->service, &c->loads[i].service);
     latency_merge(&res->write_service, &c->loads[i].write_service);
     if (series_merge(&res->series, &c->loads[i].series) < 0 && r == 0) r = -ENOMEM;

@@ -124,6 +124,19 @@ int bench_close(struct bench *b) {
 
 /* ---- Blobs -------------------------------------------------------------------------------- */
 
+/* Those of other cores must be there for --remote. */
+static int check_remote(const struct bench *b) {
+  uint32_t cores = 0;
+  for (uint32_t i = 0; i < b->cores; i++) cores += b->core_shard[i] != SR_SHARDS_MAX;
+  if (!b->o.remote_given || (cores >= 2 && b->o.blobs >= 16 * cores)) return 0;
+  fprintf(
+      stderr,
+      "shard-bench: --remote needs at least two cores that own shards, and 16 --blobs for each; "
+      "the store runs on %u, with %u shards and %llu blobs (see --cores and --shards)\n",
+      cores, b->shards, (unsigned long long)b->o.blobs);
+  return -EINVAL;
+}
+
 /* Half of the data area: room for what is overwritten, and for chance in the spreading of ids
  * over the shards. */
 static int choose_blobs(struct bench *b) {
@@ -131,16 +144,17 @@ static int choose_blobs(struct bench *b) {
   int r = sr_space(b->port, &space);
   if (r < 0) return bench_fail("space", r);
   uint64_t each = (b->o.blob_bytes + 4095) / 4096 * 4096;
+  if (b->o.sizes.kind) each = (uint64_t)sizes_mean(&b->o.sizes, UINT32_MAX, b->o.seed, 4096);
   if (!b->o.blobs_given) {
     b->o.blobs = space.total_bytes / 2 / each;
     if (b->o.blobs > UINT32_MAX) b->o.blobs = UINT32_MAX;
     if (b->o.blobs < 1) b->o.blobs = 1;
   }
-  if (b->o.blobs * each <= space.total_bytes) return 0;
+  if (b->o.blobs * each <= space.total_bytes) return check_remote(b);
   fprintf(stderr,
           "shard-bench: --blobs=%llu of %llu bytes need %llu bytes, the store has %llu; use fewer, "
           "or a larger --size\n",
-          (unsigned long long)b->o.blobs, (unsigned long long)b->o.blob_bytes,
+          (unsigned long long)b->o.blobs, (unsigned long long)each,
           (unsigned long long)(b->o.blobs * each), (unsigned long long)space.total_bytes);
   return -EINVAL;
 }
@@ -152,7 +166,7 @@ static bool is_filled(struct bench *b) {
   if (sr_count(b->port) < (int64_t)b->o.blobs) return false;
   if (sr_stat(b->port, bench_id(0, b->o.seed), &first) < 0) return false;
   if (sr_stat(b->port, bench_id(b->o.blobs - 1, b->o.seed), &last) < 0) return false;
-  return first == b->o.blob_bytes && last == b->o.blob_bytes;
+  return first == bench_blob_bytes(&b->o, 0) && last == bench_blob_bytes(&b->o, b->o.blobs - 1);
 }
 
 static void fill_step(void *arg, const struct load *l) { progress_step(arg, l->ops, l->count); }
@@ -171,6 +185,7 @@ static int fill(struct bench *b) {
                           .request_bytes = b->o.blob_bytes,
                           .count = b->o.blobs,
                           .left = b->o.blobs,
+                          .sizes = b->o.sizes.kind ? &b->o.sizes : NULL,
                           .finished = &finished};
   int r = load_init(&l, b, &c);
   if (r < 0) return bench_fail("buffers", r);

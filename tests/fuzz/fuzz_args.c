@@ -153,7 +153,12 @@ static void try_bench(int argc, char **argv) {
     check(o->runtime_s >= 0.001);
     check(bench_rw_name(o->rw) != NULL);
     check(bench_request_bytes(o) <= UINT64_C(1) << 30);
+    for (uint64_t i = 0; o->sizes.kind && i < 100; i++) {
+      uint64_t bytes = sizes_of(&o->sizes, i, o->seed);
+      check(bytes >= 1 && bytes >= o->sizes.min && bytes <= o->sizes.max);
+    }
   }
+  sizes_finish(&o->sizes);
   free(o);
 }
 

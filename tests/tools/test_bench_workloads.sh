@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# test_bench_workloads.sh SHARD-BENCH JSON-CHECK SHARD-CTL: blobs of many sizes, requests for other
+# cores, flushes. What must hold for a seed is asserted, and no speed.
+. "$(dirname "$0")/lib.sh"
+bench=$1 check=$2 ctl=$3
+here=$work/store
+memory="--store=mem:128M:2 --cores=2"
+quick="--runtime=0.1 --output-format=json"
+
+# runs OPTIONS...: without an error; its report is in $work/json.
+runs() {
+  # shellcheck disable=SC2086 # a list of options
+  expect 0 "$bench" $quick "$@" || return
+  cp "$work/out" "$work/json"
+  answers jobs/0/total_err=0 jobs/0/error=0
+}
+answers() {
+  checks=$((checks + 1))
+  "$check" "$work/json" "$@" || complain "JSON: $*"
+}
+# value PATH: the number there.
+value() {
+  "$check" "$work/json" "$1=-1" 2>&1 | sed -nE 's/.*\(it is (-?[0-9.e+]+)\).*/\1/p'
+}
+# holds EXPRESSION NAME=PATH...: awk's opinion on numbers of the report.
+holds() {
+  local expression=$1 pair values=()
+  shift
+  for pair in "$@"; do values+=(-v "${pair%%=*}=$(value "${pair#*=}")"); done
+  checks=$((checks + 1))
+  awk "${values[@]}" "BEGIN { exit !($expression) }" ||
+    complain "$expression does not hold: ${values[*]//-v/}"
+}
+
+# ---- Blobs of many sizes: what lies in the store is as the list says.
+runs --store="$here" --create --size=96M --shards=2 --device=pool --blob-size-dist=4k/60:64k/40 --blobs=500 \
+  --rw=get --verify
+answers 'jobs/0/job options/blob-size-dist=4k/60:64k/40' 'jobs/0/read/total_ios>0'
+holds 'bytes / ios > 4096 && bytes / ios < 65536' bytes=jobs/0/read/io_bytes ios=jobs/0/read/total_ios
+expect 0 "$ctl" ls "$here"
+small=$(grep -c ' 4096$' "$work/out") large=$(grep -c ' 65536$' "$work/out")
+[ $((small + large)) -eq 500 ] || complain "$small and $large blobs of the two sizes"
+{ [ "$small" -ge 256 ] && [ "$small" -le 344 ]; } || complain "$small of 500 are small: not 60 %, by 4 deviations"
+# Another run takes them as they are; another seed has others.
+runs --store="$here" --device=pool --blob-size-dist=4k/60:64k/40 --blobs=500 --rw=read --bs=16k --verify
+expect 0 "$bench" --store="$here" --device=pool --blob-size-dist=4k/60:64k/40 --blobs=500 --rw=read --runtime=0.05
+[ "$(grep -c filled "$work/out")" = 0 ] || complain "filled once more"
+printf '5000 3\n# rare\n100k 1\n' > "$work/sizes"
+for dist in uniform:1-100k lognormal:8k:1 fixed:5000 "$work/sizes"; do
+  for rw in put randwrite get randread read; do
+    runs $memory --rw=$rw --blob-size-dist="$dist" --blobs=300 --bs=16k --iodepth=16 --verify
+  done
+done
+holds 'bytes / ios <= 16384' bytes=jobs/0/read/io_bytes ios=jobs/0/read/total_ios
+runs $memory --rw=delete --blob-size-dist=uniform:1-100k --blobs=300
+answers jobs/0/trim/total_ios=300
+
+# ---- For other cores' shards: the share that was asked for, within 5 deviations.
+for share in 0 20 50 100; do
+  runs $memory --rw=randread --remote=$share --verify
+  holds '(p - s) ^ 2 <= 25 * s * (100 - s) / n + 1e-9' p=jobs/0/remote_percent s='jobs/0/job options/remote' \
+    n=jobs/0/read/total_ios
+done
+for rw in get put 'randwrite --random_distribution=zipf:0.9' 'randread --random_distribution=zipf:0.9'; do
+  runs $memory --rw=$rw --remote=50 --verify --blob-size=16k
+  answers 'jobs/0/remote_percent>30'
+done
+expect 0 "$bench" $memory --runtime=0.05 --remote=50
+printed 'went to other cores'
+expect 2 "$bench" --store=mem:64M:1 --remote=50
+said --remote 'at least two cores'
+expect 2 "$bench" --store=mem:64M:2 --cores=1 --remote=50
+said --remote 'two cores'
+for wrong in --where=client --rw=read --rw=delete --engine=volume; do
+  expect 2 "$bench" $memory --remote=50 $wrong
+  said --remote
+done
+
+# ---- Flushes: as many as puts call for; between two of them there may be what is in flight.
+runs $memory --rw=put --flush-every=50 --iodepth=16 --verify
+holds 'f >= n / 66 - 2 && f <= n / 50 + 2 && f > 2' f=jobs/0/sync/total_ios n=jobs/0/write/total_ios
+answers 'jobs/0/sync/lat_ns/percentile/50.000000>0'
+runs $memory --rw=randwrite --flush-every=1M --iodepth=16 --blob-size=16k --verify
+holds 'f >= n / 80 - 2 && f <= n / 64 + 2 && f > 2' f=jobs/0/sync/total_ios n=jobs/0/write/total_ios
+runs $memory --rw=put --flush-every=20ms --where=client --numjobs=2
+holds 'f >= 3 && f <= 30' f=jobs/0/sync/total_ios
+runs $memory --rw=put --flush-every=100000000 --iodepth=4
+answers jobs/0/sync/total_ios=2 # at each load's end
+runs --store="$here" --device=pool --create --force --size=96M --shards=2 --rw=put --flush-every=200 --blobs=2000
+answers 'jobs/0/sync/total_ios>0'
+expect 0 "$ctl" ls "$here"
+[ "$(grep -c ' 4096$' "$work/out")" -ge 200 ] || complain 'puts that were flushed are not there'
+
+# ---- What is no size, no rule.
+for wrong in --blob-size-dist=4k/60 --blob-size-dist=uniform:9-8 --blob-size-dist=lognormal:4k --flush-every=3x \
+  --flush-every=0 --flush-every=1.5 --remote=101 --blob-size-dist="$work/nowhere"; do
+  expect 2 "$bench" $memory --rw=put "$wrong"
+  said "$wrong" legal:
+done
+printf '4k 1\n-5 2\n' > "$work/sizes"
+expect 2 "$bench" $memory --blob-size-dist="$work/sizes"
+said 'line 2'
+expect 2 "$bench" $memory --flush-every=10
+said '--rw=put'
+expect 2 "$bench" $memory --blob-size=4k --blob-size-dist=fixed:4k
+said --blob-size
+expect 2 "$bench" $memory --engine=volume --blob-size-dist=fixed:4k
+said --engine=store
+finish

@@ -1,0 +1,84 @@
+/* bench_options_more.c - the second part of what may be asked of shard-bench: sizes of blobs,
+ * requests for other cores, flushes. Main thread. */
+#include "tools/args.h"
+#include "tools/bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int refuse(const char *message) {
+  fprintf(stderr, "shard-bench: %s\n", message);
+  return -EINVAL;
+}
+
+static int take_sizes(struct bench_options *o) {
+  char why[256];
+  if (!o->sizes_text) return 0;
+  int r = sizes_parse(o->sizes_text, &o->sizes, why, sizeof(why));
+  if (r < 0) {
+    fprintf(stderr,
+            "shard-bench: --blob-size-dist=%s: not a legal value%s%s; legal: fixed:SIZE, "
+            "uniform:MIN-MAX, lognormal:MEDIAN:SIGMA (up to 4), a list as 4k/60:64k/40, or a file "
+            "with lines of a size and how often it comes up\n",
+            o->sizes_text, why[0] ? ": " : "", why);
+    return -EINVAL;
+  }
+  if (o->blob_size_given) return refuse("--blob-size-dist takes the place of --blob-size");
+  if (o->engine != ENGINE_STORE) return refuse("--blob-size-dist is about blobs: --engine=store");
+  if (o->rw == RW_FLUSH || o->control)
+    return refuse("--blob-size-dist does not go with --rw=flush and --control");
+  o->blob_bytes = o->sizes.max;
+  o->blob_size_given = true;
+  return 0;
+}
+
+/* "100", "64M", "2s", "500ms" */
+static int take_flush(struct bench_options *o) {
+  struct flush_rule *f = &o->flush_every;
+  const char *text = o->flush_text;
+  char *end;
+  if (!text) return 0;
+  double v = strtod(text, &end);
+  bool number = text[0] >= '0' && text[0] <= '9' && v > 0 && v <= 1e15;
+  if (number && strcmp(end, "s") == 0 && v <= 86400)
+    f->ns = (uint64_t)(v * 1e9);
+  else if (number && strcmp(end, "ms") == 0 && v <= 86400e3)
+    f->ns = (uint64_t)(v * 1e6);
+  else if (number && *end == 0 && v == (double)(uint64_t)v)
+    f->puts = (uint64_t)v;
+  else if (!number || *end == 0 || args_size(text, &f->bytes) < 0)
+    f->bytes = 0;
+  if (!bench_flushes(o)) {
+    fprintf(stderr,
+            "shard-bench: --flush-every=%s: not a legal value; legal: a number of puts, a time as "
+            "2s or 500ms, or bytes as 64k or 16M\n",
+            text);
+    return -EINVAL;
+  }
+  if (o->engine != ENGINE_STORE || (o->rw != RW_PUT && o->rw != RW_RANDWRITE))
+    return refuse("--flush-every goes with --rw=put and randwrite of blobs");
+  if (bench_is_hollow(o) || o->control)
+    return refuse("--flush-every does not go with --device=null, --prealloc=unwritten and "
+                  "--control");
+  return 0;
+}
+
+static int check_remote(struct bench_options *o) {
+  bool can = o->rw == RW_RANDREAD || o->rw == RW_GET || o->rw == RW_RANDWRITE || o->rw == RW_PUT;
+  if (!o->remote_given) return 0;
+  if (o->where != WHERE_CORE)
+    return refuse("--remote is for loads that run on the cores: --where=core");
+  if (o->engine != ENGINE_STORE || !can || o->control)
+    return refuse("--remote goes with --rw=randread, get, randwrite and put of blobs, and without "
+                  "--control");
+  if (o->core_count == 1) return refuse("--remote needs at least two cores, --cores says one");
+  return 0;
+}
+
+int bench_check_special(struct bench_options *o) {
+  int r = take_sizes(o);
+  if (r == 0) r = take_flush(o);
+  return r < 0 ? r : check_remote(o);
+}
