@@ -11,6 +11,8 @@
  *   bench_sizes.c    how large blobs are
  *   bench_series.c   the run over time
  *   bench_arrivals.c  when requests are due, with --rate_iops
+ *   bench_live.c     what it does at this moment
+ *   bench_stop.c     the first SIGINT or SIGTERM
  *   bench_run.c      runs loads, alternates them with the raw loop (--control)
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
  *   bench_verify.c   --workload=verify; with bench_verify_io.c
@@ -31,13 +33,16 @@
 #include "api/shardring.h"
 #include "tools/bench_arrivals.h"
 #include "tools/bench_distribution.h"
+#include "tools/bench_live.h"
 #include "tools/bench_series.h"
 #include "tools/bench_sizes.h"
+#include "tools/bench_stop.h"
 #include "tools/latency.h"
 #include "tools/ratio.h"
 #include "tools/raw_loop.h"
 
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 enum bench_rw {
@@ -81,7 +86,7 @@ struct bench_options {
   double percents[BENCH_PERCENTS_MAX]; /* of latencies in reports */
   uint32_t percent_count;
   const char *job_file; /* not NULL: nothing else was checked */
-  int rw, where, device, engine, prealloc, format;
+  int rw, where, device, engine, prealloc, format, eta;
   bool create, force, control, verify, gtod_reduce, help, version;
   bool size_given, blob_size_given, blobs_given, batch_given, where_given, device_given;
   uint64_t size_bytes, shards, block_bytes, blob_bytes, blobs, iodepth, batch, numjobs, seed;
@@ -162,6 +167,7 @@ struct bench {
   double populate_s;
   struct sr_store_stats at_open;
   struct bench_volumes *volumes; /* --engine=volume, once they are open */
+  const char *interrupted;       /* the signal's name, if it has cut the run short; else NULL */
 };
 
 int bench_create(const struct bench_options *o);
@@ -236,7 +242,8 @@ struct load {
   struct sr_request **full;
   uint32_t full_count, held_count;
   struct load_work flush;
-  bool flushing, flush_for_room, stopping, done, on_core;
+  atomic_bool stopping; /* set by the main thread, too: no more requests */
+  bool flushing, flush_for_room, done, on_core;
   uint64_t puts_since_flush, puts_before_flush; /* the latter: of the one that is in flight */
 
   const uint32_t *numbers; /* of this load's blobs; NULL: first, first + 1, ... */
@@ -256,6 +263,8 @@ struct load {
   bool mismatch;
   struct latency latency, write_latency; /* the latter: of a mixed load */
   struct series series;                  /* kept where there is one slice */
+  struct live *live;                     /* NULL: nobody looks */
+  void (*unwatched_done)(struct sr_request *request);
 
   /* With --rate_iops, in a client's thread. Then the latencies are response times, from when a
    * request was due; and this one counts from when it was sent. */
@@ -300,6 +309,10 @@ int load_init(struct load *l, struct bench *b, const struct load_config *config)
 void load_finish(struct load *l);
 /* All of its blocks are to be written again: of one that writes each once. */
 void load_renew(struct load *l);
+/* From its next start on it keeps these. */
+void load_watch(struct load *l, struct live *live);
+/* While it runs, any thread: as if its time were up. Once it has started: a start takes it back. */
+void load_stop(struct load *l);
 /* Starts the load on a core; load->finished is posted when nothing is in flight any more. */
 int load_start_on_core(struct load *l, uint32_t shard, uint64_t duration_ns);
 /* Runs it on the calling thread, through the port. step (may be NULL) is called now and then. */

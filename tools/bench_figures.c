@@ -52,6 +52,7 @@ static int write_json(FILE *out, const struct bench *b, const struct bench_figur
   js_text(root, "store", b->o.where_text);
   js_count(root, "seed", b->o.seed);
   js_count(root, "error", (uint64_t)-error);
+  if (b->interrupted) js_text(root, "interrupted", b->interrupted);
   struct js *figures = js_add(root, "figures", js_object());
   for (uint32_t i = 0; i < f->count; i++) add_figure(figures, &f->figures[i]);
   add_environment(root, b, e);
@@ -64,6 +65,7 @@ static void print(FILE *out, const struct bench *b, const struct bench_figures *
                   const struct bench_environment *e) {
   fprintf(out, "%s\n  %-26s %s%s%s\n", bench_workload_name(b->o.workload), "store", b->o.where_text,
           e->device[0] ? " on " : "", e->device);
+  if (b->interrupted) fprintf(out, "  %-26s by %s before its end\n", "interrupted", b->interrupted);
   for (uint32_t i = 0; i < f->count; i++) {
     const struct bench_figure *n = &f->figures[i];
     double v = n->value;

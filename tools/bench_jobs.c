@@ -59,8 +59,11 @@ static int run_section(char **argv) {
     fprintf(stderr, "shard-bench: cannot start itself: %s\n", strerror(errno));
     _exit(127);
   }
+  bench_stop_child(child);
   while (waitpid(child, &status, 0) < 0)
     if (errno != EINTR) return -errno;
+  bench_stop_child(0);
+  if (bench_stop_signal()) return -EINTR;
   return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
@@ -123,7 +126,7 @@ static int run_all(const struct bench_options *o, const struct job_file *file, i
   bool json = wants_json(o, file);
   int failed = child ? 0 : -ENOMEM;
   m.jobs = js_array();
-  for (uint32_t i = 0; child && i < file->count; i++) {
+  for (uint32_t i = 0; child && i < file->count && !bench_stop_signal(); i++) {
     int fd = memfd_create("report", 0); /* the child opens it by its number */
     if (fd < 0) {
       failed = -errno;
@@ -131,7 +134,7 @@ static int run_all(const struct bench_options *o, const struct job_file *file, i
     }
     make_argv(o, &file->sections[i], argc, argv, fd, json, child);
     int r = run_section(child);
-    if (r < 0)
+    if (r < 0 && r != -EINTR)
       fprintf(stderr, "shard-bench: section [%s] of line %u has failed\n", file->sections[i].name,
               file->sections[i].line);
     int reported = report_of(fd, json, &m, out);
@@ -168,5 +171,6 @@ int bench_run_jobs(const struct bench_options *o, int argc, char **argv) {
   if (r == 0) r = run_all(o, &file, argc, argv, out);
   if (out && out != stdout && fclose(out) == EOF && r == 0) r = bench_fail(o->output, -errno);
   job_file_free(&file);
+  if (bench_stop_signal() && (r == 0 || r == -EINTR)) return 128 + bench_stop_signal();
   return usage ? ARGS_USAGE : r < 0;
 }

@@ -174,7 +174,7 @@ static void submit_due(struct load *l) {
     memmove(l->pending, l->pending + accepted, l->pending_count * sizeof(*l->pending));
   }
   if (l->in_flight > 0 || !over || (l->prepared > 0 && !l->stopping)) return;
-  l->unsent = arrivals_count_until(&l->arrivals, l->deadline_ns);
+  l->unsent = arrivals_count_until(&l->arrivals, now < l->deadline_ns ? now : l->deadline_ns);
   finish(l);
 }
 
@@ -223,12 +223,31 @@ void load_done(struct sr_request *request) {
   if (l->pending_count >= l->batch || l->in_flight == 0) load_submit(l);
 }
 
+/* The same, and somebody looks. */
+static void watched_done(struct sr_request *request) {
+  struct load_work *w = (struct load_work *)request;
+  struct load *l = w->load;
+  bool counts = request->op == SR_OP_GET || request->op >= SR_OP_READ;
+  if (request->result == (counts ? (int64_t)request->bytes : 0)) {
+    uint64_t from = w->due_ns ? w->due_ns : w->start_ns;
+    live_add(l->live, 1, request->bytes, from ? bench_now_ns() - from : 0);
+  }
+  l->unwatched_done(request); /* it may be in flight again */
+}
+
+void load_watch(struct load *l, struct live *live) {
+  l->live = live;
+  l->unwatched_done = l->works[0].request.done;
+  for (uint32_t i = 0; i < l->depth; i++) l->works[i].request.done = watched_done;
+}
+
 /* ---- Start and run ------------------------------------------------------------------------------
  */
 
 static void start(struct load *l, struct sr_port *port) {
   l->port = port;
-  l->stopping = l->done = l->flushing = l->mismatch = false;
+  l->stopping = false;
+  l->done = l->flushing = l->mismatch = false;
   l->pending_count = l->prepared = l->in_flight = l->full_count = l->held_count = 0;
   l->ops = l->bytes = l->errors = l->flushes = l->write_ops = l->remote_ops = 0;
   l->first_error = 0;
@@ -298,7 +317,9 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
     } else {
       wait_some(l, &idle);
     }
-    if (step && ++turns % 64 == 0) step(arg, l);
+    if (!step || ++turns % 64 != 0) continue;
+    step(arg, l);
+    if (bench_stop_signal()) load_stop(l);
   }
 }
 
@@ -346,6 +367,8 @@ static void set_up_targets(struct load *l, const struct load_config *c) {
   l->once = c->once;
   while (UINT64_C(1) << l->once_bits < c->count) l->once_bits++;
 }
+
+void load_stop(struct load *l) { l->stopping = true; }
 
 void load_renew(struct load *l) {
   l->cursor = 0;

@@ -59,6 +59,18 @@ static int say_error(const struct bench_result *result) {
   return result->error < 0 ? bench_fail("request", result->error) : 0;
 }
 
+/* After the run, and before the report. */
+static bool note_signal(struct bench *b) {
+  if (bench_stop_signal()) b->interrupted = bench_stop_name();
+  return b->interrupted;
+}
+
+/* As a shell has it for who dies of a signal. */
+static int exit_status(const struct bench *b, int error, bool usage) {
+  if (b->interrupted && (error == 0 || error == -EINTR)) return 128 + bench_stop_signal();
+  return error == -EINVAL && usage ? ARGS_USAGE : error < 0;
+}
+
 /* Workloads of volumes with figures of their own. */
 static int work(struct bench *b) {
   static struct bench_figures figures;
@@ -72,8 +84,10 @@ static int work(struct bench *b) {
   int r = b->o.create ? bench_create(&b->o) : 0;
   if (r == 0 && !opens_itself) r = bench_open(b);
   if (r == 0) r = works[b->o.workload](b, &figures);
+  if (note_signal(b) && r == -EINTR) r = 0;
   bench_environment_fill(&environment, b);
-  int reported = figures.count ? bench_report_figures(b, &figures, r, &environment) : 0;
+  int reported =
+      figures.count || b->interrupted ? bench_report_figures(b, &figures, r, &environment) : 0;
   if (r == 0) r = reported;
   int closed = b->store ? bench_close(b) : 0;
   return r < 0 ? r : closed;
@@ -82,8 +96,10 @@ static int work(struct bench *b) {
 /* Makes and fills the store beforehand, unless it lies in memory: then each run has its own. */
 static int versus(struct bench *b, int argc, char **argv) {
   int r = strncmp(b->o.where_text, "mem:", 4) == 0 ? 0 : prepare(b);
-  if (b->store && r == 0) r = bench_close(b);
-  if (r < 0) return r == -EINVAL ? ARGS_USAGE : 1;
+  int closed = b->store ? bench_close(b) : 0;
+  if (r == 0) r = closed;
+  note_signal(b);
+  if (r < 0) return exit_status(b, r, true);
   return bench_versus(&b->o, argc, argv);
 }
 
@@ -95,18 +111,21 @@ int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "compare") == 0) return compare_main(argc - 1, argv + 1);
   int r = bench_options_parse(&b.o, argc, argv);
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
+  bench_stop_watch();
   if (b.o.job_file) return bench_run_jobs(&b.o, argc, argv);
   if (b.o.workload != WORK_LOAD) {
     r = work(&b);
-    return r == -EINVAL ? ARGS_USAGE : r < 0;
+    return exit_status(&b, r, true);
   }
   if (b.o.versus) return versus(&b, argc, argv);
   r = prepare(&b);
   bool ran = r == 0;
   if (ran) r = run(&b, &result);
-  if (r == 0 && b.o.verify && bench_is_write(b.o.rw)) r = verify_writes(&b, &result);
+  if (note_signal(&b) && r == -EINTR) r = 0;
+  if (r == 0 && b.o.verify && !b.interrupted && bench_is_write(b.o.rw))
+    r = verify_writes(&b, &result);
   if (ran) bench_environment_fill(&environment, &b);
-  if (ran && result.ops > 0) {
+  if (ran && (result.ops > 0 || b.interrupted)) {
     int reported = bench_report(&b, &result, &environment);
     if (r == 0) r = reported;
     if (r == 0) r = bench_write_logs(&b, &result);
@@ -116,5 +135,5 @@ int main(int argc, char **argv) {
     int closed = bench_close(&b);
     if (r == 0) r = closed;
   }
-  return r == -EINVAL && !ran ? ARGS_USAGE : r < 0 ? 1 : 0;
+  return exit_status(&b, r, !ran);
 }

@@ -64,6 +64,7 @@ static int make_clones(struct bench *b, uint64_t count, struct latency *latency)
     uint64_t start = bench_now_ns();
     r = sr_volume_clone(b->port, SNAPSHOT, name, NULL);
     latency_add(latency, bench_now_ns() - start);
+    if (r == 0 && bench_stop_signal()) r = -EINTR;
     progress_step(&p, i, count);
   }
   progress_end(&p);
@@ -124,6 +125,7 @@ static int in_child(struct bench *b, child_fn *fn, bool kill_it, struct answer *
   pid_t child = fork();
   if (child < 0) return bench_fail("fork", -errno);
   if (child == 0) {
+    bench_stop_watch();
     memset(a, 0, sizeof(*a));
     a->resident_before = resident_bytes();
     a->error = fn(b, a);
@@ -133,9 +135,12 @@ static int in_child(struct bench *b, child_fn *fn, bool kill_it, struct answer *
     _exit(0);
   }
   close(ends[1]);
+  bench_stop_child(child);
   ssize_t n = read(ends[0], a, sizeof(*a));
   close(ends[0]);
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  bench_stop_child(0);
+  if (bench_stop_signal()) return -EINTR;
   return n == (ssize_t)sizeof(*a) ? a->error : bench_fail("process", -EIO);
 }
 
@@ -174,6 +179,7 @@ static int handles_child(struct bench *b, struct answer *a) {
   for (uint64_t i = 0; r == 0 && i < count; i++) {
     clone_name(i, name);
     if ((r = sr_volume_open(b->port, name, NULL, &blocks[i])) < 0) bench_fail(name, r);
+    if (r == 0 && bench_stop_signal()) r = -EINTR;
   }
   a->handles_s = seconds_since(start);
   /* What this array takes of the difference is not the store's. */

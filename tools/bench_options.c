@@ -54,7 +54,8 @@ static void help(const struct arg *table) {
        "Blobs that a run writes carry contents that --verify can check in any later run with\n"
        "the same --seed. --engine=volume does the like with volumes (virtual disks).\n");
   args_help(table);
-  puts("\nExit status: 0 all went well, 1 something failed, 2 the command line is wrong.\n"
+  puts("\nExit status: 0 all went well, 1 something failed, 2 the command line is wrong,\n"
+       "130 and 143 ended by SIGINT and SIGTERM.\n"
        "\nThe software's own cost, against a bare io_uring loop on the same file:\n"
        "  shard-bench --store=DIR --create --size=4g --shards=1 --cores=1 --prealloc=unwritten \\\n"
        "    --rw=randread --where=core --iodepth=128 --batch=32 --control");
@@ -463,6 +464,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"seed", ARG_NUMBER, &o->seed, 0, UINT64_MAX, 1, .help = "of ids, contents, offsets"},
       {"name", ARG_TEXT, &o->name, .help = "of the run, in reports; default: --rw"},
       {"output-format", ARG_CHOICE, &o->format, .choices = "normal|json", .help = ""},
+      {"eta", ARG_CHOICE, &o->eta, .choices = "auto|always|never",
+       .help = "the live line on stderr: on a terminal only (default), also elsewhere, not at all"},
       {"output", ARG_TEXT, &o->output, .help = "write the report to this file"},
       {"version", ARG_FLAG, &o->version, .help = ""},
       {"help", ARG_FLAG, &o->help, .help = ""},
@@ -484,6 +487,7 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   const char *word;
   int words = take_options(o, TOOL, argc, argv, &word);
   if (words < 0) return words;
+  progress_mode = o->eta;
   if (o->help) return 1;
   if (o->version) return printf("%s %s\n", TOOL, sr_version()), 1;
   if (words > 0) {

@@ -141,11 +141,13 @@ static void add_special(struct js *job, const struct bench_options *o,
   add_latency(side, "lat_ns", o, &r->flush_latency, true);
 }
 
-static void add_job(struct js *root, const struct bench_options *o, const struct bench_result *r) {
+static void add_job(struct js *root, const struct bench *b, const struct bench_result *r) {
+  const struct bench_options *o = &b->o;
   struct js *job = js_add(js_add(root, "jobs", js_array()), NULL, js_object());
   js_text(job, "jobname", o->name ? o->name : bench_rw_name(o->rw));
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
+  if (b->interrupted) js_text(job, "interrupted", b->interrupted);
   js_count(job, "flushes_for_room", r->flushes);
   if (o->rate) js_count(job, "due_but_unsent", r->unsent);
   if (o->engine == ENGINE_VOLUME)
@@ -237,7 +239,7 @@ static int write_json(FILE *out, const struct bench *b, const struct bench_resul
   snprintf(version, sizeof(version), "shard-bench %s", sr_version());
   js_text(root, "version", version);
   js_count(root, "timestamp", (uint64_t)time(NULL));
-  add_job(root, &b->o, r);
+  add_job(root, b, r);
   js_real(root, "cpu_ns_per_op", per_op(r->cpu_ns_process, r->ops));
   js_real(root, "cpu_ns_per_op_cores", per_op(r->cpu_ns_cores, r->ops));
   add_control(root, r);
@@ -437,6 +439,7 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
   const struct bench_options *o = &b->o;
   char x[32], y[32];
   print_head(out, b, e);
+  if (b->interrupted) fprintf(out, "  %-14s by %s before its end\n", "interrupted", b->interrupted);
   fprintf(out, "  %-14s %s/s", "rate", human_count(r->iops, x, 32));
   if (r->bytes) fprintf(out, ", %s/s", human_bytes(r->bytes_per_s, y, 32));
   fprintf(out, " (%llu in %.2f s)\n", (unsigned long long)r->ops, (double)r->elapsed_ns / 1e9);
@@ -465,7 +468,9 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
             (unsigned long long)b->populated,
             o->engine == ENGINE_VOLUME ? "volumes were written" : "blobs were put", b->populate_s);
   fprintf(out, "  %-14s %llu%s\n", "errors", (unsigned long long)r->errors,
-          o->verify && !r->errors ? ", all data as written" : "");
+          !o->verify || r->errors                     ? ""
+          : b->interrupted && bench_is_write(b->o.rw) ? ", not read back"
+                                                      : ", all data as written");
 }
 
 int bench_report(const struct bench *b, const struct bench_result *result,

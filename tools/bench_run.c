@@ -31,6 +31,7 @@ struct crew {
   sem_t finished;
   struct sr_port *ports[LOADS_MAX]; /* where=client */
   uint64_t duration_ns, slice_ns;
+  struct live *live; /* of each load; NULL: nobody looks */
 };
 
 static uint64_t thread_cpu_ns(void) {
@@ -216,9 +217,17 @@ static void crew_finish(struct crew *c) {
   for (uint32_t i = 0; i < c->count; i++) load_finish(&c->loads[i]);
   for (uint32_t i = 0; i < LOADS_MAX; i++) sr_port_close(c->ports[i]);
   free(c->loads);
+  free(c->live);
   free(c->numbers);
   sem_destroy(&c->finished);
   free(c);
+}
+
+static int crew_watch(struct crew *c) {
+  c->live = calloc(c->count, sizeof(*c->live));
+  if (!c->live) return -ENOMEM;
+  for (uint32_t i = 0; i < c->count; i++) load_watch(&c->loads[i], &c->live[i]);
+  return 0;
 }
 
 static int crew_gather(struct crew **crew, struct bench *b) {
@@ -229,6 +238,7 @@ static int crew_gather(struct crew **crew, struct bench *b) {
   c->loads = calloc(LOADS_MAX, sizeof(*c->loads));
   int r = c->loads ? 0 : -ENOMEM;
   if (r == 0) r = b->o.where == WHERE_CORE ? gather_on_cores(c) : gather_clients(c);
+  if (r == 0 && live_shows() && !b->o.control) r = crew_watch(c);
   if (r < 0) {
     crew_finish(c);
     return bench_fail("load", r);
@@ -255,9 +265,11 @@ static void run_flushes(struct load *l, struct sr_port *port) {
     }
     uint64_t start = bench_now_ns();
     if (r == 0) r = sr_flush(port);
-    if (r == 0) latency_add(&l->latency, bench_now_ns() - start);
+    uint64_t ns = bench_now_ns() - start;
+    if (r == 0) latency_add(&l->latency, ns);
     if (r == 0) l->ops++;
-  } while (r == 0 && bench_now_ns() < end);
+    if (r == 0 && l->live) live_add(l->live, 1, 0, ns);
+  } while (r == 0 && bench_now_ns() < end && !l->stopping);
   l->first_error = r;
   l->errors = r < 0;
   l->elapsed_ns = bench_now_ns() - first;
@@ -280,8 +292,13 @@ static void *client_main(void *arg) {
   return NULL;
 }
 
-/* Waits for `count` posts; draws the bar meanwhile. */
-static void wait_loads(struct crew *c, uint32_t count, struct progress *p) {
+/* Again and again: one that starts late would take it back. */
+static void stop_if_asked(struct crew *c) {
+  for (uint32_t i = 0; bench_stop_signal() && i < c->count; i++) load_stop(&c->loads[i]);
+}
+
+/* Waits for `count` posts; draws the line meanwhile. */
+static void wait_loads(struct crew *c, uint32_t count, struct live_line *p) {
   uint64_t start = bench_now_ns();
   while (count > 0) {
     struct timespec until;
@@ -289,11 +306,12 @@ static void wait_loads(struct crew *c, uint32_t count, struct progress *p) {
     until.tv_nsec += 100000000;
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     if (sem_timedwait(&c->finished, &until) == 0) count--;
-    if (p) progress_step(p, bench_now_ns() - start, c->duration_ns);
+    stop_if_asked(c);
+    if (p) live_step(p, bench_now_ns() - start, c->duration_ns);
   }
 }
 
-static int run_clients(struct crew *c, struct progress *p) {
+static int run_clients(struct crew *c, struct live_line *p) {
   pthread_t threads[LOADS_MAX];
   struct client clients[LOADS_MAX];
   uint32_t started = 0;
@@ -307,7 +325,7 @@ static int run_clients(struct crew *c, struct progress *p) {
   return r;
 }
 
-static int run_on_cores(struct crew *c, struct progress *p) {
+static int run_on_cores(struct crew *c, struct live_line *p) {
   uint32_t started = 0;
   int r = 0;
   for (; r == 0 && started < c->count; started += r == 0)
@@ -359,7 +377,7 @@ static int renew_if_short(struct crew *c, struct bench_result *res) {
 }
 
 static int run_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
-                     struct progress *p) {
+                     struct live_line *p) {
   c->duration_ns = duration_ns;
   int e = c->b->o.first_writes ? renew_if_short(c, res) : 0;
   if (e < 0) return e;
@@ -434,6 +452,7 @@ static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *sha
 static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop **raws,
                      const uint32_t *shards, uint32_t count) {
   struct progress p;
+  char note[48];
   double all = c->b->o.runtime_s * 1e9, slice = all / (2 * PAIRS_MIN);
   c->slice_ns = slice > (double)SLICE_NS ? SLICE_NS : (uint64_t)slice;
   if (c->slice_ns < SLICE_NS_MIN) c->slice_ns = SLICE_NS_MIN;
@@ -448,8 +467,10 @@ static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop *
     if (i % 2) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
     if (r == 0) r = run_slice(c, res, c->slice_ns, &own, NULL);
     if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
+    snprintf(note, sizeof(note), "%.3f of the raw loop", raw > 0 ? own / raw : 0);
+    progress_note(&p, note);
     progress_step(&p, i + 1, pairs);
-    if (r < 0) break;
+    if (r < 0 || bench_stop_signal()) break; /* a pair that was cut short tells nothing */
     res->own_iops[i] = own;
     res->raw_iops[i] = raw;
     res->ratio[i] = raw > 0 ? own / raw : 0;
@@ -492,7 +513,7 @@ static void rates(struct bench_result *res) {
 }
 
 /* What the device and the caches do at first is not what they do for long. */
-static int ramp(struct crew *c, struct progress *p) {
+static int ramp(struct crew *c, struct live_line *p) {
   static struct bench_result unused;
   double iops;
   uint64_t ns = (uint64_t)(c->b->o.ramp_s * 1e9);
@@ -519,13 +540,14 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   if (b->o.control) {
     r = run_control(c, res);
   } else {
-    struct progress p;
-    progress_begin(&p, bench_rw_name(b->o.rw));
+    struct live_line p;
+    live_begin(&p, bench_rw_name(b->o.rw), c->live, c->live ? c->count : 0);
     r = ramp(c, &p);
     for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
       r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
-    if (r == 0) r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
-    progress_end(&p);
+    if (r == 0 && !bench_stop_signal())
+      r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
+    live_end(&p);
   }
   for (uint32_t i = 0; i < c->count; i++) {
     latency_merge(&res->latency, &c->loads[i].latency);
@@ -547,12 +569,14 @@ int bench_run_raw(struct bench *b, struct bench_result *res) {
   struct bench_files files;
   struct raw_loop *raw = NULL;
   struct raw_loop_result slice;
-  struct progress p;
+  struct live live = {0};
+  struct live_line p;
   res->direction = direction(b->o.rw);
   int r = bench_files_find(&files, b);
   if (r == 0) r = make_raw(&raw, b, &files, 0);
-  progress_begin(&p, "raw");
-  for (uint64_t left = (uint64_t)(b->o.runtime_s * 1e9), all = left; r == 0 && left > 0;) {
+  live_begin(&p, "raw", &live, 1);
+  for (uint64_t left = (uint64_t)(b->o.runtime_s * 1e9), all = left;
+       r == 0 && left > 0 && !bench_stop_signal();) {
     uint64_t ns = left < SLICE_NS ? left : SLICE_NS, process = process_cpu_ns();
     r = raw_loop_run(raw, ns, &slice);
     if (r < 0) bench_fail("raw loop", r);
@@ -562,9 +586,10 @@ int bench_run_raw(struct bench *b, struct bench_result *res) {
     res->cpu_ns_cores += slice.cpu_ns;
     res->cpu_ns_process += process_cpu_ns() - process;
     left -= ns;
-    progress_step(&p, all - left, all);
+    live_add(&live, slice.ops, slice.bytes, 0);
+    live_step(&p, all - left, all);
   }
-  progress_end(&p);
+  live_end(&p);
   res->error = r;
   if (raw) say_raw(res, raw, &files);
   raw_loop_destroy(raw);
@@ -575,12 +600,13 @@ int bench_run_raw(struct bench *b, struct bench_result *res) {
 
 /* Opens and closes; the opening is timed. */
 int bench_run_open(struct bench *b, struct bench_result *res) {
-  struct progress p;
+  struct live live = {0};
+  struct live_line p;
   uint64_t start = bench_now_ns(), end = start + (uint64_t)(b->o.runtime_s * 1e9);
   uint64_t process = process_cpu_ns();
   int r = 0;
   res->direction = direction(b->o.rw);
-  progress_begin(&p, "open");
+  live_begin(&p, "open", &live, 1);
   do {
     r = bench_close(b);
     uint64_t begin = bench_now_ns();
@@ -590,9 +616,10 @@ int bench_run_open(struct bench *b, struct bench_result *res) {
     latency_add(&res->latency, now - begin);
     res->elapsed_ns += now - begin;
     res->ops++;
-    progress_step(&p, now - start, end - start);
-  } while (bench_now_ns() < end);
-  progress_end(&p);
+    live_add(&live, 1, 0, now - begin);
+    live_step(&p, now - start, end - start);
+  } while (bench_now_ns() < end && !bench_stop_signal());
+  live_end(&p);
   res->cpu_ns_process = process_cpu_ns() - process;
   res->error = r;
   res->errors = r < 0;

@@ -7,7 +7,7 @@
 
 enum { FIRST_POWER = 7, SUB_BITS = 3 };
 
-static uint32_t bucket_of(uint64_t ns) {
+uint32_t series_bucket(uint64_t ns) {
   if (ns < 1u << FIRST_POWER) return 0;
   uint32_t power = 63u - (uint32_t)__builtin_clzll(ns);
   uint32_t sub = (uint32_t)(ns >> (power - SUB_BITS)) & ((1u << SUB_BITS) - 1);
@@ -65,7 +65,7 @@ void series_add(struct series *s, uint64_t at_ns, uint64_t ops, uint64_t latency
   slot->timed++;
   slot->sum_ns += latency_ns;
   if (latency_ns > slot->max_ns) slot->max_ns = latency_ns;
-  slot->buckets[bucket_of(latency_ns)]++;
+  slot->buckets[series_bucket(latency_ns)]++;
 }
 
 int series_merge(struct series *into, const struct series *from) {

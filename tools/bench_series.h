@@ -32,6 +32,8 @@ void series_add(struct series *s, uint64_t at_ns, uint64_t ops, uint64_t latency
 void series_end(struct series *s, uint64_t at_ns, uint64_t ops);
 /* into: zeroed, or of the same duration. -ENOMEM. */
 int series_merge(struct series *into, const struct series *from);
+/* Of slot.buckets. */
+uint32_t series_bucket(uint64_t ns);
 /* 0 if none was timed. */
 uint64_t series_percentile_ns(const struct series_slot *slot, double percent);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MIB       UINT64_C(1048576)
 #define DEPTH_MAX 256u
@@ -65,7 +66,7 @@ static int run_pace(struct pace *p, uint64_t skip_ns, uint64_t ns, double *per_s
     sr_port_wait(p->b->port, -1);
     int n = sr_port_reap(p->b->port, done, 64);
     uint64_t now = bench_now_ns();
-    bool over = r < 0 || now - start >= skip_ns + ns;
+    bool over = r < 0 || bench_stop_signal() || now - start >= skip_ns + ns;
     if (n > 0 && now - start >= skip_ns && !over) {
       if (first == 0)
         first = now;
@@ -78,6 +79,7 @@ static int run_pace(struct pace *p, uint64_t skip_ns, uint64_t ns, double *per_s
       if (r == 0 && !over && (r = send(p, done[i])) == 0) in_flight++;
     }
   }
+  if (r == 0 && bench_stop_signal()) r = -EINTR;
   *per_s = last > first ? (double)count * 1e9 / (double)(last - first) : 0;
   return r < 0 ? bench_fail("read", r) : 0;
 }
@@ -170,7 +172,13 @@ static int init_load(struct bench *b, struct neighbours *n, uint32_t i) {
 }
 
 static void wait_load(struct neighbours *n, uint32_t i) {
-  while (sem_wait(&n->finished[i]) < 0 && errno == EINTR) continue;
+  struct timespec until;
+  do {
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    if (bench_stop_signal())
+      for (uint32_t k = 0; k < 2; k++) load_stop(&n->loads[k]);
+  } while (sem_timedwait(&n->finished[i], &until) < 0);
 }
 
 /* The quiet one for a slice, alone or beside the busy one, which begins before it and ends after
@@ -231,6 +239,7 @@ static int run_rounds(struct bench *b, struct neighbours *n, struct bench_figure
     for (uint32_t k = 0; r == 0 && k < 2; k++) {
       uint32_t beside = (i + k) % 2;
       r = run_slice(n, beside, ns, &slices[beside][i]);
+      if (r == 0 && bench_stop_signal()) r = -EINTR;
     }
     progress_step(&bar, i + 1, ROUNDS);
   }

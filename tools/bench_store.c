@@ -40,6 +40,7 @@ static const char *remedy(int error) {
 
 int bench_fail(const char *what, int error) {
   const char *text = remedy(error);
+  if (error == -EINTR && bench_stop_signal()) return error; /* it knows */
   fprintf(stderr, "shard-bench: %s: %s%s%s\n", what, strerror(-error), text ? ": " : "",
           text ? text : "");
   return error;
@@ -195,9 +196,10 @@ static int fill(struct bench *b) {
   b->populated = l.ops;
   b->populate_s = (double)l.elapsed_ns / 1e9;
   r = l.first_error;
+  if (r == 0 && l.ops < b->o.blobs) r = -EINTR;
   if (r < 0)
-    fprintf(stderr, "shard-bench: %llu of %llu blobs were put, then:\n", (unsigned long long)l.ops,
-            (unsigned long long)b->o.blobs);
+    fprintf(stderr, "shard-bench: %llu of %llu blobs were put%s\n", (unsigned long long)l.ops,
+            (unsigned long long)b->o.blobs, r == -EINTR ? "" : ", then:");
   load_finish(&l);
   sem_destroy(&finished);
   if (r < 0) return bench_fail("put", r);

@@ -16,7 +16,8 @@
 #define BASES       3u
 #define SECTORS_MAX UINT64_C(524288) /* of a volume: 256 MiB; what is compared in every round */
 
-static struct progress *bar;
+static struct live live;
+static struct live_line *bar;
 static uint64_t bar_start, bar_end;
 
 /* ---- Disks -------------------------------------------------------------------------------- */
@@ -205,11 +206,13 @@ static void act(struct verify *v) {
 static void step(struct verify *v) {
   const struct timespec moment = {.tv_nsec = STEP_NS};
   nanosleep(&moment, NULL);
+  if (bench_stop_signal()) atomic_store(&v->stop, true);
   if (!atomic_load(&v->stop)) act(v);
+  live_add(&live, atomic_load(&v->ops) - live_ops(&live, 1), 0, 0);
   if (v->b->o.ops)
-    progress_step(bar, atomic_load(&v->ops), v->b->o.ops);
+    live_step(bar, atomic_load(&v->ops), v->b->o.ops);
   else
-    progress_step(bar, bench_now_ns() - bar_start, bar_end - bar_start);
+    live_step(bar, bench_now_ns() - bar_start, bar_end - bar_start);
 }
 
 /* ---- Rounds --------------------------------------------------------------------------------- */
@@ -266,6 +269,7 @@ static int run_round(struct verify *v, uint32_t round) {
   int r = verify_io_run(v, (uint32_t)o->numjobs, (uint64_t)(o->runtime_s * 1e9) / ROUNDS, step);
   for (uint32_t i = 0; r == 0 && i < VDISKS_LIVE; i++)
     if (v->disks[i].used) show(&v->disks[i], false);
+  if (r == 0 && bench_stop_signal()) return -EINTR;
   if (r == 0) r = check_all(v);
   return r < 0 ? r : reopen(v, round % 2 == 1);
 }
@@ -364,23 +368,26 @@ static void report(const struct verify *v, struct bench_figures *f) {
   bench_figure(f, "flattens", (double)v->flattens, "", NULL);
   bench_figure(f, "checks", (double)v->checks, "", "of all of a volume or snapshot");
   bench_figure(f, "reopens", (double)v->reopens, "", "every other one as after kill -9");
-  bench_figure(f, "errors", v->error ? 1 : 0, "", v->error ? NULL : "all data as written");
+  bench_figure(f, "errors", v->error ? 1 : 0, "",
+               v->error              ? NULL
+               : bench_stop_signal() ? "all that was read was as written"
+                                     : "all data as written");
 }
 
 int bench_work_verify(struct bench *b, struct bench_figures *figures) {
-  struct progress p;
+  struct live_line p;
   struct verify *v = calloc(1, sizeof(*v));
   if (!v) return bench_fail("verify", -ENOMEM);
   v->b = b;
   v->seed = b->o.seed;
   v->random = (b->o.seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
   int r = begin(v);
-  progress_begin(&p, "verify");
+  live_begin(&p, "verify", &live, 1);
   bar = &p;
   bar_start = bench_now_ns();
   bar_end = bar_start + (uint64_t)(b->o.runtime_s * 1e9);
   for (uint32_t i = 0; r == 0 && i < ROUNDS; i++) r = run_round(v, i);
-  progress_end(&p);
+  live_end(&p);
   report(v, figures);
   finish(v);
   return r;

@@ -104,9 +104,8 @@ static int run_one(struct versus *v, bool b, uint32_t round) {
 
 static int run_rounds(struct versus *v) {
   bool shown = isatty(STDERR_FILENO);
-  versus_watch();
   draw_order(v);
-  for (uint32_t i = 0; i < v->o->rounds && !versus_stopped(); i++) {
+  for (uint32_t i = 0; i < v->o->rounds && !bench_stop_signal(); i++) {
     if (shown) fprintf(stderr, "\r\033[Kround %u of %u", i + 1, (unsigned)v->o->rounds);
     int r = run_one(v, v->b_first[i], i);
     if (r == 0) r = run_one(v, !v->b_first[i], i);
@@ -212,13 +211,12 @@ int bench_versus(const struct bench_options *o, int argc, char **argv) {
   if (r < 0) bench_fail("--versus", r);
   if (r == 0) r = run_rounds(&v);
   if (r == 0 && v.rounds > 0) r = report(&v);
-  bool cut = versus_stopped();
-  if (cut)
+  if (bench_stop_signal())
     fprintf(stderr, "shard-bench: interrupted after %u of %u rounds\n", v.rounds,
             (unsigned)o->rounds);
   js_free(v.report);
   free(v.argv_a);
   free(v.argv_b[2]);
   if (v.result_fd >= 0) close(v.result_fd);
-  return r < 0 || cut;
+  return r < 0 ? 1 : bench_stop_signal() ? 128 + bench_stop_signal() : 0;
 }

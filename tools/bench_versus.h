@@ -18,8 +18,5 @@ struct versus_figures {
  * goes that it printed. */
 int versus_run(const char *name, char *const *argv, int result_fd, struct versus_figures *figures,
                struct js **report);
-/* From now on an interrupt (SIGINT) does not end this process, but is noted. */
-void versus_watch(void);
-bool versus_stopped(void);
 
 #endif

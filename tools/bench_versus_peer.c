@@ -1,10 +1,10 @@
 /* bench_versus_peer.c - one run of one of two programs that are compared: starts it, keeps what it
  * prints in memory, and finds its figures there. What another program prints may be anything. */
 #include "tools/bench_versus.h"
+#include "tools/bench_stop.h"
 
 #include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,21 +134,6 @@ static int read_figures(const char *name, const char *text, size_t bytes, struct
   return -EIO;
 }
 
-/* ---- The user's interrupt, which the program that runs gets as well ------------------------- */
-
-static volatile sig_atomic_t stopped;
-
-static void note_stop(int signal) {
-  (void)signal;
-  stopped = 1;
-}
-
-void versus_watch(void) {
-  struct sigaction a = {.sa_handler = note_stop};
-  sigaction(SIGINT, &a, NULL);
-}
-bool versus_stopped(void) { return stopped; }
-
 /* ---- The run ------------------------------------------------------------------------------- */
 
 static int start_and_wait(char *const *argv, int out, int err, int *status) {
@@ -162,8 +147,10 @@ static int start_and_wait(char *const *argv, int out, int err, int *status) {
     fprintf(stderr, "%s: %s\n", argv[0], strerror(errno));
     _exit(127);
   }
+  bench_stop_child(child);
   while (waitpid(child, status, 0) < 0)
     if (errno != EINTR) return -errno;
+  bench_stop_child(0);
   return 0;
 }
 
@@ -189,7 +176,7 @@ int versus_run(const char *name, char *const *argv, int result_fd, struct versus
   int out = memfd_create("output", MFD_CLOEXEC), err = memfd_create("error", MFD_CLOEXEC);
   int status = 0, r = out < 0 || err < 0 ? -errno : start_and_wait(argv, out, err, &status);
   if (r < 0) fprintf(stderr, "shard-bench: %s: cannot be started: %s\n", name, strerror(-r));
-  if (r == 0 && stopped) r = -EINTR;
+  if (r == 0 && bench_stop_signal()) r = -EINTR;
   if (r == 0 && status != 0) r = say_failure(name, status, out, err);
   if (r == 0) {
     size_t bytes;

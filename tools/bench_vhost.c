@@ -18,11 +18,15 @@
 #define SLICE_NS     UINT64_C(250000000)
 #define SLICE_NS_MIN UINT64_C(10000000)
 #define PAIRS_MIN    8
+#define RECONNECT_MS 200
 
 struct fleet {
   struct bench *b;
   struct vfront *front;
   struct job *jobs;
+  struct live *live;      /* of each */
+  struct live_line *line; /* while a load runs and somebody looks */
+  uint64_t begun_ns, duration_ns;
   uint32_t count;
   atomic_bool stop;
   uint32_t left; /* jobs that still run in this phase */
@@ -72,6 +76,19 @@ static void *run_job(void *arg) {
   return NULL;
 }
 
+static void join(struct fleet *f, pthread_t thread) {
+  int r;
+  do {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 100000000;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    r = pthread_timedjoin_np(thread, NULL, &until);
+    if (bench_stop_signal()) f->stop = true;
+    if (f->line) live_step(f->line, bench_now_ns() - f->begun_ns, f->duration_ns);
+  } while (r == ETIMEDOUT);
+}
+
 /* All jobs once: 0, an error, or -ECONNRESET if that is what any of them met. */
 static int run_jobs(struct fleet *f) {
   struct runner runners[VFRONT_QUEUES_MAX];
@@ -84,21 +101,25 @@ static int run_jobs(struct fleet *f) {
   }
   if (r < 0) f->stop = true;
   for (uint32_t i = 0; i < started; i++) {
-    pthread_join(runners[i].thread, NULL);
+    join(f, runners[i].thread);
     int e = runners[i].result;
     if (e < 0 && (r == 0 || r == -ECONNRESET)) r = e;
   }
   return r;
 }
 
+static bool no_server(int error) { return error == -ENOENT || error == -ECONNREFUSED; }
+
 static int reconnect(struct fleet *f) {
   double seconds = f->b->o.reconnect_s;
   if (seconds <= 0) return bench_fail("the server closed the connection", -ECONNRESET);
   server_cpu_ns(f);
-  int r = vfront_reconnect(f->front, (uint32_t)(seconds * 1000));
-  /* It may be gone again before it has answered all. */
-  for (int i = 0; r == -ECONNRESET && i < 100; i++)
-    r = vfront_reconnect(f->front, (uint32_t)(seconds * 1000));
+  uint64_t end = bench_now_ns() + (uint64_t)(seconds * 1e9);
+  int r, again = 0;
+  /* By and by, as a signal may come. It may be gone again before it has answered all. */
+  do r = vfront_reconnect(f->front, RECONNECT_MS);
+  while (!bench_stop_signal() &&
+         ((r == -ECONNRESET && again++ < 100) || (no_server(r) && bench_now_ns() < end)));
   if (r < 0) return bench_fail(f->front->why, r);
   find_server(f);
   return 0;
@@ -222,7 +243,7 @@ static int run_pairs(struct fleet *f, struct bench_result *res, struct raw_loop 
     if (r == 0) r = own_slice(f, slice, &own, &own_cpu);
     if (r == 0 && i % 2 == 0) r = raw_slice(raw, slice, &theirs, &raw_cpu);
     progress_step(&p, i + 1, pairs);
-    if (r < 0) break;
+    if (r < 0 || bench_stop_signal()) break; /* a pair that was cut short tells nothing */
     res->own_iops[i] = own;
     res->raw_iops[i] = theirs;
     res->ratio[i] = theirs > 0 ? own / theirs : 0;
@@ -276,9 +297,11 @@ static int open_front(struct fleet *f) {
 static int make_jobs(struct fleet *f) {
   const struct bench_options *o = &f->b->o;
   f->jobs = calloc(o->numjobs, sizeof(*f->jobs));
+  if (live_shows() && !o->control_file) f->live = calloc(o->numjobs, sizeof(*f->live));
   int r = f->jobs ? 0 : -ENOMEM;
   for (uint64_t i = 0; r == 0 && i < o->numjobs; i++) {
     r = job_init(&f->jobs[i], o, f->front, (uint32_t)i, &f->stop);
+    f->jobs[i].live = f->live ? &f->live[i] : NULL;
     f->count++;
   }
   if (r == -ENOSPC) fputs("shard-bench: the disk is too small for that depth\n", stderr);
@@ -287,14 +310,18 @@ static int make_jobs(struct fleet *f) {
 
 static int run_load(struct fleet *f, struct bench_result *res) {
   uint64_t server = server_cpu_ns(f);
-  struct progress p;
+  struct live_line line;
   int r;
   if (f->b->o.control_file) {
     r = run_control(f, res);
   } else {
-    progress_begin(&p, bench_rw_name(f->b->o.rw));
-    r = run_phase(f, JOB_LOAD, (uint64_t)(f->b->o.runtime_s * 1e9));
-    progress_end(&p);
+    live_begin(&line, bench_rw_name(f->b->o.rw), f->live, f->live ? f->count : 0);
+    f->line = &line;
+    f->begun_ns = bench_now_ns();
+    f->duration_ns = (uint64_t)(f->b->o.runtime_s * 1e9);
+    r = run_phase(f, JOB_LOAD, f->duration_ns);
+    f->line = NULL;
+    live_end(&line);
   }
   res->cpu_ns_process = f->own_ns;
   res->cpu_ns_cores = server_cpu_ns(f) - server;
@@ -317,6 +344,7 @@ int bench_run_vhost(struct bench *b, struct bench_result *res) {
   if (f.count > 0 && f.front) add_up(&f, res);
   for (uint32_t i = 0; i < f.count; i++) job_finish(&f.jobs[i]);
   free(f.jobs);
+  free(f.live);
   vfront_close(f.front);
   return r;
 }

@@ -44,6 +44,8 @@ struct job {
   uint64_t sample, sample_left;
   bool mixes; /* zeroes, discards and flushes among the writes */
   atomic_bool *stop;
+  struct live *live; /* NULL: nobody looks */
+  uint64_t live_ops, live_bytes;
 
   /* Results, of all phases. */
   struct series series; /* not kept with a control */

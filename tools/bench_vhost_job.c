@@ -200,6 +200,7 @@ static void account(struct job *j, struct job_work *w) {
     uint64_t now = bench_now_ns();
     latency_add(apart ? &j->write_latency : &j->latency, now - r->start_ns);
     series_add(&j->series, j->elapsed_ns + now - j->run_ns, j->ops, now - r->start_ns);
+    if (j->live) live_add(j->live, 0, 0, now - r->start_ns);
   }
 }
 
@@ -241,6 +242,13 @@ static int wait_some(struct job *j, struct vfront_queue *q, uint32_t *idle, uint
   return r < 0 ? r : 0;
 }
 
+/* What has come since the last time. */
+static void show(struct job *j) {
+  live_add(j->live, j->ops - j->live_ops, j->bytes - j->live_bytes, 0);
+  j->live_ops = j->ops;
+  j->live_bytes = j->bytes;
+}
+
 static int turn(struct job *j, struct vfront_queue *q, uint32_t *idle, uint32_t *sleeps) {
   struct vfront_request *done[REAP_MAX];
   int n = vfront_reap(q, done, REAP_MAX);
@@ -250,6 +258,7 @@ static int turn(struct job *j, struct vfront_queue *q, uint32_t *idle, uint32_t 
     j->pending[j->pending_count++] = done[i];
   }
   if (n > 0) *idle = 0;
+  if (n > 0 && j->live) show(j);
   if (j->pending_count >= j->batch || q->in_flight == 0) {
     int r = submit_pending(j, q);
     if (r < 0) return r;

@@ -86,6 +86,7 @@ int bench_volume_fill(struct bench *b, struct sr_block *block, uint64_t number, 
   load_run_here(&l, b->port, 0, fill_step, &p);
   progress_end(&p);
   r = l.first_error;
+  if (r == 0 && l.ops < c.count) r = -EINTR;
   b->populate_s += (double)l.elapsed_ns / 1e9;
   load_finish(&l);
   sem_destroy(&finished);
@@ -160,6 +161,7 @@ static int prepare_base(struct bench *b, uint64_t base) {
   if (r == 0) r = snap(b, base, &info, block);
   int closed = sr_block_close(b->port, block);
   if (!there) b->populated++;
+  if (!there && r == -EINTR) sr_volume_remove(b->port, name); /* half of it would not do */
   return r < 0 ? r : closed < 0 ? bench_fail(name, closed) : 0;
 }
 
