@@ -13,7 +13,7 @@
  *   bench_arrivals.c  when requests are due, with --rate_iops
  *   bench_live.c     what it does at this moment
  *   bench_stop.c     the first SIGINT or SIGTERM
- *   bench_run.c      runs loads, alternates them with the raw loop (--control)
+ *   bench_run.c      runs loads; bench_control.c alternates them with the raw loop
  *   bench_volume.c   --engine=volume: makes, fills, clones and opens the volumes of a load
  *   bench_verify.c   --workload=verify; with bench_verify_io.c
  *   bench_manage.c   --workload=clone-create, clone-open, map-open

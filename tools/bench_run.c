@@ -1,13 +1,8 @@
-/* bench_run.c - runs loads side by side, and in turn with the raw loop (--control).
- *
- * The raw loop runs on the core's own thread, so on the same CPU: with nothing in flight the core
- * is made to run a slice of it in between, and for that long it does nothing else. Which of the
- * two comes first changes with every pair, so that neither profits from a drift. */
-#include "tools/bench.h"
-#include "tools/progress.h"
+/* bench_run.c - runs loads side by side. Main thread; loads run on cores, or in threads of their
+ * own. */
+#include "tools/bench_crew.h"
 
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -16,23 +11,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define SLICE_NS     UINT64_C(250000000) /* of the load or the raw loop; */
-#define SLICE_NS_MIN UINT64_C(10000000)  /* shorter where --runtime is short */
-#define PAIRS_MIN    8
-#define LOADS_MAX    SR_CORES_MAX
-#define FLUSH_PUTS   8 /* puts before each flush of --rw=flush */
-
-struct crew {
-  struct bench *b;
-  struct load *loads;
-  uint32_t count;
-  uint32_t shard[LOADS_MAX]; /* where=core: a shard of the load's core */
-  uint32_t *numbers;         /* where=core: ids by core */
-  sem_t finished;
-  struct sr_port *ports[LOADS_MAX]; /* where=client */
-  uint64_t duration_ns, slice_ns;
-  struct live *live; /* of each load; NULL: nobody looks */
-};
+#define FLUSH_PUTS 8 /* puts before each flush of --rw=flush */
 
 static uint64_t thread_cpu_ns(void) {
   struct timespec t;
@@ -40,7 +19,7 @@ static uint64_t thread_cpu_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static uint64_t process_cpu_ns(void) {
+uint64_t bench_process_cpu_ns(void) {
   struct rusage u;
   getrusage(RUSAGE_SELF, &u);
   return ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * 1000000000u +
@@ -49,15 +28,6 @@ static uint64_t process_cpu_ns(void) {
 
 /* ---- Calls on a core ---------------------------------------------------------------------- */
 
-struct core_call {
-  sem_t done;
-  uint64_t cpu_ns;
-  struct raw_loop *raw;
-  uint64_t duration_ns;
-  struct raw_loop_result result;
-  int error;
-};
-
 static void read_cpu(struct sr_port *port, void *arg) {
   struct core_call *c = arg;
   (void)port;
@@ -65,18 +35,11 @@ static void read_cpu(struct sr_port *port, void *arg) {
   sem_post(&c->done);
 }
 
-static void run_raw(struct sr_port *port, void *arg) {
-  struct core_call *c = arg;
-  (void)port;
-  c->error = raw_loop_run(c->raw, c->duration_ns, &c->result);
-  sem_post(&c->done);
-}
-
-static void wait_sem(sem_t *s) {
+void crew_wait(sem_t *s) {
   while (sem_wait(s) < 0 && errno == EINTR) continue;
 }
 
-static int post(struct bench *b, uint32_t shard, sr_run_fn *fn, struct core_call *c) {
+int crew_post(struct bench *b, uint32_t shard, sr_run_fn *fn, struct core_call *c) {
   int r;
   sem_init(&c->done, 0, 0);
   while ((r = sr_store_run(b->store, shard, fn, c)) == -EAGAIN) sched_yield();
@@ -87,8 +50,9 @@ static uint64_t cores_cpu_ns(struct bench *b) {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < b->cores; i++) {
     struct core_call c = {0};
-    if (b->core_shard[i] == SR_SHARDS_MAX || post(b, b->core_shard[i], read_cpu, &c) < 0) continue;
-    wait_sem(&c.done);
+    if (b->core_shard[i] == SR_SHARDS_MAX || crew_post(b, b->core_shard[i], read_cpu, &c) < 0)
+      continue;
+    crew_wait(&c.done);
     sum += c.cpu_ns;
   }
   return sum;
@@ -213,9 +177,9 @@ static int gather_clients(struct crew *c) {
   return r;
 }
 
-static void crew_finish(struct crew *c) {
+void crew_finish(struct crew *c) {
   for (uint32_t i = 0; i < c->count; i++) load_finish(&c->loads[i]);
-  for (uint32_t i = 0; i < LOADS_MAX; i++) sr_port_close(c->ports[i]);
+  for (uint32_t i = 0; i < CREW_MAX; i++) sr_port_close(c->ports[i]);
   free(c->loads);
   free(c->live);
   free(c->numbers);
@@ -230,12 +194,12 @@ static int crew_watch(struct crew *c) {
   return 0;
 }
 
-static int crew_gather(struct crew **crew, struct bench *b) {
+int crew_gather(struct crew **crew, struct bench *b) {
   struct crew *c = calloc(1, sizeof(*c));
   if (!c) return -ENOMEM;
   c->b = b;
   sem_init(&c->finished, 0, 0);
-  c->loads = calloc(LOADS_MAX, sizeof(*c->loads));
+  c->loads = calloc(CREW_MAX, sizeof(*c->loads));
   int r = c->loads ? 0 : -ENOMEM;
   if (r == 0) r = b->o.where == WHERE_CORE ? gather_on_cores(c) : gather_clients(c);
   if (r == 0 && live_shows() && !b->o.control) r = crew_watch(c);
@@ -312,8 +276,8 @@ static void wait_loads(struct crew *c, uint32_t count, struct live_line *p) {
 }
 
 static int run_clients(struct crew *c, struct live_line *p) {
-  pthread_t threads[LOADS_MAX];
-  struct client clients[LOADS_MAX];
+  pthread_t threads[CREW_MAX];
+  struct client clients[CREW_MAX];
   uint32_t started = 0;
   int r = 0;
   for (; r == 0 && started < c->count; started += r == 0) {
@@ -376,14 +340,14 @@ static int renew_if_short(struct crew *c, struct bench_result *res) {
   return r;
 }
 
-static int run_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
-                     struct live_line *p) {
+int crew_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
+               struct live_line *p) {
   c->duration_ns = duration_ns;
   int e = c->b->o.first_writes ? renew_if_short(c, res) : 0;
   if (e < 0) return e;
-  uint64_t ios = device_ios(c->b), cores = cores_cpu_ns(c->b), process = process_cpu_ns();
+  uint64_t ios = device_ios(c->b), cores = cores_cpu_ns(c->b), process = bench_process_cpu_ns();
   int r = c->b->o.where == WHERE_CORE ? run_on_cores(c, p) : run_clients(c, p);
-  res->cpu_ns_process += process_cpu_ns() - process;
+  res->cpu_ns_process += bench_process_cpu_ns() - process;
   res->cpu_ns_cores += cores_cpu_ns(c->b) - cores;
   res->device_ios += device_ios(c->b) - ios;
   add_up(c, res, iops);
@@ -391,122 +355,12 @@ static int run_slice(struct crew *c, struct bench_result *res, uint64_t duration
   return res->error;
 }
 
-/* ---- The raw loop -------------------------------------------------------------------------------
- */
-
-static int make_raw(struct raw_loop **raw, const struct bench *b, const struct bench_files *f,
-                    uint32_t index) {
-  char why[512];
-  const struct raw_loop_options o = {
-      .paths = (const char *const *)f->paths,
-      .path_count = f->count,
-      .skip_bytes = f->skip_bytes,
-      .span_bytes = f->span_bytes,
-      .block_bytes = (uint32_t)bench_request_bytes(&b->o),
-      .depth = (uint32_t)b->o.iodepth,
-      .batch = (uint32_t)b->o.batch,
-      .write = bench_is_write(b->o.rw),
-      .sequential = bench_is_sequential(b->o.rw),
-      .seed = b->o.seed + index,
-  };
-  int r = raw_loop_create(raw, &o, why, sizeof(why));
-  if (r < 0) fprintf(stderr, "shard-bench: raw loop: %s\n", why);
-  return r;
-}
-
-static void say_raw(struct bench_result *res, const struct raw_loop *raw,
-                    const struct bench_files *f) {
-  snprintf(res->raw_flags, sizeof(res->raw_flags), "%s", raw_loop_flags(raw));
-  snprintf(res->raw_note, sizeof(res->raw_note), "%u file%s%s, from %llu MiB on%s", f->count,
-           f->count == 1 ? "" : "s",
-           f->scratch_fd >= 0 ? " (scratch, written beforehand)" : " of the store",
-           (unsigned long long)(f->skip_bytes >> 20), f->span_bytes ? ", as far as blobs lie" : "");
-}
-
-/* One slice on the cores that the load uses, all at once. */
-static int raw_slice(struct crew *c, struct raw_loop **raws, const uint32_t *shards, uint32_t count,
-                     double *iops, double *cpu_ns) {
-  struct core_call calls[LOADS_MAX];
-  uint32_t posted = 0;
-  int r = 0;
-  memset(calls, 0, count * sizeof(*calls));
-  for (; r == 0 && posted < count; posted += r == 0) {
-    calls[posted].raw = raws[posted];
-    calls[posted].duration_ns = c->slice_ns;
-    r = post(c->b, shards[posted], run_raw, &calls[posted]);
-  }
-  uint64_t ops = 0, cpu = 0;
-  *iops = 0;
-  for (uint32_t i = 0; i < posted; i++) {
-    wait_sem(&calls[i].done);
-    ops += calls[i].result.ops;
-    cpu += calls[i].result.cpu_ns;
-    if (r == 0) r = calls[i].error;
-    if (calls[i].result.elapsed_ns)
-      *iops += (double)calls[i].result.ops * 1e9 / (double)calls[i].result.elapsed_ns;
-  }
-  *cpu_ns = ops ? (double)cpu / (double)ops : 0;
-  return r < 0 ? bench_fail("raw loop", r) : 0;
-}
-
-static int run_pairs(struct crew *c, struct bench_result *res, struct raw_loop **raws,
-                     const uint32_t *shards, uint32_t count) {
-  struct progress p;
-  char note[48];
-  double all = c->b->o.runtime_s * 1e9, slice = all / (2 * PAIRS_MIN);
-  c->slice_ns = slice > (double)SLICE_NS ? SLICE_NS : (uint64_t)slice;
-  if (c->slice_ns < SLICE_NS_MIN) c->slice_ns = SLICE_NS_MIN;
-  double wanted = all / (2.0 * (double)c->slice_ns);
-  uint32_t pairs = wanted > BENCH_PAIRS_MAX ? BENCH_PAIRS_MAX : (uint32_t)wanted;
-  int r = 0;
-  if (pairs < PAIRS_MIN) pairs = PAIRS_MIN;
-  progress_begin(&p, "pairs");
-  for (uint32_t i = 0; r == 0 && i < pairs; i++) {
-    double own = 0, raw = 0, raw_cpu = 0;
-    uint64_t ops = res->ops, cpu = res->cpu_ns_cores;
-    if (i % 2) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
-    if (r == 0) r = run_slice(c, res, c->slice_ns, &own, NULL);
-    if (r == 0 && i % 2 == 0) r = raw_slice(c, raws, shards, count, &raw, &raw_cpu);
-    snprintf(note, sizeof(note), "%.3f of the raw loop", raw > 0 ? own / raw : 0);
-    progress_note(&p, note);
-    progress_step(&p, i + 1, pairs);
-    if (r < 0 || bench_stop_signal()) break; /* a pair that was cut short tells nothing */
-    res->own_iops[i] = own;
-    res->raw_iops[i] = raw;
-    res->ratio[i] = raw > 0 ? own / raw : 0;
-    double own_cpu =
-        res->ops > ops ? (double)(res->cpu_ns_cores - cpu) / (double)(res->ops - ops) : 0;
-    res->cpu_ratio[i] = own_cpu > 0 ? raw_cpu / own_cpu : 0;
-    res->pairs = i + 1;
-  }
-  progress_end(&p);
-  return r;
-}
-
-static int run_control(struct crew *c, struct bench_result *res) {
-  struct bench_files files;
-  struct raw_loop *raws[LOADS_MAX] = {0};
-  uint32_t shards[LOADS_MAX], count = 0;
-  int r = bench_files_find(&files, c->b);
-  for (uint32_t i = 0; r == 0 && i < c->b->cores; i++) {
-    if (c->b->core_shard[i] == SR_SHARDS_MAX) continue;
-    shards[count] = c->b->core_shard[i];
-    r = make_raw(&raws[count], c->b, &files, i);
-    if (r == 0) count++;
-  }
-  if (r == 0) r = run_pairs(c, res, raws, shards, count);
-  if (count > 0) say_raw(res, raws[0], &files);
-  for (uint32_t i = 0; i < count; i++) raw_loop_destroy(raws[i]);
-  bench_files_free(&files);
-  return r;
-}
-
-static const char *direction(int rw) {
+const char *bench_direction(int rw) {
   if (bench_is_read(rw) || rw == RW_RANDRW) return "read"; /* the latter's writes stand apart */
   return rw == RW_DELETE ? "trim" : rw == RW_FLUSH || rw == RW_OPEN ? "sync" : "write";
 }
 
-static void rates(struct bench_result *res) {
+void bench_rates(struct bench_result *res) {
   double s = (double)res->elapsed_ns / 1e9;
   res->iops = s > 0 ? (double)res->ops / s : 0;
   res->bytes_per_s = s > 0 ? (double)res->bytes / s : 0;
@@ -519,7 +373,7 @@ static int ramp(struct crew *c, struct live_line *p) {
   uint64_t ns = (uint64_t)(c->b->o.ramp_s * 1e9);
   if (ns == 0) return 0;
   memset(&unused, 0, sizeof(unused));
-  int r = run_slice(c, &unused, ns, &iops, p);
+  int r = crew_slice(c, &unused, ns, &iops, p);
   for (uint32_t i = 0; i < c->count; i++) {
     struct load *l = &c->loads[i];
     memset(&l->latency, 0, sizeof(l->latency));
@@ -534,11 +388,11 @@ static int ramp(struct crew *c, struct live_line *p) {
 int bench_run_store(struct bench *b, struct bench_result *res) {
   struct crew *c = NULL;
   double iops;
-  res->direction = direction(b->o.rw);
+  res->direction = bench_direction(b->o.rw);
   int r = crew_gather(&c, b);
   if (r < 0) return r;
   if (b->o.control) {
-    r = run_control(c, res);
+    r = crew_control(c, res);
   } else {
     struct live_line p;
     live_begin(&p, bench_rw_name(b->o.rw), c->live, c->live ? c->count : 0);
@@ -546,7 +400,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
       r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
     if (r == 0 && !bench_stop_signal())
-      r = run_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
+      r = crew_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
     live_end(&p);
   }
   for (uint32_t i = 0; i < c->count; i++) {
@@ -559,53 +413,21 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     res->unsent += c->loads[i].unsent;
   }
   crew_finish(c);
-  rates(res);
+  bench_rates(res);
   return r;
 }
 
-/* ---- --engine=raw and --rw=open -------------------------------------------------------------- */
-
-int bench_run_raw(struct bench *b, struct bench_result *res) {
-  struct bench_files files;
-  struct raw_loop *raw = NULL;
-  struct raw_loop_result slice;
-  struct live live = {0};
-  struct live_line p;
-  res->direction = direction(b->o.rw);
-  int r = bench_files_find(&files, b);
-  if (r == 0) r = make_raw(&raw, b, &files, 0);
-  live_begin(&p, "raw", &live, 1);
-  for (uint64_t left = (uint64_t)(b->o.runtime_s * 1e9), all = left;
-       r == 0 && left > 0 && !bench_stop_signal();) {
-    uint64_t ns = left < SLICE_NS ? left : SLICE_NS, process = process_cpu_ns();
-    r = raw_loop_run(raw, ns, &slice);
-    if (r < 0) bench_fail("raw loop", r);
-    res->ops += slice.ops;
-    res->bytes += slice.bytes;
-    res->elapsed_ns += slice.elapsed_ns;
-    res->cpu_ns_cores += slice.cpu_ns;
-    res->cpu_ns_process += process_cpu_ns() - process;
-    left -= ns;
-    live_add(&live, slice.ops, slice.bytes, 0);
-    live_step(&p, all - left, all);
-  }
-  live_end(&p);
-  res->error = r;
-  if (raw) say_raw(res, raw, &files);
-  raw_loop_destroy(raw);
-  bench_files_free(&files);
-  rates(res);
-  return r;
-}
+/* ---- --rw=open --------------------------------------------------------------------------------
+ */
 
 /* Opens and closes; the opening is timed. */
 int bench_run_open(struct bench *b, struct bench_result *res) {
   struct live live = {0};
   struct live_line p;
   uint64_t start = bench_now_ns(), end = start + (uint64_t)(b->o.runtime_s * 1e9);
-  uint64_t process = process_cpu_ns();
+  uint64_t process = bench_process_cpu_ns();
   int r = 0;
-  res->direction = direction(b->o.rw);
+  res->direction = bench_direction(b->o.rw);
   live_begin(&p, "open", &live, 1);
   do {
     r = bench_close(b);
@@ -620,9 +442,9 @@ int bench_run_open(struct bench *b, struct bench_result *res) {
     live_step(&p, now - start, end - start);
   } while (bench_now_ns() < end && !bench_stop_signal());
   live_end(&p);
-  res->cpu_ns_process = process_cpu_ns() - process;
+  res->cpu_ns_process = bench_process_cpu_ns() - process;
   res->error = r;
   res->errors = r < 0;
-  rates(res);
+  bench_rates(res);
   return r;
 }
