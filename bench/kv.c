@@ -201,11 +201,12 @@ struct turn {
 };
 
 /* The time includes the sync: what was put without it is nothing that can be relied upon. */
-static int finish_puts(const struct kv_thread *t, const struct kv_config *config) {
+static int finish_turn(const struct kv_thread *t, const struct kv_config *config) {
   void *own = NULL;
   int r = t->peer->thread_open(t->store, config, &own);
-  if (r == 0) r = t->peer->sync(own);
+  if (r == 0 && t->op != OP_GET && !config->durable) r = t->peer->sync(own);
   if (r == 0 && t->op == OP_LOAD && t->peer->settle) r = t->peer->settle(own);
+  if (r == 0 && config->describe && t->peer->describe) t->peer->describe(own);
   if (own) t->peer->thread_close(own);
   return r;
 }
@@ -232,8 +233,7 @@ static struct turn run_threads(struct kv_thread *threads, const struct kv_config
     turn.wrong += threads[i].wrong;
     if (threads[i].error && !turn.error) turn.error = threads[i].error;
   }
-  if (!turn.error && threads[0].op != OP_GET && !config->durable)
-    turn.error = finish_puts(&threads[0], config);
+  if (!turn.error) turn.error = finish_turn(&threads[0], config);
   turn.seconds = (double)(now_ns() - begin) * 1e-9;
   turn.cpu = cpu_s() - cpu;
   pthread_barrier_destroy(&start);
@@ -322,6 +322,10 @@ int main(int argc, char **argv) {
       {.name = "log", .kind = ARG_FLAG, .value = &config.log, .help = "puts go to a log, too"},
       {.name = "runtime", .kind = ARG_SECONDS, .value = &seconds, .max = 3600},
       {.name = "most", .kind = ARG_NUMBER, .value = &most, .max = UINT64_MAX, .help = "operations"},
+      {.name = "describe",
+       .kind = ARG_FLAG,
+       .value = &config.describe,
+       .help = "the store's own counters"},
       {.name = "seed", .kind = ARG_NUMBER, .value = &seed, .max = 1u << 15},
       {.name = "help", .kind = ARG_FLAG, .value = &help},
       {.name = NULL}};

@@ -21,7 +21,7 @@ struct kv_config {
   uint64_t batch;       /* items of a call, at most KV_BATCH_MAX */
   uint64_t cache_bytes; /* for data and metadata, where the peer has such a cache */
   uint64_t cores;       /* of Shardring's own threads; 0: its default */
-  bool create;
+  bool create, describe;
   bool durable; /* each put survives a power cut when it returns */
   bool log;     /* of peers with a log for puts that are not durable: write it, too */
 };
@@ -48,6 +48,8 @@ struct kv_peer {
   int (*sync)(void *own);
   /* After loading: brings the files into the shape that is best for gets; may be NULL. */
   int (*settle)(void *own);
+  /* What the turn has cost inside, on stderr; may be NULL. */
+  void (*describe)(void *own);
   /* Memory for buffers, freed with the store; NULL: ordinary memory will do. */
   char *(*buffer)(void *store, uint64_t bytes);
 };

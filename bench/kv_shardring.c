@@ -123,6 +123,27 @@ static int sync_store(void *arg) {
   return r ? kv_fail("flush", NULL, r) : 0;
 }
 
+static void describe(void *arg) {
+  struct own *own = arg;
+  struct sr_store_stats st;
+  struct sr_core_stats core;
+  if (sr_store_stats(own->port, &st)) return;
+  fprintf(stderr, "flushes %llu (%llu shared), durable commits %llu\n",
+          (unsigned long long)st.flushes, (unsigned long long)st.flushes_shared,
+          (unsigned long long)st.durable_commits);
+  for (uint32_t i = 0; i < st.cores; i++) {
+    if (sr_core_stats(own->port, i, &core)) return;
+    fprintf(stderr,
+            "core %u: gets %llu, puts %llu; device I/Os %llu in %llu submits, of them flushes %llu,"
+            " FUA %llu; slept %llu times, woke others %llu times; batches in %llu of %llu\n",
+            i, (unsigned long long)core.gets, (unsigned long long)core.puts,
+            (unsigned long long)core.device_ios, (unsigned long long)core.device_submits,
+            (unsigned long long)core.device_flushes, (unsigned long long)core.device_fua_writes,
+            (unsigned long long)core.sleeps, (unsigned long long)core.wakes_sent,
+            (unsigned long long)core.batches_in, (unsigned long long)core.hops_in);
+  }
+}
+
 const struct kv_peer kv_shardring = {.name = "shardring",
                                      .version = version,
                                      .open = open_store,
@@ -132,4 +153,5 @@ const struct kv_peer kv_shardring = {.name = "shardring",
                                      .get = get,
                                      .put = put,
                                      .sync = sync_store,
+                                     .describe = describe,
                                      .buffer = buffer};
