@@ -16,8 +16,9 @@ figure() { awk -v name="$1" 'index($0, "  " name " ") == 1 { sub("^  " name " +"
 
 # Of numbers, one a line: "median (least to most, N NAME)"; of each line of two files: their ratio.
 middle() {
-  sort -g | awk -v name="$1" '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
-    printf "%.3g (%.3g to %.3g, %d %s)\n", m, v[1], v[NR], NR, name }'
+  sort -g | awk -v name="$1" 'function f(x) { return sprintf(x >= 1000 ? "%.0f" : "%.3g", x) }
+    { v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+    print f(m) " (" f(v[1]) " to " f(v[NR]) ", " NR " " name ")" }'
 }
 ratios() { paste "$1" "$2" | awk '{ printf "%.4f\n", $1 / $2 }'; }
 median() { middle '' | cut -d' ' -f1; }
