@@ -6,7 +6,9 @@
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
  *   bench_flush.c    when a load flushes
- *   bench_special.c  what few loads have: blobs of many sizes, requests for other cores, scripts
+ *   bench_special.c  what few loads have: blobs of many sizes, requests for other cores
+ *   bench_script.c   operations of several kinds or requests: of the workloads of our users,
+ *   bench_kv.c       --workload=kv
  *   bench_distribution.c  what random requests go to
  *   bench_sizes.c    how large blobs are
  *   bench_series.c   the run over time
@@ -22,7 +24,7 @@
  *   bench_figures.c  the report of a workload
  *   bench_env.c      what machine, device and engine it was
  *   bench_logs.c     files besides the report
- *   bench_report.c   the table and the JSON
+ *   bench_report.c   the table and the JSON; with bench_report_more.c
  *   bench_versus.c   alternates runs with those of another program (--versus); with
  *                    bench_versus_peer.c, which runs programs and reads what they print
  *   report.h         shard-bench report, which reads them
@@ -34,6 +36,7 @@
 #include "tools/bench_arrivals.h"
 #include "tools/bench_distribution.h"
 #include "tools/bench_live.h"
+#include "tools/bench_models.h"
 #include "tools/bench_series.h"
 #include "tools/bench_sizes.h"
 #include "tools/bench_stop.h"
@@ -56,7 +59,7 @@ enum bench_rw {
   RW_OPEN,
   RW_WRITE, /* of volumes alone, as the next */
   RW_RANDRW,
-  RW_SPECIAL, /* see struct load */
+  RW_SPECIAL, /* of a workload, or see struct load */
 };
 enum bench_where { WHERE_CORE, WHERE_CLIENT };
 enum bench_device { DEVICE_URING, DEVICE_POOL, DEVICE_MEM, DEVICE_NULL };
@@ -69,7 +72,12 @@ enum bench_work {
   WORK_NEIGHBOUR,
   WORK_MAP_OPEN,
   WORK_VERIFY,
+  /* Of our users: loads that are run and reported like others. */
+  WORK_KV,
 };
+static inline bool bench_has_own_figures(int workload) {
+  return workload != WORK_LOAD && workload <= WORK_VERIFY;
+}
 enum bench_prealloc { PREALLOC_DEFAULT, PREALLOC_FULL, PREALLOC_SPARSE, PREALLOC_UNWRITTEN };
 
 #define BENCH_PERCENTS_MAX 20 /* as fio */
@@ -100,7 +108,9 @@ struct bench_options {
   struct sizes sizes; /* of blobs; kind SIZES_NONE: all of blob_bytes */
   struct flush_rule flush_every;
   uint64_t remote; /* percent */
-  bool remote_given;
+  bool remote_given, iodepth_given, bs_given, sample_given;
+  int ycsb; /* enum ycsb */
+  bool ycsb_given;
   /* --engine=volume */
   int workload;  /* enum bench_work */
   int integrity; /* 0: as the store does it; 1: no checksums of sealed data */
@@ -127,6 +137,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv);
 int bench_option_check(const char *tool, char *option);
 const char *bench_rw_name(int rw);
 const char *bench_workload_name(int workload);
+/* The workload, or else --rw. */
+const char *bench_load_name(const struct bench_options *o);
 bool bench_is_read(int rw);
 bool bench_is_write(int rw);
 /* The raw loop does the like: one block after the other. */
@@ -141,7 +153,9 @@ static inline uint64_t bench_blob_bytes(const struct bench_options *o, uint64_t 
 static inline bool bench_flushes(const struct bench_options *o) {
   return o->flush_every.puts || o->flush_every.bytes || o->flush_every.ns;
 }
-/* Those of bench_options_more.c. 0, or -EINVAL after a message. */
+/* Those of bench_options_more.c; the former comes first, as it says what the load is. 0, or -EINVAL
+ * after a message. */
+int bench_check_workload(struct bench_options *o);
 int bench_check_special(struct bench_options *o);
 /* Blobs hold no data of ours: nothing can be verified, checksums are off. */
 bool bench_is_hollow(const struct bench_options *o);
@@ -220,6 +234,32 @@ struct load_work {
   uint64_t number, start_ns;
   uint64_t due_ns; /* of an open load */
   bool remote;     /* for another core's shard */
+  /* Of a script. */
+  uint8_t kind, step;
+  uint64_t op_ns, sent_ns; /* the operation: due, or sent; sent; 0: it is not timed */
+  int64_t want;            /* result of the request */
+};
+
+/* What a workload does is of a few classes: kinds of operations, and kinds of their requests. */
+#define BENCH_CLASSES_MAX 8
+enum bench_side { SIDE_NONE, SIDE_READ, SIDE_WRITE }; /* of fio's report: requests */
+struct bench_class {
+  uint64_t ops, bytes;
+  struct latency latency, service; /* see struct load */
+};
+/* A load whose operations are several requests, or of several kinds; see bench_script.c. */
+struct load_script {
+  struct {
+    const char *name;
+    enum bench_side side;
+  } classes[BENCH_CLASSES_MAX]; /* up to one without a name */
+  uint32_t buffers;             /* of each request; the last one is filled for puts */
+  size_t state_bytes;           /* for each request: load_state() */
+  /* Aims the first request of an operation. */
+  void (*begin)(struct load *l, struct load_work *w);
+  /* A request has come back with the result that was wanted; accounts for it. True: w is aimed at
+   * the next one of this operation. */
+  bool (*step)(struct load *l, struct load_work *w, uint64_t now_ns);
 };
 
 /* A load belongs to the thread that runs it, a core's or a client's; the main thread reads
@@ -283,6 +323,12 @@ struct load {
   uint64_t all_first, others_count, others_cursor, remote_percent, remote_ops;
   struct distribution others;
   uint64_t cursor_bytes; /* of RW_READ: in the blob that cursor is at */
+
+  const struct load_script *script; /* NULL: rw says it all */
+  struct bench_class *classes;
+  char *state;
+  uint64_t stride; /* of buffers */
+  uint32_t read_flags, write_flags;
 };
 
 struct load_config {
@@ -297,7 +343,8 @@ struct load_config {
   uint32_t target_count;
   const struct distribution_spec *distribution; /* NULL: each alike */
   bool reserve, once;
-  const struct sizes *sizes; /* NULL: all of --blob-size */
+  const struct load_script *script; /* NULL: rw says it all */
+  const struct sizes *sizes;        /* NULL: all of --blob-size */
   struct flush_rule flush_every;
   const uint32_t *all;           /* with remote_percent: numbers of all cores' blobs, */
   uint64_t all_first, all_count; /* of which this load's begin at all_first */
@@ -331,6 +378,18 @@ struct bench_vhost_figures {
   uint32_t queue_size;
 };
 
+/* Named values, in the order of the report. */
+#define BENCH_FIGURES_MAX 128
+struct bench_figure {
+  char name[64], note[96];
+  const char *unit; /* "": a number of things */
+  double value;
+};
+struct bench_figures {
+  uint32_t count;
+  struct bench_figure figures[BENCH_FIGURES_MAX];
+};
+
 struct bench_result {
   const char *direction; /* "read", "write", "trim" or "sync" */
   uint64_t ops, bytes, errors, flushes, elapsed_ns;
@@ -342,7 +401,10 @@ struct bench_result {
   bool mismatch;
   struct latency latency, write_latency, service, write_service; /* see struct load */
   struct latency flush_latency;
-  struct series series; /* empty with a control, or if nothing is timed */
+  const struct load_script *script; /* NULL: there are no classes */
+  struct bench_class *classes;
+  struct bench_figures figures; /* of a workload: besides all that */
+  struct series series;         /* empty with a control, or if nothing is timed */
   uint64_t unsent;
   struct bench_vhost_figures vhost; /* cpu_ns_cores is then the server's */
 
@@ -385,6 +447,12 @@ struct js;
 /* Values by pairs into JSON: median, extremes, and the interval of confidence; that as a line. */
 void bench_add_ratio(struct js *to, const char *key, const double *values, uint32_t count);
 void bench_print_confidence(FILE *out, const struct ratio *ratio);
+/* Adds what a load of a script did. -ENOMEM. */
+int bench_classes_merge(struct bench_result *r, const struct load *l);
+/* When all are added: the latencies of reads and writes as other loads have them. */
+void bench_classes_end(struct bench_result *r);
+extern const struct load_script bench_kv_script;
+
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);
 
@@ -393,16 +461,6 @@ int bench_write_logs(const struct bench *b, const struct bench_result *result);
 
 /* ---- Workloads of volumes: figures of their own -------------------------------------------- */
 
-#define BENCH_FIGURES_MAX 128
-struct bench_figure {
-  char name[64], note[96];
-  const char *unit; /* "": a number of things */
-  double value;
-};
-struct bench_figures {
-  uint32_t count;
-  struct bench_figure figures[BENCH_FIGURES_MAX];
-};
 /* note: NULL or a word on it. */
 void bench_figure(struct bench_figures *f, const char *name, double value, const char *unit,
                   const char *note);

@@ -1,6 +1,6 @@
 /* bench_figures.c - the report of a workload that is no load of requests: a row of figures, for
  * people or as JSON. Main thread. */
-#include "tools/bench.h"
+#include "tools/bench_report.h"
 #include "api/control/json.h"
 
 #include <errno.h>
@@ -31,7 +31,7 @@ static void add_environment(struct js *root, const struct bench *b,
 }
 
 /* Keys are the names with '_' for what is no letter or digit, and the unit: "open_s". */
-static void add_figure(struct js *to, const struct bench_figure *f) {
+void bench_add_figure(struct js *to, const struct bench_figure *f) {
   char key[128];
   size_t n = 0;
   for (const char *c = f->name; *c && n < 100; c++, n++)
@@ -54,11 +54,22 @@ static int write_json(FILE *out, const struct bench *b, const struct bench_figur
   js_count(root, "error", (uint64_t)-error);
   if (b->interrupted) js_text(root, "interrupted", b->interrupted);
   struct js *figures = js_add(root, "figures", js_object());
-  for (uint32_t i = 0; i < f->count; i++) add_figure(figures, &f->figures[i]);
+  for (uint32_t i = 0; i < f->count; i++) bench_add_figure(figures, &f->figures[i]);
   add_environment(root, b, e);
   int r = js_write(root, out);
   js_free(root);
   return r;
+}
+
+void bench_print_figure(FILE *out, const struct bench_figure *f) {
+  double v = f->value;
+  bool whole = v == (double)(int64_t)v;
+  fprintf(out, "  %-26s %.*f%s%s", f->name,
+          whole      ? 0
+          : v >= 100 ? 1
+                     : 3,
+          v, f->unit[0] ? " " : "", f->unit);
+  fprintf(out, f->note[0] ? "  (%s)\n" : "%s\n", f->note);
 }
 
 static void print(FILE *out, const struct bench *b, const struct bench_figures *f,
@@ -66,17 +77,7 @@ static void print(FILE *out, const struct bench *b, const struct bench_figures *
   fprintf(out, "%s\n  %-26s %s%s%s\n", bench_workload_name(b->o.workload), "store", b->o.where_text,
           e->device[0] ? " on " : "", e->device);
   if (b->interrupted) fprintf(out, "  %-26s by %s before its end\n", "interrupted", b->interrupted);
-  for (uint32_t i = 0; i < f->count; i++) {
-    const struct bench_figure *n = &f->figures[i];
-    double v = n->value;
-    bool whole = v == (double)(int64_t)v;
-    fprintf(out, "  %-26s %.*f%s%s", n->name,
-            whole      ? 0
-            : v >= 100 ? 1
-                       : 3,
-            v, n->unit[0] ? " " : "", n->unit);
-    fprintf(out, n->note[0] ? "  (%s)\n" : "%s\n", n->note);
-  }
+  for (uint32_t i = 0; i < f->count; i++) bench_print_figure(out, &f->figures[i]);
 }
 
 int bench_report_figures(const struct bench *b, const struct bench_figures *f, int error,

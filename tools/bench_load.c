@@ -227,10 +227,11 @@ void load_done(struct sr_request *request) {
 static void watched_done(struct sr_request *request) {
   struct load_work *w = (struct load_work *)request;
   struct load *l = w->load;
-  bool counts = request->op == SR_OP_GET || request->op >= SR_OP_READ;
-  if (request->result == (counts ? (int64_t)request->bytes : 0)) {
+  if (request->result >= 0) {
     uint64_t from = w->due_ns ? w->due_ns : w->start_ns;
-    live_add(l->live, 1, request->bytes, from ? bench_now_ns() - from : 0);
+    bool counts = request->op == SR_OP_GET || request->op >= SR_OP_READ;
+    live_add(l->live, 1, counts ? (uint64_t)request->result : request->bytes,
+             from ? bench_now_ns() - from : 0);
   }
   l->unwatched_done(request); /* it may be in flight again */
 }
@@ -254,6 +255,7 @@ static void start(struct load *l, struct sr_port *port) {
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
   l->start_ns = bench_now_ns();
   l->unflushed = (struct flush_rule){.ns = l->start_ns};
+  if (l->script) load_script_start(l);
   l->deadline_ns = l->start_ns + l->duration_ns;
   arrivals_begin(&l->arrivals, (double)l->rate, l->bench->o.rate_process == 1, l->random,
                  l->start_ns);
@@ -346,7 +348,9 @@ static void set_up_works(struct load *l, uint64_t stride, uint32_t flags) {
     w->load = l;
     w->request.op = op_of(l);
     w->request.flags = flags;
-    w->request.done = l->aim == RW_SPECIAL ? load_special_done : load_done;
+    w->request.done = l->script              ? load_script_done
+                      : l->aim == RW_SPECIAL ? load_special_done
+                                             : load_done;
     w->request.bytes = l->request_bytes;
     w->request.buf = stride ? l->memory + i * stride : NULL;
     if ((w->request.op == SR_OP_PUT || w->request.op == SR_OP_WRITE || l->rw == RW_RANDRW) &&
@@ -405,6 +409,8 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
   if (c->distribution && c->distribution->kind != DISTRIBUTION_RANDOM && things > 0)
     distribution_init(&l->distribution, c->distribution, things, l->random);
   if (c->reserve) stride = 0;
+  l->stride = stride;
+  if (c->script) stride *= c->script->buffers;
   if (posix_memalign((void **)&l->works, 64, c->depth * sizeof(*l->works))) l->works = NULL;
   l->pending = calloc(c->depth, sizeof(*l->pending));
   l->full = calloc(c->depth, sizeof(*l->full));
@@ -414,6 +420,12 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
     return -ENOMEM;
   }
   memset(l->works, 0, c->depth * sizeof(*l->works));
+  l->read_flags = flags_of(&b->o, RW_GET);
+  l->write_flags = bench_is_hollow(&b->o) ? SR_NO_CHECKSUM : 0;
+  if (l->script && load_set_up_script(l) < 0) {
+    load_finish(l);
+    return -ENOMEM;
+  }
   set_up_works(l, stride, c->targets ? c->reserve ? SR_RESERVE : 0 : flags_of(&b->o, c->rw));
   return 0;
 }
@@ -424,5 +436,7 @@ void load_finish(struct load *l) {
   free(l->works);
   free(l->pending);
   free(l->full);
+  free(l->classes);
+  free(l->state);
   *l = (struct load){0};
 }

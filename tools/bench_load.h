@@ -44,5 +44,26 @@ bool load_flush_last(struct load *l);
 void load_set_up_special(struct load *l, const struct load_config *c);
 void load_aim_special(struct load *l, struct load_work *w);
 void load_special_done(struct sr_request *request);
+/* A blob's number, and which of its blocks: in order or at random, of this core or of another. */
+uint64_t load_choose(struct load *l, struct load_work *w, uint64_t *block);
+uint64_t load_blob_bytes(const struct load *l, uint64_t number);
+
+/* ---- bench_script.c */
+
+/* -ENOMEM. Buffers are there. */
+int load_set_up_script(struct load *l);
+void load_script_start(struct load *l);
+void load_script_done(struct sr_request *request);
+static inline void *load_state(struct load *l, const struct load_work *w) {
+  return l->state + (size_t)(w - l->works) * l->script->state_bytes;
+}
+static inline void *load_buffer(struct load *l, const struct load_work *w, uint32_t index) {
+  return l->memory + ((size_t)(w - l->works) * l->script->buffers + index) * l->stride;
+}
+/* Of class `c`, so many bytes; from 0: not timed. */
+void load_class_add(struct load *l, uint32_t c, uint64_t bytes, uint64_t now_ns, uint64_t from_ns,
+                    uint64_t sent_ns);
+/* --verify, of what has been read. */
+void load_compare(struct load *l, struct load_work *w, uint64_t bytes);
 
 #endif

@@ -113,7 +113,7 @@ int main(int argc, char **argv) {
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
   bench_stop_watch();
   if (b.o.job_file) return bench_run_jobs(&b.o, argc, argv);
-  if (b.o.workload != WORK_LOAD) {
+  if (bench_has_own_figures(b.o.workload)) {
     r = work(&b);
     return exit_status(&b, r, true);
   }

@@ -12,7 +12,7 @@
 #define TOOL       "shard-bench"
 #define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open|write|randrw"
 
-#define WORKLOAD_CHOICES "load|clone-create|clone-open|limits|neighbour|map-open|verify"
+#define WORKLOAD_CHOICES "load|clone-create|clone-open|limits|neighbour|map-open|verify|kv"
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB << 10)
@@ -29,12 +29,16 @@ const char *bench_rw_name(int rw) {
                                       "flush",    "open", "write",     "randrw", "special"};
   return names[rw];
 }
+const char *bench_load_name(const struct bench_options *o) {
+  return o->workload == WORK_LOAD ? bench_rw_name(o->rw) : bench_workload_name(o->workload);
+}
 bool bench_is_read(int rw) { return rw == RW_RANDREAD || rw == RW_READ || rw == RW_GET; }
 bool bench_is_write(int rw) { return rw == RW_RANDWRITE || rw == RW_PUT || rw == RW_WRITE; }
 bool bench_is_sequential(int rw) { return rw == RW_READ || rw == RW_WRITE || rw == RW_PUT; }
 
 uint64_t bench_request_bytes(const struct bench_options *o) {
   if (o->rw == RW_DELETE || o->rw == RW_FLUSH || o->rw == RW_OPEN) return 0;
+  if (o->workload == WORK_KV) return o->blob_bytes;
   if (o->engine == ENGINE_VOLUME || o->engine == ENGINE_VHOST) return o->block_bytes;
   return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
 }
@@ -136,9 +140,10 @@ static int check_distribution(struct bench_options *o) {
             TOOL, o->distribution_text);
     return -EINVAL;
   }
-  bool random = o->rw == RW_RANDREAD || o->rw == RW_RANDWRITE || o->rw == RW_RANDRW;
+  bool random = o->rw == RW_RANDREAD || o->rw == RW_RANDWRITE || o->rw == RW_RANDRW ||
+                (o->rw == RW_SPECIAL && o->engine == ENGINE_STORE);
   if (!random || o->engine == ENGINE_RAW || o->engine == ENGINE_VHOST || o->first_writes ||
-      o->workload != WORK_LOAD)
+      bench_has_own_figures(o->workload))
     return refuse("--random_distribution is for random reads and writes of blobs and volumes");
   if (o->control && o->distribution.kind != DISTRIBUTION_RANDOM)
     return refuse("the raw loop asks for all blocks alike: no --control with a distribution");
@@ -178,12 +183,13 @@ static int check_versus(const struct bench_options *o) {
 
 static int check_rate(struct bench_options *o) {
   bool loads = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
-  if (o->ramp_s > 0 && (!loads || o->control || o->rw == RW_OPEN || o->workload != WORK_LOAD))
+  if (o->ramp_s > 0 &&
+      (!loads || o->control || o->rw == RW_OPEN || bench_has_own_figures(o->workload)))
     return refuse("--ramp_time is for loads on blobs and volumes without --control");
   if (!o->rate) return o->rate_process ? refuse("--rate_process goes with --rate_iops") : 0;
   if (!loads || o->rw == RW_FLUSH || o->rw == RW_OPEN || o->rw == RW_DELETE || o->first_writes)
     return refuse("--rate_iops is for reads and writes of blobs and volumes");
-  if (o->workload != WORK_LOAD || o->control)
+  if (bench_has_own_figures(o->workload) || o->control)
     return refuse("--rate_iops does not go with --workload and --control");
   if (o->where_given && o->where == WHERE_CORE)
     return refuse("--rate_iops needs a clock of its own: --where=client");
@@ -214,7 +220,8 @@ static int check_combinations(struct bench_options *o) {
   if (o->verify && bench_is_hollow(o))
     return refuse("--verify needs data: it does not go with --prealloc=unwritten or "
                   "--device=null");
-  if (o->verify && !bench_is_read(o->rw) && !bench_is_write(o->rw) && o->rw != RW_RANDRW)
+  if (o->verify && !bench_is_read(o->rw) && !bench_is_write(o->rw) && o->rw != RW_RANDRW &&
+      o->rw != RW_SPECIAL)
     return refuse("--verify goes with --rw=randread, read, get, randwrite, put, write or randrw");
   if (o->prealloc == PREALLOC_UNWRITTEN && bench_is_write(o->rw))
     return refuse("--prealloc=unwritten is for reads: writing ends it");
@@ -310,7 +317,7 @@ static int check_volumes(struct bench_options *o) {
     if (o->rw == RW_WRITE || o->rw == RW_RANDRW)
       return refuse_rw(o, "randread, read, randwrite, put, get, delete, flush, open; with "
                           "--engine=volume also write and randrw");
-    if (o->workload != WORK_LOAD) return refuse("--workload is for --engine=volume");
+    if (bench_has_own_figures(o->workload)) return refuse("this --workload is for --engine=volume");
     if (o->clones || o->chain || o->volumes || o->volume_size_given || o->stripe_bytes ||
         o->reserve || o->first_writes)
       return refuse("--volume-size, --volumes, --clones, --chain, --stripe, --reserve and "
@@ -364,7 +371,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "read, get: in order / whole blobs; put: whole new blobs; randwrite: whole blobs "
                "again; of volumes: randread, read, randwrite, write, randrw",
        .given = &o->rw_given},
-      {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k"},
+      {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k",
+       .given = &o->bs_given},
       {"blob-size", ARG_SIZE, &o->blob_bytes, 1, GIB, 1, .help = "bytes of a blob; default --bs",
        .given = &o->blob_size_given},
       {"blob-size-dist", ARG_TEXT, &o->sizes_text,
@@ -373,7 +381,7 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"blobs", ARG_NUMBER, &o->blobs, 1, UINT32_MAX, 1,
        .help = "how many; default: what fills half of the store", .given = &o->blobs_given},
       {"iodepth", ARG_NUMBER, &o->iodepth, 1, RAW_LOOP_DEPTH_MAX, 1,
-       .help = "requests in flight for each core or job; default 128"},
+       .help = "requests in flight for each core or job; default 128", .given = &o->iodepth_given},
       {"batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
        .help = "submitted together; default 32", .given = &o->batch_given},
       {"iodepth_batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
@@ -420,8 +428,12 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"control-file", ARG_TEXT, &o->control_file,
        .help = "of --engine=vhost: alternate with the raw loop on this file"},
       {"workload", ARG_CHOICE, &o->workload, .choices = WORKLOAD_CHOICES,
-       .help = "of volumes, instead of --rw; verify: mixed requests, snapshots and clones, all "
-               "data checked"},
+       .help = "instead of --rw; kv: YCSB on small blobs; the others are of volumes, verify: mixed "
+               "requests, snapshots and clones, all data checked"},
+      {"ycsb", ARG_CHOICE, &o->ycsb, .choices = YCSB_CHOICES,
+       .help = "of --workload=kv: half reads (default), 95 % reads, reads alone, half "
+               "read-modify-writes",
+       .given = &o->ycsb_given},
       {"volume-size", ARG_SIZE, &o->volume_bytes, 4096, SR_VOLUME_BYTES_MAX, 4096,
        .help = "of each; default: half of the store for all", .given = &o->volume_size_given},
       {"volumes", ARG_NUMBER, &o->volumes, 1, 4096, 1,
@@ -454,7 +466,7 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"ops", ARG_NUMBER, &o->ops, 1, UINT64_MAX, 1,
        .help = "of --workload=verify: so many in all instead of --runtime"},
       {"lat-sample", ARG_NUMBER, &o->sample, 1, 1000000, 1,
-       .help = "time one request in N; default 64"},
+       .help = "time one request in N; default 64", .given = &o->sample_given},
       {"percentile_list", ARG_TEXT, &o->percentile_text, .help = "as 50:99:99.9"},
       {"write_lat_log", ARG_TEXT, &o->latency_log,
        .help = "mean latencies over time into TEXT_lat.1.log, as fio with log_avg_msec"},
@@ -495,8 +507,9 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
     return 0;
   }
   if (o->gtod_reduce) o->sample = 0;
-  if ((o->latency_log || o->histogram_log) && (!o->sample || o->control || o->control_file ||
-                                               o->engine == ENGINE_RAW || o->workload != WORK_LOAD))
+  if ((o->latency_log || o->histogram_log) &&
+      (!o->sample || o->control || o->control_file || o->engine == ENGINE_RAW ||
+       bench_has_own_figures(o->workload)))
     return refuse(
         "--write_lat_log and --write_hist_log need a load that is timed and has no control");
   if (check_percentiles(o) < 0 || check_versus(o) < 0) return -EINVAL;
@@ -504,7 +517,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   if (o->socket || o->control_file || o->queue_size || o->ring || o->reconnect_s > 0)
     return refuse("--socket, --control-file, --queue-size, --ring and --reconnect are for "
                   "--engine=vhost");
-  int r = check_volumes(o);
+  int r = bench_check_workload(o);
+  if (r == 0) r = check_volumes(o);
   if (r == 0) r = complete_store(o);
   if (r == 0) r = check_cores(o);
   if (r == 0) r = bench_check_special(o);

@@ -1,5 +1,5 @@
-/* bench_options_more.c - the second part of what may be asked of shard-bench: sizes of blobs,
- * requests for other cores, flushes. Main thread. */
+/* bench_options_more.c - the second part of what may be asked of shard-bench: the
+ * workloads of our users, sizes of blobs, requests for other cores, flushes. Main thread. */
 #include "tools/args.h"
 #include "tools/bench.h"
 
@@ -12,6 +12,32 @@ static int refuse(const char *message) {
   fprintf(stderr, "shard-bench: %s\n", message);
   return -EINVAL;
 }
+
+/* ---- Workloads ------------------------------------------------------------------------------- */
+
+static int check_kv(struct bench_options *o) {
+  if (o->prealloc == PREALLOC_UNWRITTEN && o->ycsb != YCSB_C)
+    return refuse("--prealloc=unwritten is for reads: with --workload=kv for --ycsb=c");
+  if (!o->blob_size_given && !o->sizes_text) {
+    o->blob_bytes = 1000; /* as YCSB's: ten fields of a hundred bytes */
+    o->blob_size_given = true;
+  }
+  if (!o->distribution_text) o->distribution_text = "zipf:0.99";
+  return 0;
+}
+
+int bench_check_workload(struct bench_options *o) {
+  bool user = o->workload > WORK_VERIFY;
+  if (o->ycsb_given && o->workload != WORK_KV) return refuse("--ycsb goes with --workload=kv");
+  if (!user) return 0;
+  if (o->control || o->first_writes || o->rw_given)
+    return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
+  if (o->engine != ENGINE_STORE) return refuse("this --workload goes to blobs: --engine=store");
+  o->rw = RW_SPECIAL;
+  return check_kv(o);
+}
+
+/* ---- Sizes, flushes, cores ------------------------------------------------------------------- */
 
 static int take_sizes(struct bench_options *o) {
   char why[256];
@@ -57,8 +83,10 @@ static int take_flush(struct bench_options *o) {
             text);
     return -EINVAL;
   }
-  if (o->engine != ENGINE_STORE || (o->rw != RW_PUT && o->rw != RW_RANDWRITE))
-    return refuse("--flush-every goes with --rw=put and randwrite of blobs");
+  bool updates = o->workload == WORK_KV && o->ycsb != YCSB_C;
+  if (o->engine != ENGINE_STORE || (o->rw != RW_PUT && o->rw != RW_RANDWRITE && !updates))
+    return refuse("--flush-every goes with --rw=put and randwrite of blobs, and with updates of "
+                  "--workload=kv");
   if (bench_is_hollow(o) || o->control)
     return refuse("--flush-every does not go with --device=null, --prealloc=unwritten and "
                   "--control");
@@ -66,7 +94,8 @@ static int take_flush(struct bench_options *o) {
 }
 
 static int check_remote(struct bench_options *o) {
-  bool can = o->rw == RW_RANDREAD || o->rw == RW_GET || o->rw == RW_RANDWRITE || o->rw == RW_PUT;
+  bool can = o->rw == RW_RANDREAD || o->rw == RW_GET || o->rw == RW_RANDWRITE || o->rw == RW_PUT ||
+             o->rw == RW_SPECIAL;
   if (!o->remote_given) return 0;
   if (o->where != WHERE_CORE)
     return refuse("--remote is for loads that run on the cores: --where=core");

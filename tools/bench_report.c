@@ -1,6 +1,6 @@
 /* bench_report.c - the report: a table for people, JSON in fio's shape for programs. */
 #include "tools/args.h"
-#include "tools/bench.h"
+#include "tools/bench_report.h"
 #include "api/control/json.h"
 
 #include <errno.h>
@@ -22,8 +22,8 @@ static double per_op(uint64_t cpu_ns, uint64_t ops) {
 
 /* ---- JSON ------------------------------------------------------------------------------- */
 
-static void add_latency(struct js *side, const char *key, const struct bench_options *o,
-                        const struct latency *l, bool full) {
+void bench_add_latency(struct js *side, const char *key, const struct bench_options *o,
+                       const struct latency *l, bool full) {
   struct js *n = js_add(side, key, js_object());
   js_count(n, "min", l->min_ns);
   js_count(n, "max", l->max_ns);
@@ -74,20 +74,23 @@ static void add_side(struct js *job, const char *name, const struct bench_option
   bool mine = strcmp(name, r->direction) == 0, write = strcmp(name, "write") == 0;
   uint64_t ops = mine ? r->ops - r->write_ops : write ? r->write_ops : 0;
   double share = r->ops ? (double)ops / (double)r->ops : 0;
+  double per_s = r->elapsed_ns ? 1e9 / (double)r->elapsed_ns : 0;
+  uint64_t bytes = (uint64_t)(share * (double)r->bytes);
+  if (r->script && (mine || write)) bench_sum_side(r, mine ? SIDE_READ : SIDE_WRITE, &ops, &bytes);
   const struct latency *latency = mine ? &r->latency : write ? &r->write_latency : &none;
   struct js *side = js_add(job, name, js_object());
-  js_count(side, "io_bytes", (uint64_t)(share * (double)r->bytes));
-  js_count(side, "io_kbytes", (uint64_t)(share * (double)r->bytes) >> 10);
-  js_count(side, "bw_bytes", (uint64_t)(share * r->bytes_per_s));
-  js_count(side, "bw", (uint64_t)(share * r->bytes_per_s / 1024));
-  js_real(side, "iops", share * r->iops);
+  js_count(side, "io_bytes", bytes);
+  js_count(side, "io_kbytes", bytes >> 10);
+  js_count(side, "bw_bytes", (uint64_t)((double)bytes * per_s));
+  js_count(side, "bw", (uint64_t)((double)bytes * per_s / 1024));
+  js_real(side, "iops", (double)ops * per_s);
   js_count(side, "runtime", ops ? r->elapsed_ns / 1000000 : 0);
   js_count(side, "total_ios", ops);
   /* fio's words: clat from when it was sent, lat from when it was to be sent. */
   const struct latency *service = mine ? &r->service : write ? &r->write_service : &none;
   bool open_load = service->count > 0;
-  add_latency(side, "clat_ns", o, open_load ? service : latency, true);
-  add_latency(side, "lat_ns", o, latency, open_load);
+  bench_add_latency(side, "clat_ns", o, open_load ? service : latency, true);
+  bench_add_latency(side, "lat_ns", o, latency, open_load);
 }
 
 static void add_word(struct js *to, const char *key, const char *choices, int index) {
@@ -97,7 +100,7 @@ static void add_word(struct js *to, const char *key, const char *choices, int in
 
 static void add_options(struct js *to, const struct bench_options *o) {
   js_text(to, "store", o->where_text);
-  js_text(to, "rw", bench_rw_name(o->rw));
+  js_text(to, "rw", o->rw == RW_SPECIAL ? bench_load_name(o) : bench_rw_name(o->rw));
   js_count(to, "bs", o->block_bytes);
   js_count(to, "blob-size", o->blob_bytes);
   js_count(to, "blobs", o->blobs);
@@ -112,9 +115,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
   add_word(to, "prealloc", "default|full|sparse|unwritten", o->prealloc);
   if (o->rate) js_count(to, "rate_iops", o->rate);
   if (o->rate) add_word(to, "rate_process", "linear|poisson", o->rate_process);
-  if (o->sizes_text) js_text(to, "blob-size-dist", o->sizes_text);
-  if (o->flush_text) js_text(to, "flush-every", o->flush_text);
-  if (o->remote_given) js_count(to, "remote", o->remote);
+  bench_add_more_options(to, o);
   if (o->distribution_text) js_text(to, "random_distribution", o->distribution_text);
   js_count(to, "lat-sample", o->sample);
   js_count(to, "seed", o->seed);
@@ -130,21 +131,10 @@ static void add_options(struct js *to, const struct bench_options *o) {
   if (o->rw == RW_RANDRW) js_count(to, "rwmixread", o->mix_read);
 }
 
-/* What --remote and --flush-every ask for. */
-static void add_special(struct js *job, const struct bench_options *o,
-                        const struct bench_result *r) {
-  if (o->remote_given)
-    js_real(job, "remote_percent", r->ops ? 100 * (double)r->remote_ops / (double)r->ops : 0);
-  if (!bench_flushes(o)) return;
-  struct js *side = js_add(job, "sync", js_object());
-  js_count(side, "total_ios", r->flush_latency.count);
-  add_latency(side, "lat_ns", o, &r->flush_latency, true);
-}
-
 static void add_job(struct js *root, const struct bench *b, const struct bench_result *r) {
   const struct bench_options *o = &b->o;
   struct js *job = js_add(js_add(root, "jobs", js_array()), NULL, js_object());
-  js_text(job, "jobname", o->name ? o->name : bench_rw_name(o->rw));
+  js_text(job, "jobname", o->name ? o->name : bench_load_name(o));
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
   if (b->interrupted) js_text(job, "interrupted", b->interrupted);
@@ -157,7 +147,7 @@ static void add_job(struct js *root, const struct bench *b, const struct bench_r
   add_side(job, "read", o, r);
   add_side(job, "write", o, r);
   add_series(job, &r->series, r->elapsed_ns);
-  add_special(job, o, r);
+  bench_add_more(job, o, r);
   if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", o, r);
   if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", o, r);
 }
@@ -252,7 +242,7 @@ static int write_json(FILE *out, const struct bench *b, const struct bench_resul
 
 /* ---- The table ------------------------------------------------------------------------------ */
 
-static const char *human_bytes(double v, char *buf, size_t bytes) {
+const char *bench_human_bytes(double v, char *buf, size_t bytes) {
   static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int u = 0;
   while (u < 4 && v >= 1024) v /= 1024, u++;
@@ -260,7 +250,7 @@ static const char *human_bytes(double v, char *buf, size_t bytes) {
   return buf;
 }
 
-static const char *human_count(double v, char *buf, size_t bytes) {
+const char *bench_human_count(double v, char *buf, size_t bytes) {
   if (v >= 1e6)
     snprintf(buf, bytes, "%.3f million", v / 1e6);
   else if (v >= 1e4)
@@ -270,7 +260,7 @@ static const char *human_count(double v, char *buf, size_t bytes) {
   return buf;
 }
 
-static const char *human_ns(double v, char *buf, size_t bytes) {
+const char *bench_human_ns(double v, char *buf, size_t bytes) {
   if (v >= 1e9)
     snprintf(buf, bytes, "%.2f s", v / 1e9);
   else if (v >= 1e6)
@@ -283,23 +273,23 @@ static const char *human_ns(double v, char *buf, size_t bytes) {
 }
 
 /* Percentiles that were asked for, else the usual ones. */
-static void print_percentiles(FILE *out, const struct bench_options *o, const struct latency *l) {
+void bench_print_percentiles(FILE *out, const struct bench_options *o, const struct latency *l) {
   static const double usual[] = {50, 99, 99.9};
   const double *percents = o->percentile_text ? o->percents : usual;
   uint32_t count = o->percentile_text ? o->percent_count : 3;
   char text[32];
   for (uint32_t i = 0; i < count; i++)
     fprintf(out, ", %g %% %s", percents[i],
-            human_ns((double)latency_percentile_ns(l, percents[i]), text, 32));
+            bench_human_ns((double)latency_percentile_ns(l, percents[i]), text, 32));
 }
 
 static void print_latency(FILE *out, const struct bench_options *o, const char *title,
                           const struct latency *l) {
   char a[32], b[32];
   if (l->count == 0) return;
-  fprintf(out, "  %-14s mean %s", title, human_ns(latency_mean_ns(l), a, 32));
-  print_percentiles(out, o, l);
-  fprintf(out, ", most %s\n", human_ns((double)l->max_ns, b, 32));
+  fprintf(out, "  %-14s mean %s", title, bench_human_ns(latency_mean_ns(l), a, 32));
+  bench_print_percentiles(out, o, l);
+  fprintf(out, ", most %s\n", bench_human_ns((double)l->max_ns, b, 32));
   bool every = o->rw == RW_FLUSH || o->rw == RW_OPEN || o->sample == 1;
   if (every)
     fprintf(out, "  %-14s every request was timed (%llu)\n", "", (unsigned long long)l->count);
@@ -312,15 +302,15 @@ static void print_latency(FILE *out, const struct bench_options *o, const char *
 static void print_open(FILE *out, const struct bench_options *o, const struct bench_result *r) {
   char a[32], b[32];
   fprintf(out, "  %-14s %s/s asked for%s, sent when due%s\n", "",
-          human_count((double)(o->rate * o->numjobs), a, 32), o->numjobs > 1 ? " by all jobs" : "",
-          o->rate_process == 1 ? " (Poisson)" : "");
+          bench_human_count((double)(o->rate * o->numjobs), a, 32),
+          o->numjobs > 1 ? " by all jobs" : "", o->rate_process == 1 ? " (Poisson)" : "");
   if (r->unsent)
     fprintf(out,
             "  %-14s %llu requests were due that nobody had time for: the rate was not reached\n",
             "", (unsigned long long)r->unsent);
   fprintf(out, "  %-14s mean %s, 99.9 %% %s: from when a request was sent\n", "service time",
-          human_ns(latency_mean_ns(&r->service), a, 32),
-          human_ns((double)latency_percentile_ns(&r->service, 99.9), b, 32));
+          bench_human_ns(latency_mean_ns(&r->service), a, 32),
+          bench_human_ns((double)latency_percentile_ns(&r->service, 99.9), b, 32));
 }
 
 void bench_print_confidence(FILE *out, const struct ratio *r) {
@@ -348,7 +338,7 @@ static void print_control(FILE *out, const struct bench_result *r) {
   fprintf(out, "  %-14s %.3f by processor time on the cores (%.3f to %.3f)\n", "", cpu.median,
           cpu.min, cpu.max);
   fprintf(out, "  %-14s store %s/s, raw %s/s (medians); raw: %s\n", "",
-          human_count(own.median, a, 32), human_count(raw.median, b, 32), r->raw_note);
+          bench_human_count(own.median, a, 32), bench_human_count(raw.median, b, 32), r->raw_note);
 }
 
 static void print_volumes(FILE *out, const struct bench *b) {
@@ -359,9 +349,9 @@ static void print_volumes(FILE *out, const struct bench *b) {
   else
     fputs(",", out);
   fprintf(out, " %llu volume%s of %s", (unsigned long long)o->volumes, o->volumes == 1 ? "" : "s",
-          human_bytes((double)o->volume_bytes, size, 32));
+          bench_human_bytes((double)o->volume_bytes, size, 32));
   if (o->stripe_bytes)
-    fprintf(out, " striped by %s", human_bytes((double)o->stripe_bytes, size, 32));
+    fprintf(out, " striped by %s", bench_human_bytes((double)o->stripe_bytes, size, 32));
   if (o->chain)
     fprintf(out, ", data %llu snapshot%s below%s", (unsigned long long)o->chain,
             o->chain == 1 ? "" : "s", o->integrity ? ", checksums off" : "");
@@ -387,10 +377,10 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   const struct bench_options *o = &b->o;
   char size[32], blob[32];
   if (o->name) fprintf(out, "%s: ", o->name);
-  fputs(bench_rw_name(o->rw), out);
+  fputs(bench_load_name(o), out);
   if (bench_request_bytes(o))
     fprintf(out, "  %s%s requests", o->sizes.kind ? "up to " : "",
-            human_bytes((double)bench_request_bytes(o), size, 32));
+            bench_human_bytes((double)bench_request_bytes(o), size, 32));
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
             (unsigned long long)o->batch);
@@ -403,8 +393,8 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   else
     fprintf(out, ", %llu blobs of %s, %u shard%s on %u core%s, depth %llu, batch %llu, %s\n",
             (unsigned long long)o->blobs,
-            o->sizes_text ? o->sizes_text : human_bytes((double)o->blob_bytes, blob, 32), b->shards,
-            b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
+            o->sizes_text ? o->sizes_text : bench_human_bytes((double)o->blob_bytes, blob, 32),
+            b->shards, b->shards == 1 ? "" : "s", b->cores, b->cores == 1 ? "" : "s",
             (unsigned long long)o->iodepth, (unsigned long long)o->batch,
             o->where == WHERE_CORE ? "load on the cores" : "load from client threads");
   fprintf(out, "  %-14s %s%s%s%s\n", o->engine == ENGINE_VHOST ? "socket" : "store", o->where_text,
@@ -421,37 +411,26 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
     fprintf(out, "  %-14s the null engine moves no data; checksums off\n", "blobs");
 }
 
-static void print_special(FILE *out, const struct bench_options *o, const struct bench_result *r) {
-  const struct latency *l = &r->flush_latency;
-  char a[32];
-  if (o->remote_given)
-    fprintf(out, "  %-14s %.1f %% of the requests went to other cores' shards\n", "remote",
-            r->ops ? 100 * (double)r->remote_ops / (double)r->ops : 0);
-  if (l->count == 0) return;
-  fprintf(out, "  %-14s %llu, mean %s", "flushes", (unsigned long long)l->count,
-          human_ns(latency_mean_ns(l), a, 32));
-  print_percentiles(out, o, l);
-  fprintf(out, ", most %s\n", human_ns((double)l->max_ns, a, 32));
-}
-
 static void print_table(FILE *out, const struct bench *b, const struct bench_result *r,
                         const struct bench_environment *e) {
   const struct bench_options *o = &b->o;
   char x[32], y[32];
   print_head(out, b, e);
   if (b->interrupted) fprintf(out, "  %-14s by %s before its end\n", "interrupted", b->interrupted);
-  fprintf(out, "  %-14s %s/s", "rate", human_count(r->iops, x, 32));
-  if (r->bytes) fprintf(out, ", %s/s", human_bytes(r->bytes_per_s, y, 32));
+  fprintf(out, "  %-14s %s/s", "rate", bench_human_count(r->iops, x, 32));
+  if (r->bytes) fprintf(out, ", %s/s", bench_human_bytes(r->bytes_per_s, y, 32));
   fprintf(out, " (%llu in %.2f s)\n", (unsigned long long)r->ops, (double)r->elapsed_ns / 1e9);
   if (o->rate) print_open(out, o, r);
-  print_latency(out, o, o->rate ? "response time" : "latency", &r->latency);
-  print_latency(out, o, "of writes", &r->write_latency);
+  if (!r->script) {
+    print_latency(out, o, o->rate ? "response time" : "latency", &r->latency);
+    print_latency(out, o, "of writes", &r->write_latency);
+  }
   fprintf(out, "  %-14s %s an operation in all", "processor",
-          human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));
+          bench_human_ns(per_op(r->cpu_ns_process, r->ops), x, 32));
   if (r->cpu_ns_cores)
     fprintf(out,
             o->engine == ENGINE_VHOST ? " here, %s by the server" : ", %s of them on the cores",
-            human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
+            bench_human_ns(per_op(r->cpu_ns_cores, r->ops), y, 32));
   fputc('\n', out);
   print_control(out, r);
   if (o->engine == ENGINE_VHOST) print_vhost(out, r);
@@ -459,7 +438,7 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
     fprintf(out, "  %-14s %.4f an operation (%llu; flushes not counted)\n",
             o->first_writes ? "device writes" : "device I/Os",
             (double)r->device_ios / (double)r->ops, (unsigned long long)r->device_ios);
-  print_special(out, o, r);
+  bench_print_more(out, o, r);
   if (r->flushes)
     fprintf(out, "  %-14s %llu, to make room for overwriting\n", "flushes",
             (unsigned long long)r->flushes);

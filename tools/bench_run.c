@@ -96,6 +96,7 @@ static struct load_config base_config(struct crew *c) {
       .once = o->first_writes,
       .sizes = o->sizes.kind ? &o->sizes : NULL,
       .flush_every = o->flush_every,
+      .script = o->workload == WORK_KV ? &bench_kv_script : NULL,
       .finished = &c->finished,
   };
 }
@@ -161,7 +162,7 @@ static int gather_clients(struct crew *c) {
   p.depth = (uint32_t)(o->iodepth + 8 > 1024 ? o->iodepth + 8 : 1024);
   for (uint64_t i = 0; r == 0 && i < o->numjobs; i++) {
     struct load_config config = base_config(c);
-    bool all = o->rw == RW_RANDREAD || o->rw == RW_GET || o->blobs < o->numjobs;
+    bool all = o->rw == RW_RANDREAD || o->rw == RW_GET || config.script || o->blobs < o->numjobs;
     uint64_t things = o->blobs;
     if (c->b->volumes) {
       config.targets = c->b->volumes->targets;
@@ -356,7 +357,8 @@ int crew_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, d
 }
 
 const char *bench_direction(int rw) {
-  if (bench_is_read(rw) || rw == RW_RANDRW) return "read"; /* the latter's writes stand apart */
+  if (bench_is_read(rw) || rw == RW_RANDRW || rw == RW_SPECIAL)
+    return "read"; /* the latters' writes stand apart */
   return rw == RW_DELETE ? "trim" : rw == RW_FLUSH || rw == RW_OPEN ? "sync" : "write";
 }
 
@@ -395,7 +397,7 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     r = crew_control(c, res);
   } else {
     struct live_line p;
-    live_begin(&p, bench_rw_name(b->o.rw), c->live, c->live ? c->count : 0);
+    live_begin(&p, bench_load_name(&b->o), c->live, c->live ? c->count : 0);
     r = ramp(c, &p);
     for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
       r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
@@ -406,12 +408,14 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
   for (uint32_t i = 0; i < c->count; i++) {
     latency_merge(&res->latency, &c->loads[i].latency);
     latency_merge(&res->write_latency, &c->loads[i].write_latency);
+    if (bench_classes_merge(res, &c->loads[i]) < 0 && r == 0) r = -ENOMEM;
     latency_merge(&res->flush_latency, &c->loads[i].flush_latency);
     latency_merge(&res->service, &c->loads[i].service);
     latency_merge(&res->write_service, &c->loads[i].write_service);
     if (series_merge(&res->series, &c->loads[i].series) < 0 && r == 0) r = -ENOMEM;
     res->unsent += c->loads[i].unsent;
   }
+  bench_classes_end(res);
   crew_finish(c);
   bench_rates(res);
   return r;

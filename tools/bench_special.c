@@ -5,7 +5,7 @@
 
 /* ---- Aim ------------------------------------------------------------------------------------- */
 
-static uint64_t size_of(const struct load *l, uint64_t number) {
+uint64_t load_blob_bytes(const struct load *l, uint64_t number) {
   return l->sizes ? sizes_of(l->sizes, number, l->seed) : l->blob_bytes;
 }
 
@@ -14,8 +14,7 @@ static uint64_t number_of_other(const struct load *l, uint64_t place) {
   return l->all[place < l->all_first ? place : place + l->count];
 }
 
-/* In order or at random, of this core or of another one. */
-static uint64_t choose(struct load *l, struct load_work *w, uint64_t *block) {
+uint64_t load_choose(struct load *l, struct load_work *w, uint64_t *block) {
   bool in_order = l->rw == RW_PUT || l->rw == RW_DELETE;
   w->remote = l->remote_percent && load_pick(l, 100) < l->remote_percent;
   uint64_t count = w->remote ? l->others_count : l->count, at;
@@ -35,7 +34,7 @@ static uint64_t choose(struct load *l, struct load_work *w, uint64_t *block) {
 /* One block after the other; the last one of a blob is as long as the blob is. */
 static void aim_next(struct load *l, struct load_work *w) {
   w->number = load_number_at(l, l->cursor % l->count);
-  uint64_t size = size_of(l, w->number), left = size - l->cursor_bytes;
+  uint64_t size = load_blob_bytes(l, w->number), left = size - l->cursor_bytes;
   w->request.offset = l->cursor_bytes;
   w->request.bytes = left < l->request_bytes ? left : l->request_bytes;
   l->cursor_bytes += w->request.bytes;
@@ -45,8 +44,8 @@ static void aim_next(struct load *l, struct load_work *w) {
 static void aim_chosen(struct load *l, struct load_work *w) {
   struct sr_request *r = &w->request;
   uint64_t block;
-  w->number = choose(l, w, &block);
-  r->bytes = r->op == SR_OP_DELETE ? 0 : size_of(l, w->number);
+  w->number = load_choose(l, w, &block);
+  r->bytes = r->op == SR_OP_DELETE ? 0 : load_blob_bytes(l, w->number);
   if (l->rw != RW_RANDREAD) return;
   if (l->sizes) block = load_pick(l, (r->bytes + l->request_bytes - 1) / l->request_bytes);
   r->offset = block * l->request_bytes;
@@ -56,6 +55,11 @@ static void aim_chosen(struct load *l, struct load_work *w) {
 
 void load_aim_special(struct load *l, struct load_work *w) {
   struct sr_request *r = &w->request;
+  if (l->script) {
+    w->step = 0;
+    l->script->begin(l, w);
+    return;
+  }
   if (l->rw == RW_READ)
     aim_next(l, w);
   else
@@ -88,8 +92,9 @@ void load_special_done(struct sr_request *request) {
 
 void load_set_up_special(struct load *l, const struct load_config *c) {
   bool flushes = c->flush_every.puts || c->flush_every.bytes || c->flush_every.ns;
-  if (!c->sizes && !c->remote_percent && !flushes) return;
+  if (!c->sizes && !c->remote_percent && !flushes && !c->script) return;
   l->aim = RW_SPECIAL;
+  l->script = c->script;
   l->sizes = c->sizes;
   l->flush_every = c->flush_every;
   if (c->sizes) l->blob_blocks = 1; /* chances are among blobs, then among the blocks of one */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # test_bench_workloads.sh SHARD-BENCH JSON-CHECK SHARD-CTL: blobs of many sizes, requests for other
-# cores, flushes. What must hold for a seed is asserted, and no speed.
+# cores, flushes, and the workloads of our users. What must hold for a seed is asserted, and no speed.
 . "$(dirname "$0")/lib.sh"
 bench=$1 check=$2 ctl=$3
 here=$work/store
@@ -90,6 +90,59 @@ runs --store="$here" --device=pool --create --force --size=96M --shards=2 --rw=p
 answers 'jobs/0/sync/total_ios>0'
 expect 0 "$ctl" ls "$here"
 [ "$(grep -c ' 4096$' "$work/out")" -ge 200 ] || complain 'puts that were flushed are not there'
+
+# ---- kv: the mixes of YCSB, within 5 deviations; sizes; the parts of a read-modify-write.
+w=jobs/0/workload c=jobs/0/workload/classes
+mix() { # mix YCSB READS-IN-PERCENT OPTIONS...
+  local ycsb=$1 percent=$2
+  shift 2
+  runs $memory --workload=kv --ycsb=$ycsb --verify --blobs=5000 --lat-sample=1 "$@"
+  answers jobs/0/jobname=kv "jobs/0/job options/ycsb=$ycsb" "$c/read/lat_ns/percentile/99.000000>0" \
+    'jobs/0/job options/random_distribution=zipf:0.99'
+  holds "(100 * r / n - $percent) ^ 2 <= 25 * $percent * (100 - $percent) / n + 1e-9" r=$c/read/ops n=$w/ops
+  holds 'b == 1000 * r && c == 1000 * t' b=$c/read/bytes r=$c/read/ops c=jobs/0/read/io_bytes t=jobs/0/read/total_ios
+  holds 'i * ms / 1000 < 1.05 * t && i * (ms + 1) / 1000 > 0.95 * t' i=jobs/0/read/iops ms=jobs/0/read/runtime \
+    t=jobs/0/read/total_ios
+}
+mix a 50
+holds 'u + r == n && t == u && N == u && v == r' u=$c/update/ops r=$c/read/ops n=$w/ops t=jobs/0/write/total_ios \
+  N=$c/update/lat_ns/N v=jobs/0/read/total_ios
+mix b 95 --where=client --numjobs=2
+mix c 100 --remote=50
+answers jobs/0/write/total_ios=0 'jobs/0/remote_percent>30'
+mix f 50
+answers "$c/read_modify_write/lat_ns/mean>0"
+holds 'm == ir && m == iu && m + r == n && t == r + m && x == m && b == 2000 * m' m=$c/read_modify_write/ops \
+  ir=$c/its_read/ops iu=$c/its_update/ops r=$c/read/ops n=$w/ops t=jobs/0/read/total_ios x=jobs/0/write/total_ios \
+  b=$c/read_modify_write/bytes
+holds 'least >= a && least >= b' least=$c/read_modify_write/lat_ns/min a=$c/its_read/lat_ns/min \
+  b=$c/its_update/lat_ns/min
+runs $memory --workload=kv --ycsb=f --blob-size-dist=4k/60:64k/40 --blobs=400 --flush-every=200 --verify --iodepth=16
+answers 'jobs/0/sync/total_ios>0' "$c/its_update/ops>0"
+holds 'b / n > 4096 && b / n < 65536' b=$c/read/bytes n=$c/read/ops
+runs $memory --workload=kv --rate_iops=2000 --runtime=0.2 --verify
+holds 'n + u == 400' n=$w/ops u=jobs/0/due_but_unsent
+answers "$c/read/clat_ns/N>0"
+runs --store="$here" --device=null --create --force --size=96M --workload=kv --ycsb=f --blobs=1000
+expect 0 "$bench" $memory --runtime=0.1 --workload=kv --ycsb=f
+printed 'kv' 'read-modify-write' 'its update' 'errors         0'
+# Interrupted: what there is, and a sound store.
+runs --store="$here" --create --force --size=96M --shards=2 --device=pool --blobs=500 --workload=kv
+expect 130 timeout --preserve-status --signal=INT 1.5 "$bench" --store="$here" --device=pool --blobs=500 \
+  --workload=kv --ycsb=f --runtime=60 --output-format=json
+cp "$work/out" "$work/json"
+answers jobs/0/total_err=0 "$c/read/ops>0"
+expect 0 "$ctl" check "$here"
+expect 2 "$bench" $memory --ycsb=b
+said --ycsb --workload=kv
+expect 2 "$bench" $memory --workload=kv --ycsb=d
+said --ycsb=d legal:
+expect 2 "$bench" $memory --workload=kv --rw=get
+said --rw
+expect 2 "$bench" $memory --workload=kv --engine=volume
+said --engine=store
+expect 2 "$bench" --store="$here" --workload=kv --prealloc=unwritten
+said --ycsb=c
 
 # ---- What is no size, no rule.
 for wrong in --blob-size-dist=4k/60 --blob-size-dist=uniform:9-8 --blob-size-dist=lognormal:4k --flush-every=3x \
