@@ -318,6 +318,7 @@ int main(int argc, char **argv) {
       {.name = "batch", .kind = ARG_NUMBER, .value = &config.batch, .min = 1, .max = KV_BATCH_MAX},
       {.name = "cache", .kind = ARG_SIZE, .value = &config.cache_bytes, .max = UINT64_C(1) << 40},
       {.name = "cores", .kind = ARG_NUMBER, .value = &config.cores, .max = 256},
+      {.name = "poll-us", .kind = ARG_NUMBER, .value = &config.poll_us, .max = 1000000},
       {.name = "durable", .kind = ARG_FLAG, .value = &config.durable, .help = "each put"},
       {.name = "log", .kind = ARG_FLAG, .value = &config.log, .help = "puts go to a log, too"},
       {.name = "runtime", .kind = ARG_SECONDS, .value = &seconds, .max = 3600},

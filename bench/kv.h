@@ -21,6 +21,7 @@ struct kv_config {
   uint64_t batch;       /* items of a call, at most KV_BATCH_MAX */
   uint64_t cache_bytes; /* for data and metadata, where the peer has such a cache */
   uint64_t cores;       /* of Shardring's own threads; 0: its default */
+  uint64_t poll_us; /* how long its threads and its callers poll before they sleep; 0: default */
   bool create, describe;
   bool durable; /* each put survives a power cut when it returns */
   bool log;     /* of peers with a log for puts that are not durable: write it, too */

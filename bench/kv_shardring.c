@@ -34,6 +34,7 @@ static int open_store(const struct kv_config *config, void **store) {
   if (config->cores) f.shards = (uint32_t)config->cores;
   if (config->create) r = sr_format(config->directory, &f);
   o.core_count = (uint32_t)config->cores;
+  o.poll_us = (uint32_t)config->poll_us;
   if (config->threads * config->batch * blob > (32u << 20))
     o.arena_bytes = config->threads * config->batch * blob;
   if (r == 0) r = sr_store_open(config->directory, &o, (struct sr_store **)store);
