@@ -9,6 +9,9 @@
  *   bench_special.c  what few loads have: blobs of many sizes, requests for other cores
  *   bench_script.c   operations of several kinds or requests: of the workloads of our users,
  *   bench_kv.c       --workload=kv
+ *   bench_scan.c     --workload=analytics
+ *   bench_ingest.c   --workload=ingest
+ *   bench_models.c   what those ask for
  *   bench_distribution.c  what random requests go to
  *   bench_sizes.c    how large blobs are
  *   bench_series.c   the run over time
@@ -74,6 +77,8 @@ enum bench_work {
   WORK_VERIFY,
   /* Of our users: loads that are run and reported like others. */
   WORK_KV,
+  WORK_INGEST,
+  WORK_ANALYTICS,
 };
 static inline bool bench_has_own_figures(int workload) {
   return workload != WORK_LOAD && workload <= WORK_VERIFY;
@@ -109,6 +114,9 @@ struct bench_options {
   struct flush_rule flush_every;
   uint64_t remote; /* percent */
   bool remote_given, iodepth_given, bs_given, sample_given;
+  struct scan_shape scan; /* of --workload=analytics */
+  const char *chunk_text;
+  uint64_t footer_bytes, chunks;
   int ycsb; /* enum ycsb */
   bool ycsb_given;
   /* --engine=volume */
@@ -235,7 +243,7 @@ struct load_work {
   uint64_t due_ns; /* of an open load */
   bool remote;     /* for another core's shard */
   /* Of a script. */
-  uint8_t kind, step;
+  uint32_t kind, step;
   uint64_t op_ns, sent_ns; /* the operation: due, or sent; sent; 0: it is not timed */
   int64_t want;            /* result of the request */
 };
@@ -451,7 +459,10 @@ void bench_print_confidence(FILE *out, const struct ratio *ratio);
 int bench_classes_merge(struct bench_result *r, const struct load *l);
 /* When all are added: the latencies of reads and writes as other loads have them. */
 void bench_classes_end(struct bench_result *r);
-extern const struct load_script bench_kv_script;
+extern const struct load_script bench_kv_script, bench_scan_script;
+/* Of the workload that was asked for; NULL: it has none. */
+const struct load_script *bench_script_of(const struct bench_options *o);
+int bench_run_ingest(struct bench *b, struct bench_result *result);
 
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);

@@ -12,7 +12,8 @@
 #define TOOL       "shard-bench"
 #define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open|write|randrw"
 
-#define WORKLOAD_CHOICES "load|clone-create|clone-open|limits|neighbour|map-open|verify|kv"
+#define WORKLOAD_CHOICES                                                                           \
+  "load|clone-create|clone-open|limits|neighbour|map-open|verify|kv|ingest|analytics"
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB << 10)
@@ -193,6 +194,8 @@ static int check_rate(struct bench_options *o) {
     return refuse("--rate_iops does not go with --workload and --control");
   if (o->where_given && o->where == WHERE_CORE)
     return refuse("--rate_iops needs a clock of its own: --where=client");
+  if (o->verify && o->rw == RW_PUT)
+    return refuse("--verify of puts goes on until each blob is there, whatever --rate_iops says");
   if (o->gtod_reduce) return refuse("--rate_iops is about latency: leave --gtod_reduce away");
   o->where = WHERE_CLIENT;
   o->sample = 1;
@@ -428,8 +431,15 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"control-file", ARG_TEXT, &o->control_file,
        .help = "of --engine=vhost: alternate with the raw loop on this file"},
       {"workload", ARG_CHOICE, &o->workload, .choices = WORKLOAD_CHOICES,
-       .help = "instead of --rw; kv: YCSB on small blobs; the others are of volumes, verify: mixed "
+       .help = "instead of --rw; kv: YCSB on small blobs; ingest: puts with periodic flushes; "
+               "analytics: scans of column chunks; the others are of volumes, verify: mixed "
                "requests, snapshots and clones, all data checked"},
+      {"footer-size", ARG_SIZE, &o->footer_bytes, 1, 16 * MIB, 1,
+       .help = "of --workload=analytics: bytes of a file's footer; default 32k"},
+      {"chunk-size", ARG_TEXT, &o->chunk_text,
+       .help = "of --workload=analytics: bytes of a column chunk, as MIN-MAX; default 1M-16M"},
+      {"chunks", ARG_NUMBER, &o->chunks, 1, SCAN_CHUNKS_MAX, 1,
+       .help = "of --workload=analytics: how many a scan reads; default 4"},
       {"ycsb", ARG_CHOICE, &o->ycsb, .choices = YCSB_CHOICES,
        .help = "of --workload=kv: half reads (default), 95 % reads, reads alone, half "
                "read-modify-writes",

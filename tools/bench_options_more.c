@@ -15,13 +15,61 @@ static int refuse(const char *message) {
 
 /* ---- Workloads ------------------------------------------------------------------------------- */
 
+static void default_blob(struct bench_options *o, uint64_t bytes) {
+  if (o->blob_size_given || o->sizes_text) return;
+  o->blob_bytes = bytes;
+  o->blob_size_given = true;
+}
+
+/* Large requests: each of them is timed, few are in flight. */
+static void default_depth(struct bench_options *o, uint64_t depth, uint64_t batch) {
+  if (!o->iodepth_given) o->iodepth = depth;
+  if (!o->batch_given) o->batch = batch < o->iodepth ? batch : o->iodepth;
+  if (!o->sample_given && !o->gtod_reduce) o->sample = 1;
+  o->batch_given = true;
+}
+
+static int check_ingest(struct bench_options *o) {
+  default_blob(o, 256 << 10);
+  default_depth(o, 16, 4);
+  if (!o->flush_text) o->flush_text = "1s";
+  o->rw = RW_PUT;
+  return 0;
+}
+
+/* "1M-16M" */
+static int take_chunks(struct bench_options *o) {
+  struct sizes s;
+  char text[64] = "uniform:1M-16M", why[64];
+  int n = o->chunk_text ? snprintf(text, sizeof(text), "uniform:%s", o->chunk_text) : 0;
+  if (n >= (int)sizeof(text) || sizes_parse(text, &s, why, sizeof(why)) < 0) {
+    fprintf(stderr, "shard-bench: --chunk-size=%s: not a legal value; legal: MIN-MAX, as 1M-16M\n",
+            o->chunk_text);
+    return -EINVAL;
+  }
+  o->scan = (struct scan_shape){.footer_bytes = o->footer_bytes ? o->footer_bytes : 32 << 10,
+                                .chunk_min = s.min,
+                                .chunk_max = s.max,
+                                .chunks = o->chunks ? (uint32_t)o->chunks : 4};
+  return 0;
+}
+
+static int check_analytics(struct bench_options *o) {
+  default_blob(o, 64 << 20);
+  default_depth(o, 8, 1);
+  if (!o->bs_given) o->block_bytes = 512 << 10;
+  o->rw = RW_SPECIAL;
+  int r = take_chunks(o);
+  if (r == 0 && o->scan.footer_bytes > o->block_bytes)
+    return refuse("--footer-size: a footer is read at once: at most --bs (default 512k)");
+  return r;
+}
+
 static int check_kv(struct bench_options *o) {
   if (o->prealloc == PREALLOC_UNWRITTEN && o->ycsb != YCSB_C)
     return refuse("--prealloc=unwritten is for reads: with --workload=kv for --ycsb=c");
-  if (!o->blob_size_given && !o->sizes_text) {
-    o->blob_bytes = 1000; /* as YCSB's: ten fields of a hundred bytes */
-    o->blob_size_given = true;
-  }
+  default_blob(o, 1000); /* as YCSB's: ten fields of a hundred bytes */
+  o->rw = RW_SPECIAL;
   if (!o->distribution_text) o->distribution_text = "zipf:0.99";
   return 0;
 }
@@ -29,12 +77,15 @@ static int check_kv(struct bench_options *o) {
 int bench_check_workload(struct bench_options *o) {
   bool user = o->workload > WORK_VERIFY;
   if (o->ycsb_given && o->workload != WORK_KV) return refuse("--ycsb goes with --workload=kv");
+  if ((o->footer_bytes || o->chunk_text || o->chunks) && o->workload != WORK_ANALYTICS)
+    return refuse("--footer-size, --chunk-size and --chunks go with --workload=analytics");
   if (!user) return 0;
   if (o->control || o->first_writes || o->rw_given)
     return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
   if (o->engine != ENGINE_STORE) return refuse("this --workload goes to blobs: --engine=store");
-  o->rw = RW_SPECIAL;
-  return check_kv(o);
+  return o->workload == WORK_KV       ? check_kv(o)
+         : o->workload == WORK_INGEST ? check_ingest(o)
+                                      : check_analytics(o);
 }
 
 /* ---- Sizes, flushes, cores ------------------------------------------------------------------- */
@@ -106,8 +157,21 @@ static int check_remote(struct bench_options *o) {
   return 0;
 }
 
+/* A file has room for a chunk. */
+static int check_files(const struct bench_options *o) {
+  uint64_t least = o->sizes.kind ? o->sizes.min : o->blob_bytes, need;
+  if (o->workload != WORK_ANALYTICS || least >= (need = scan_file_bytes_min(&o->scan))) return 0;
+  fprintf(stderr,
+          "shard-bench: --workload=analytics: files (--blob-size) of %llu bytes have no room for a "
+          "chunk and the "
+          "footer; legal: at least %llu with this --chunk-size and --footer-size\n",
+          (unsigned long long)least, (unsigned long long)need);
+  return -EINVAL;
+}
+
 int bench_check_special(struct bench_options *o) {
   int r = take_sizes(o);
+  if (r == 0) r = check_files(o);
   if (r == 0) r = take_flush(o);
   return r < 0 ? r : check_remote(o);
 }

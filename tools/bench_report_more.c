@@ -80,6 +80,12 @@ void bench_add_more_options(struct js *to, const struct bench_options *o) {
   if (o->workload != WORK_LOAD) js_text(to, "workload", bench_workload_name(o->workload));
   if (o->workload == WORK_KV)
     js_text(to, "ycsb", args_choice(YCSB_CHOICES, o->ycsb, word, sizeof(word)));
+  if (o->workload == WORK_ANALYTICS) {
+    js_count(to, "footer-size", o->scan.footer_bytes);
+    js_count(to, "chunk-size-min", o->scan.chunk_min);
+    js_count(to, "chunk-size-max", o->scan.chunk_max);
+    js_count(to, "chunks", o->scan.chunks);
+  }
   if (o->sizes_text) js_text(to, "blob-size-dist", o->sizes_text);
   if (o->flush_text) js_text(to, "flush-every", o->flush_text);
   if (o->remote_given) js_count(to, "remote", o->remote);

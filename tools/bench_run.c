@@ -96,7 +96,7 @@ static struct load_config base_config(struct crew *c) {
       .once = o->first_writes,
       .sizes = o->sizes.kind ? &o->sizes : NULL,
       .flush_every = o->flush_every,
-      .script = o->workload == WORK_KV ? &bench_kv_script : NULL,
+      .script = bench_script_of(o),
       .finished = &c->finished,
   };
 }

@@ -100,6 +100,11 @@ void load_script_done(struct sr_request *request) {
   if (l->pending_count >= l->batch || l->in_flight == 0) load_submit(l);
 }
 
+const struct load_script *bench_script_of(const struct bench_options *o) {
+  if (o->workload == WORK_KV) return &bench_kv_script;
+  return o->workload == WORK_ANALYTICS ? &bench_scan_script : NULL;
+}
+
 /* ---- What all of them did -------------------------------------------------------------------- */
 
 int bench_classes_merge(struct bench_result *r, const struct load *l) {

@@ -99,7 +99,7 @@ void load_set_up_special(struct load *l, const struct load_config *c) {
   l->flush_every = c->flush_every;
   if (c->sizes) l->blob_blocks = 1; /* chances are among blobs, then among the blocks of one */
   if (!c->remote_percent) return;
-  l->remote_percent = c->remote_percent;
+  l->remote_percent = c->all_count > c->count ? c->remote_percent : 0; /* by chance: all are here */
   l->all = c->all;
   l->all_first = c->all_first;
   l->others_count = c->all_count - c->count;

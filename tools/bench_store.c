@@ -129,12 +129,11 @@ int bench_close(struct bench *b) {
 static int check_remote(const struct bench *b) {
   uint32_t cores = 0;
   for (uint32_t i = 0; i < b->cores; i++) cores += b->core_shard[i] != SR_SHARDS_MAX;
-  if (!b->o.remote_given || (cores >= 2 && b->o.blobs >= 16 * cores)) return 0;
-  fprintf(
-      stderr,
-      "shard-bench: --remote needs at least two cores that own shards, and 16 --blobs for each; "
-      "the store runs on %u, with %u shards and %llu blobs (see --cores and --shards)\n",
-      cores, b->shards, (unsigned long long)b->o.blobs);
+  if (!b->o.remote_given || (cores >= 2 && b->o.blobs >= 8 * cores)) return 0;
+  fprintf(stderr,
+          "shard-bench: --remote needs at least two cores that own shards, and 8 --blobs for each; "
+          "the store runs on %u, with %u shards and %llu blobs (see --cores and --shards)\n",
+          cores, b->shards, (unsigned long long)b->o.blobs);
   return -EINVAL;
 }
 

@@ -34,8 +34,8 @@ static int ask(const struct js *root, const char *question) {
   snprintf(path, sizeof(path), "%.*s", (int)n, question);
   const struct js *node = js_find(root, path);
   if (holds(node, question[n], question[n] ? question + n + 1 : "")) return 0;
-  fprintf(stderr, "no: %s (it is %s%g%s)\n", question, node ? "" : "missing ", js_number_of(node),
-          js_text_of(node));
+  fprintf(stderr, "no: %s (it is %s%.15g%s)\n", question, node ? "" : "missing ",
+          js_number_of(node), js_text_of(node));
   return 1;
 }
 

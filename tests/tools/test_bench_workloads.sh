@@ -144,6 +144,49 @@ said --engine=store
 expect 2 "$bench" --store="$here" --workload=kv --prealloc=unwritten
 said --ycsb=c
 
+# ---- ingest: flushes as they were asked for, sizes, space.
+runs $memory --workload=ingest --flush-every=2M --verify
+holds 'f >= n / 24 - 2 && f <= n / 8 + 2 && f > 1 && N == n' f=jobs/0/sync/total_ios n=jobs/0/write/total_ios \
+  N=jobs/0/write/clat_ns/N
+holds 'b == 262144 * n' b=jobs/0/write/io_bytes n=jobs/0/write/total_ios
+answers jobs/0/jobname=ingest "$w/name=ingest" "$w/metadata_bytes>0" 'jobs/0/sync/lat_ns/percentile/99.000000>0'
+holds 'l == 262144 * b && u >= l && r == u / l' l=$w/live_bytes b=$w/blobs u=$w/used_bytes r=$w/used_for_a_live_byte
+runs --store="$here" --device=pool --create --force --size=96M --shards=2 --workload=ingest --flush-every=50 \
+  --blob-size-dist=4k/60:64k/40 --blobs=300 --verify
+expect 0 "$ctl" ls "$here"
+live=$(awk '{ n += $2 } END { print n }' "$work/out")
+answers "$w/live_bytes=$live" "$w/blobs=300"
+runs $memory --workload=ingest --blob-size=64k --where=client --numjobs=2 --rate_iops=200
+expect 0 "$bench" $memory --workload=ingest --runtime=0.1
+printed ingest flushes 'used for a live byte' metadata
+expect 2 "$bench" $memory --workload=ingest --device=null
+said --flush-every
+expect 2 "$bench" $memory --workload=ingest --verify --rate_iops=10
+said --verify --rate_iops
+
+# ---- analytics: each scan reads a footer, and as many chunks as it is told; in all, what all of these have.
+runs $memory --workload=analytics --blob-size=4M --chunk-size=256k-512k --chunks=3 --bs=128k --footer-size=10000 \
+  --iodepth=4 --verify
+holds 'f == s && k == 3 * s && s > 0 && t == s' f=$c/footer/ops k=$c/chunk/ops s=$c/scan/ops t=$w/ops
+holds 'f == 10008 * s && r == f + k && r == a && r == i' f=$c/footer/bytes s=$c/scan/ops r=$c/read/bytes \
+  k=$c/chunk/bytes a=$c/scan/bytes i=jobs/0/read/io_bytes
+holds 'k / n > 256000 && k / n < 524288' k=$c/chunk/bytes n=$c/chunk/ops
+holds 'n >= 2 * s + k / 131072 && n <= 2 * s + k / 131072 + c' n=$c/read/ops s=$c/scan/ops k=$c/chunk/bytes \
+  c=$c/chunk/ops
+holds 'least >= a && least >= b && a > 0' least=$c/scan/lat_ns/min a=$c/footer/lat_ns/min b=$c/chunk/lat_ns/min
+runs $memory --workload=analytics --blob-size-dist=uniform:1M-3M --chunk-size=100k-200k --remote=50 --iodepth=2 --verify
+answers "$c/footer/lat_ns/percentile/50.000000>0" "$c/chunk/lat_ns/percentile/50.000000>0"
+runs --store="$here" --device=pool --create --force --size=96M --shards=2 --workload=analytics --blob-size=6M \
+  --chunk-size=1M-2M --where=client --numjobs=2 --verify
+expect 0 "$bench" $memory --workload=analytics --blob-size=4M --chunk-size=1M-2M --runtime=0.1
+printed scan footer chunk 'errors         0'
+for wrong in --chunk-size=5 --chunk-size=2M-1M --footer-size=1M --blob-size=1M; do
+  expect 2 "$bench" $memory --workload=analytics $wrong
+  said "${wrong%%=*}"
+done
+expect 2 "$bench" $memory --chunks=2
+said --workload=analytics
+
 # ---- What is no size, no rule.
 for wrong in --blob-size-dist=4k/60 --blob-size-dist=uniform:9-8 --blob-size-dist=lognormal:4k --flush-every=3x \
   --flush-every=0 --flush-every=1.5 --remote=101 --blob-size-dist="$work/nowhere"; do
