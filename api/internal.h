@@ -35,7 +35,7 @@ int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t
 int block_fill(const struct sr_request *r, struct shard_op *op, uint32_t *core);
 
 static inline uint64_t hash_of(const struct store *s, struct sr_id id) {
-  return hash_id((struct blob_id){id.hi, id.lo}, s->layout->hash_key);
+  return hash_id_mixed((struct blob_id){id.hi, id.lo}, s->hash_key);
 }
 static inline uint32_t core_of_hash(const struct store *s, uint64_t hash) {
   return s->core_of_shard[shard_of_hash(hash, s->shard_count)];

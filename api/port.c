@@ -31,25 +31,24 @@ static bool is_block_op(const struct sr_request *r) {
   return r->op >= SR_OP_READ && r->op <= SR_OP_SYNC;
 }
 
-static bool well_formed(const struct sr_request *r, bool local) {
-  if (unlikely(!r || (local && !r->done))) return false;
+static bool well_formed(const struct sr_request *r) {
   if (is_block_op(r)) return true; /* block_fill() looks closer */
-  if (unlikely(r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN)) return false;
-  if (unlikely(!r->buf && r->bytes && !(r->flags & SR_RESERVE)))
+  if (r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN) return false;
+  if (!r->buf && r->bytes && !(r->flags & SR_RESERVE))
     return r->op != SR_OP_GET && r->op != SR_OP_PUT && r->op != SR_OP_APPEND;
   return r->op != SR_OP_APPEND || r->stream;
 }
 
-/* Copies what the shard needs into the op; what the caller wrote is read only here. */
+/* Copies what the shard needs into the op; what the caller wrote is read only here. `size` is for
+ * who may not reach a shard's get to set. */
 static void fill_op(const struct store *s, const struct sr_request *r, struct shard_op *op) {
   op->kind = (uint8_t)r->op;
   op->flags = (uint8_t)r->flags;
   op->id = (struct blob_id){r->id.hi, r->id.lo};
-  op->hash = hash_id(op->id, s->layout->hash_key);
+  op->hash = hash_id_mixed(op->id, s->hash_key);
   op->buf = r->buf;
   op->offset = r->offset;
   op->bytes = r->bytes;
-  op->size = 0;
 }
 
 struct sr_stream; /* api/stream.c */
@@ -78,6 +77,7 @@ int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t
     struct shard_op *part = op_of(parts[i]);
     if (part->tick) return -EINVAL; /* twice in the array */
     fill_op(s, parts[i], part);
+    part->size = 0;
     part->core = (uint8_t)core_of_hash(s, part->hash);
     part->tick = 1;
     part->next = before;
@@ -93,45 +93,78 @@ int batch_fill(const struct store *s, struct sr_request *const parts[], uint64_t
   return 0;
 }
 
-/* What fill_op() cannot do alone. */
-__attribute__((cold, noinline)) static int
-fill_rare(const struct store *s, const struct sr_request *r, struct shard_op *op) {
-  if (op->kind == SR_OP_BATCH) return batch_fill(s, r->buf, r->bytes, r->flags, op);
+/* ---- Submit ---- */
+
+/* Whatever is not a plain get. */
+__attribute__((noinline)) static int fill_other(const struct store *s, const struct sr_request *r,
+                                                struct shard_op *op, uint32_t *core) {
+  if (!well_formed(r)) return -EINVAL;
+  if (is_block_op(r)) return block_fill(r, op, core);
+  fill_op(s, r, op);
+  op->size = 0;
+  int e = op->kind == SR_OP_BATCH ? batch_fill(s, r->buf, r->bytes, r->flags, op) : 0;
   if (op->kind == OP_APPEND) stream_fill_op(r->stream, op);
-  return 0;
+  bool on_core_0 = (op->kind & ~OP_CALL) == OP_FLUSH; /* or OP_BATCH */
+  *core = on_core_0 ? 0 : core_of_hash(s, op->hash);
+  return e;
 }
 
-/* ---- Submit ---- */
+static inline bool is_plain_get(const struct sr_request *r) {
+  return likely(r->op == SR_OP_GET && !(r->flags & ~FLAGS_KNOWN) && r->buf);
+}
 
 static inline int fill(const struct store *s, const struct sr_request *r, struct shard_op *op,
                        uint32_t *core) {
-  if (is_block_op(r)) return block_fill(r, op, core);
+  if (!is_plain_get(r)) return fill_other(s, r, op, core);
   fill_op(s, r, op);
-  if (unlikely(op->kind >= OP_APPEND)) {
-    int e = fill_rare(s, r, op);
-    if (e) return e;
-  }
-  bool on_core_0 = (op->kind & ~OP_CALL) == OP_FLUSH; /* or OP_BATCH */
-  *core = on_core_0 ? 0 : core_of_hash(s, op->hash);
+  *core = core_of_hash(s, op->hash);
   return 0;
+}
+
+/* On a core, whatever is not a get from one of its shards. */
+__attribute__((noinline)) static int enter_other(struct port *port, struct sr_request *r) {
+  uint32_t core;
+  if (!r || !r->done) return -EINVAL;
+  int e = fill(port->store, r, op_of(r), &core);
+  if (e) return e;
+  op_of(r)->core = (uint8_t)core;
+  op_of(r)->owner = &port->peer;
+  core_enter(port->peer.local, op_of(r));
+  return 0;
+}
+
+/* On a core: nothing is ever full. */
+static int submit_here(struct port *port, struct sr_request *const requests[], uint32_t count) {
+  struct core *here = port->peer.local;
+  const struct store *s = port->store;
+  uint32_t i = 0;
+  int e = 0;
+  for (; i < count; i++) {
+    struct sr_request *r = requests[i];
+    if (likely(r && r->done) && is_plain_get(r)) {
+      struct shard_op *op = op_of(r);
+      fill_op(s, r, op);
+      if (core_enter_get(here, op, &port->peer)) continue;
+    }
+    e = enter_other(port, r);
+    if (e) break;
+  }
+  port->in_flight += i;
+  return i ? (int)i : e;
 }
 
 int sr_port_submit(struct sr_port *p, struct sr_request *const requests[], uint32_t count) {
   struct port *port = port_of(p);
   if (unlikely(!p || (!requests && count))) return -EINVAL;
   if (unlikely(!port->open)) return -ESHUTDOWN;
+  if (port->peer.local) return submit_here(port, requests, count);
   const struct store *s = port->store;
-  bool local = port->peer.local != NULL;
   uint32_t i = 0;
   int r = 0;
   for (; i < count; i++) {
     struct sr_request *request = requests[i];
-    if (unlikely(!well_formed(request, local))) {
-      r = -EINVAL;
-      break;
-    }
     uint32_t core;
-    r = fill(s, request, op_of(request), &core);
+    r = unlikely(!request) ? -EINVAL : fill(s, request, op_of(request), &core);
     if (likely(!r)) r = port_add(port, core, op_of(request));
     if (unlikely(r)) break;
   }
@@ -146,7 +179,9 @@ int sr_port_reap(struct sr_port *p, struct sr_request *finished[], uint32_t max)
   port_drain(port);
   uint32_t n = 0, stored = 0;
   /* Only what is here now: a callback that submits again must not hold us for ever. */
-  for (uint32_t left = port->finished.count; left > 0 && port->finished.head; left--) {
+  const struct shard_op *last = port->finished.tail, *op = NULL;
+  while (op != last && port->finished.head) {
+    op = port->finished.head;
     struct sr_request *request = request_of(port->finished.head);
     if (!request->done && stored == max) break;
     port_take(port);

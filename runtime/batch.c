@@ -98,7 +98,6 @@ static void return_to_gate(struct batcher *b, struct shard_op *op) {
   op->next = b->waiting.head;
   if (!b->waiting.head) b->waiting.tail = op;
   b->waiting.head = op;
-  b->waiting.count++;
 }
 
 static void leave_gate(struct batcher *b) {
@@ -117,7 +116,6 @@ void batcher_admit(struct batcher *b) {
     if (alone && b->inside) return;
     b->waiting.head = op->next;
     if (!op->next) b->waiting.tail = NULL;
-    b->waiting.count--;
     if (b->inside++ == 0) survivors_mark(b->store->survivors, true);
     b->alone = alone;
     if (batch_of(op)->step == GUEST) {

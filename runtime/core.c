@@ -10,9 +10,8 @@
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
-#define PREFETCH_WINDOW 32u
-#define LATENCY_SAMPLE  16u
-#define RETURNED        ((uintptr_t)1) /* tag of a chain that comes back to a core */
+#define LATENCY_SAMPLE 16u
+#define RETURNED       ((uintptr_t)1) /* tag of a chain that comes back to a core */
 
 /* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
 
@@ -47,12 +46,16 @@ void core_complete(struct core *core, struct shard_op *op) {
   op_chain_add(chain, op);
 }
 
-/* The shard's op->done. */
-static void op_done(struct shard_op *op) {
+void core_op_done(struct shard_op *op) {
   struct peer *peer = op->owner;
   struct store *store =
       peer->local ? peer->local->store : container_of(peer, struct port, peer)->store;
   core_complete(&store->cores[op->core], op);
+}
+
+void core_own_op_done(struct shard_op *op) {
+  struct peer *peer = op->owner;
+  op_chain_add(&peer->local->local_done, op);
 }
 
 static void wake_peer(const struct peer *peer) {
@@ -111,8 +114,17 @@ static void send_outgoing(struct core *core) {
   core->outgoing_touched_count = kept;
 }
 
+void core_prefetch(const struct core *core, struct shard_op *op) {
+  if (op->kind >= OP_CALL || op->kind == OP_FLUSH || op->kind == OP_NOP) return;
+  struct shard *shard = core->shards[shard_of_hash(op->hash, core->shard_count)].shard;
+  if (op->kind == OP_GET) op->work = shard;
+  shard_prefetch(shard, op);
+}
+
 void core_enter(struct core *core, struct shard_op *op) {
   if (op->core == core->index) {
+    op->done = core_own_op_done;
+    core_prefetch(core, op);
     op_chain_add(&core->incoming, op);
     return;
   }
@@ -132,7 +144,12 @@ static void deliver(void *arg, uint32_t peer, void *batch) {
   core->stats.batches_in++;
   while (op) {
     struct shard_op *next = op->next;
-    core->stats.hops_in += !returned;
+    __builtin_prefetch(next);
+    if (!returned) {
+      op->done = core_op_done;
+      core_prefetch(core, op);
+      core->stats.hops_in++;
+    }
     op_chain_add(to, op);
     op = next;
   }
@@ -146,10 +163,6 @@ void core_mark_busy(struct core *core, uint32_t shard) {
 
 static void count_op(struct core *core, const struct shard_op *op) {
   switch (op->kind) {
-  case OP_GET:
-    core->stats.gets++;
-    core->stats.read_bytes += op->bytes;
-    break;
   case OP_PUT:
     core->stats.puts++;
     core->stats.write_bytes += op->bytes;
@@ -197,37 +210,40 @@ static void start_rare(struct core *core, struct shard_op *op) {
   }
 }
 
-static void start_op(struct core *core, struct shard_op *op, uint32_t now) {
-  op->done = op_done;
-  op->tick = 0;
-  if (++core->latency_turn % LATENCY_SAMPLE == 0) op->tick = now | 1;
+static __attribute__((noinline)) void start_counted(struct core *core, struct shard_op *op) {
   count_op(core, op);
-  if (likely(op->kind == OP_GET || op->kind == OP_STAT))
+  if (op->kind == OP_STAT)
     shard_submit(core->shards[shard_of_hash(op->hash, core->shard_count)].shard, op);
   else
     start_rare(core, op);
 }
 
-/* Two passes over a window: first touch what will be needed, then use it, so that the cache
- * misses of a batch overlap. */
-static uint32_t start_incoming(struct core *core) {
+/* What an op will touch was prefetched when it came in: the cache misses of a batch overlap. */
+static bool start_incoming(struct core *core) {
   struct shard_op *op = core->incoming.head;
-  uint32_t started = core->incoming.count;
-  if (!op) return 0;
+  uint64_t gets = 0, bytes = 0;
+  if (!op) return false;
   core->incoming = (struct op_chain){0};
-  uint32_t now = (uint32_t)clock_now_ns(&core->store->clock);
-  while (op) {
-    struct shard_op *window[PREFETCH_WINDOW];
-    uint32_t n = 0;
-    for (; op && n < PREFETCH_WINDOW; op = op->next) {
-      window[n++] = op;
-      __builtin_prefetch(op->next);
-      if (op->kind < OP_CALL && op->kind != OP_FLUSH && op->kind != OP_NOP)
-        shard_prefetch(core->shards[shard_of_hash(op->hash, core->shard_count)].shard, op);
+  uint32_t now = (uint32_t)clock_now_ns(&core->store->clock) | 1, turn = core->latency_turn;
+  for (struct shard_op *next; op; op = next) {
+    next = op->next; /* the op may be gone once it is started */
+    op->tick = 0;
+    if (unlikely(++turn % LATENCY_SAMPLE == 0)) {
+      op->tick = now;
+      op->done = core_op_done; /* which looks at the tick */
     }
-    for (uint32_t i = 0; i < n; i++) start_op(core, window[i], now);
+    if (likely(op->kind == OP_GET)) {
+      gets++;
+      bytes += op->bytes;
+      shard_get(op->work, op);
+    } else {
+      start_counted(core, op);
+    }
   }
-  return started;
+  core->latency_turn = turn;
+  core->stats.gets += gets;
+  core->stats.read_bytes += bytes;
+  return true;
 }
 
 /* ---- The step ------------------------------------------------------------------------------- */
@@ -283,9 +299,9 @@ static void publish_dirty(struct core *core) {
   atomic_store_explicit(&core->dirty, dirty, memory_order_release);
 }
 
-static uint32_t finish_local(struct core *core) {
+static bool finish_local(struct core *core) {
   struct shard_op *op = core->local_done.head;
-  uint32_t n = core->local_done.count;
+  if (!op) return false;
   core->local_done = (struct op_chain){0};
   while (op) {
     struct shard_op *next = op->next;
@@ -293,20 +309,20 @@ static uint32_t finish_local(struct core *core) {
     peer->finished(peer, op);
     op = next;
   }
-  return n;
+  return true;
 }
 
 bool core_step(struct core *core) {
   uint32_t mail = inbox_drain(&core->inbox, deliver, core);
   bool served = core->services.first && core_services_step(&core->services);
-  uint32_t started = start_incoming(core);
+  bool started = start_incoming(core);
   /* First the device gets its work, then ours goes on while it is at it. */
   uint32_t completed = device_poll(core->device);
   bool was_busy = core->busy_count > 0;
   bool ticked = was_busy && tick_shards(core);
   if (unlikely(core->scrub.on)) ticked |= core_scrub_tick(core);
   if (was_busy) publish_dirty(core);
-  uint32_t finished = finish_local(core);
+  bool finished = finish_local(core);
   if (core->services.first) core_services_end_step(&core->services);
   if (core->touched_count) send_returns(core);
   if (core->outgoing_touched_count) send_outgoing(core);
@@ -413,7 +429,9 @@ static int open_shard(struct core *core, uint32_t number) {
   memcpy(config.manifest.uuid, l->uuid, sizeof l->uuid);
   memcpy(config.manifest.hash_key, l->hash_key, sizeof l->hash_key);
   char why[256] = "";
-  int r = shard_open(&core->shards[number].shard, &config, l->root, why, sizeof why);
+  struct hosted *h = &core->shards[number];
+  int r = shard_open(&h->shard, &config, l->root, why, sizeof why);
+  if (!r) h->index = shard_index(h->shard);
   if (r)
     log_line(&store->logger, 0, "%s: shard %u: %s%s%s",
              l->regions[number].segments[0].backing->name, number, why, *why ? ": " : "",

@@ -18,6 +18,7 @@
 #include "runtime/mailbox.h"
 #include "runtime/scrub.h"
 #include "runtime/service.h"
+#include "shards/index_find.h"
 #include "shards/shard.h"
 
 struct store;
@@ -54,7 +55,6 @@ typedef void core_call_fn(struct core *core, struct shard_op *op);
 
 struct op_chain {
   struct shard_op *head, *tail;
-  uint32_t count;
 };
 static inline void op_chain_add(struct op_chain *c, struct shard_op *op) {
   op->next = NULL;
@@ -63,12 +63,12 @@ static inline void op_chain_add(struct op_chain *c, struct shard_op *op) {
   else
     c->head = op;
   c->tail = op;
-  c->count++;
 }
 
 struct hosted {
   struct shard *shard;
-  bool busy; /* to be ticked */
+  const struct index *index; /* the shard's */
+  bool busy;                 /* to be ticked */
 };
 
 struct core {
@@ -131,8 +131,26 @@ bool core_idle(const struct core *core);
 /* The thread: start, step until stop, sleep when idle. arg: the core. */
 void *core_thread(void *arg);
 
+/* op->done of what shards do: for anybody, timed or not; for the core's own, not timed. */
+void core_op_done(struct shard_op *op);
+void core_own_op_done(struct shard_op *op);
+/* Touches what will be needed to start an op of this core; of a get finds the shard: op->work. */
+void core_prefetch(const struct core *core, struct shard_op *op);
 /* Puts an op of the core's own port among the ops to be started (this core's, or another's). */
 void core_enter(struct core *core, struct shard_op *op);
+/* An OP_GET from the core's own port; false, and nothing has happened, if the shard is another
+ * core's. */
+static inline bool core_enter_get(struct core *core, struct shard_op *op, struct peer *owner) {
+  const struct hosted *h = &core->shards[shard_of_hash(op->hash, core->shard_count)];
+  if (unlikely(!h->shard)) return false;
+  op->core = (uint8_t)core->index;
+  op->owner = owner;
+  op->done = core_own_op_done;
+  op->work = h->shard; /* for who starts it */
+  index_prefetch(h->index, op->hash);
+  op_chain_add(&core->incoming, op);
+  return true;
+}
 /* op is done: routes it back to its owner. */
 void core_complete(struct core *core, struct shard_op *op);
 /* The shard has background work: tick it. */

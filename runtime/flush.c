@@ -45,12 +45,12 @@ void flusher_request(struct flusher *f, struct shard_op *op) {
 
 void flusher_start(struct flusher *f) {
   bool gate_empty = !f->store->batcher.inside || PLANTED(gate_left_open);
-  if (f->state == FLUSH_IDLE && f->waiting.count && gate_empty) start(f);
+  if (f->state == FLUSH_IDLE && f->waiting.head && gate_empty) start(f);
 }
 
 bool flusher_gate_open(const struct flusher *f) {
   if (PLANTED(gate_left_open)) return true;
-  return f->state == FLUSH_IDLE ? f->waiting.count == 0 : f->state != FLUSH_SEALING;
+  return f->state == FLUSH_IDLE ? !f->waiting.head : f->state != FLUSH_SEALING;
 }
 
 static void finish_served(struct flusher *f) {
@@ -59,9 +59,9 @@ static void finish_served(struct flusher *f) {
   /* If nothing was dirty there is no root of this epoch: the next flush has it again. */
   atomic_store_explicit(&f->started_epoch, f->root->epoch, memory_order_seq_cst);
   f->flushes++;
-  f->shared += f->served.count - 1;
   for (struct shard_op *op = f->served.head; op;) {
     struct shard_op *next = op->next;
+    f->shared += next != NULL; /* all but one */
     op->result = f->result;
     core_complete(core0, op);
     op = next;

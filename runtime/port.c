@@ -17,7 +17,7 @@
 static int make(struct port **out, struct store *store, uint32_t number) {
   struct port *port = aligned_alloc(64, round_up(sizeof *port, 64));
   if (!port) return -ENOMEM;
-  *port = (struct port){.store = store, .event_fd = -1};
+  *port = (struct port){.store = store, .cores = store->cores, .event_fd = -1};
   port->peer = (struct peer){.number = number, .inbox = &port->inbox, .event_fd = -1};
   port->sending = calloc(store->core_count, sizeof *port->sending);
   port->sending_touched = calloc(store->core_count, sizeof *port->sending_touched);
@@ -82,6 +82,7 @@ int port_open_local(struct port **out, struct core *core,
   struct port *port = calloc(1, sizeof *port);
   if (!port) return -ENOMEM;
   port->store = core->store;
+  port->cores = core->store->cores;
   port->peer = core->self;
   port->peer.finished = finished;
   port->event_fd = -1;
@@ -89,28 +90,6 @@ int port_open_local(struct port **out, struct core *core,
   port->open = true;
   *out = port;
   return 0;
-}
-
-static inline int add(struct port *port, uint32_t core, struct shard_op *op) {
-  op->core = (uint8_t)core;
-  op->owner = &port->peer;
-  if (port->peer.local) {
-    core_enter(port->peer.local, op);
-  } else {
-    struct op_chain *chain = &port->sending[core];
-    if (!chain->head) {
-      if (!core_has_room(&port->store->cores[core], &port->peer)) return -EAGAIN;
-      port->sending_touched[port->sending_count++] = core;
-    }
-    op_chain_add(chain, op);
-  }
-  port->in_flight++;
-  return 0;
-}
-
-int port_add(struct port *port, uint32_t core, struct shard_op *op) {
-  if (unlikely(port->in_flight >= port->depth)) return -EAGAIN;
-  return add(port, core, op);
 }
 
 void port_send(struct port *port) {
@@ -143,7 +122,6 @@ struct shard_op *port_take(struct port *port) {
   if (!op) return NULL;
   port->finished.head = op->next;
   if (!op->next) port->finished.tail = NULL;
-  port->finished.count--;
   port->in_flight--;
   return op;
 }
@@ -224,7 +202,7 @@ static void wait_for_room(struct port *port) {
 
 int port_run(struct port *port, uint32_t core, struct shard_op *op) {
   /* Beyond the depth, too: what fills it may be waiting to be reaped, by our caller. */
-  while (add(port, core, op)) wait_for_room(port);
+  while (port_enter(port, core, op)) wait_for_room(port);
   port_send(port);
   struct op_chain others = {0};
   for (;;) {
@@ -240,7 +218,6 @@ int port_run(struct port *port, uint32_t core, struct shard_op *op) {
     others.tail->next = port->finished.head;
     if (!port->finished.tail) port->finished.tail = others.tail;
     port->finished.head = others.head;
-    port->finished.count += others.count;
   }
   if (port->fd_used)
     signal_event(port); /* our waits have disarmed it; what it was armed for may be here */

@@ -5,11 +5,14 @@
 #ifndef RUNTIME_PORT_H
 #define RUNTIME_PORT_H
 
+#include <errno.h>
+
 #include "runtime/core.h"
 
 struct port {
   struct peer peer;
   struct store *store;
+  struct core *cores; /* the store's */
   struct inbox inbox; /* peers: cores by index */
   int event_fd;
   bool open;
@@ -29,9 +32,28 @@ void port_free(struct port *port);
 int port_open_local(struct port **port, struct core *core,
                     void (*finished)(struct peer *peer, struct shard_op *op));
 
-/* Takes one op for a core into the running batch; -EAGAIN: no room there or in the port. The
- * batch leaves with port_send(), which cannot fail. */
-int port_add(struct port *port, uint32_t core, struct shard_op *op);
+/* Takes one op for a core into the running batch; -EAGAIN: no room there. The batch leaves with
+ * port_send(), which cannot fail. Whatever the port's depth. */
+static inline int port_enter(struct port *port, uint32_t core, struct shard_op *op) {
+  op->core = (uint8_t)core;
+  op->owner = &port->peer;
+  if (port->peer.local) {
+    core_enter(port->peer.local, op);
+  } else {
+    struct op_chain *chain = &port->sending[core];
+    if (!chain->head) {
+      if (!core_has_room(&port->cores[core], &port->peer)) return -EAGAIN;
+      port->sending_touched[port->sending_count++] = core;
+    }
+    op_chain_add(chain, op);
+  }
+  port->in_flight++;
+  return 0;
+}
+/* The same, or -EAGAIN if the port has its depth in flight. */
+static inline int port_add(struct port *port, uint32_t core, struct shard_op *op) {
+  return unlikely(port->in_flight >= port->depth) ? -EAGAIN : port_enter(port, core, op);
+}
 void port_send(struct port *port);
 /* The next finished op, or NULL. */
 struct shard_op *port_take(struct port *port);

@@ -89,7 +89,6 @@ static void pump(struct splitter *sp) {
     if (!is_cut(op)) return;
     sp->waiting.head = op->next;
     if (!op->next) sp->waiting.tail = NULL;
-    sp->waiting.count--;
   }
 }
 

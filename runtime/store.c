@@ -282,7 +282,11 @@ static int start(struct store *store, const char *where) {
                                  c->core_count ? c->core_count : 1, &store->logger);
   if (!r) r = choose_engine(store);
   if (!r) r = choose_cores(store);
-  if (!r) store->shard_count = store->layout->shard_count;
+  if (!r) {
+    store->shard_count = store->layout->shard_count;
+    store->hash_key[0] = store->layout->hash_key[0];
+    store->hash_key[1] = store->layout->hash_key[1] ^ HASH_MIX;
+  }
   if (!r && !c->read_only) r = flush_root(store);
   if (!r && !c->read_only) store->survivors = open_survivors(store, c->stepped ? NULL : where);
   if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);

@@ -57,6 +57,7 @@ struct store {
   bool engine_fallback;
   char why_engine[128];
   uint32_t shard_count, core_count;
+  uint64_t hash_key[2]; /* the layout's, as hash_id_mixed() wants it */
   uint32_t *core_of_shard;
   struct core *cores;
   struct arena *arena;

@@ -11,8 +11,7 @@
  * A table's version is odd while its array is changed. A reader on another thread would read
  * version, entry, version again (acquire fences between), under an epoch that retire() and the
  * release of details respect. */
-#include "shards/index.h"
-#include "shards/index_entry.h"
+#include "shards/index_find.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -20,16 +19,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define TABLE_BITS   6u /* of the hash's low 32, from the top */
-#define TABLES       (1u << TABLE_BITS)
-#define ORDER_BITS   (32u - TABLE_BITS)
 #define LINE_BYTES   64u
 #define PAGE_BYTES   4096u
-#define PAGE_ENTRIES (PAGE_BYTES / sizeof(struct entry))
-#define SLOTS_FIRST  8u
-#define SLACK_MIN    4u /* slots behind the last home: 1/32, within these bounds */
-#define SLACK_MAX    32u
-#define SCAN_BLIND   12u /* slots that find compares by id alone before it hashes them */
+#define PAGE_ENTRIES (PAGE_BYTES / sizeof(struct index_slot))
+#define SLOTS_FIRST  16u
+#define SLACK_MAX    32u /* slots behind the last home: 1/32, within SLACK_MIN and this */
 
 /* At most 29 of 32 homes are taken; growth is by 1/10. So the load is between 0.82 and 0.9: at
  * most 39 bytes an entry. A smaller step would save memory and make puts slower. */
@@ -37,23 +31,12 @@
 #define LOAD_DENOMINATOR 32u
 #define GROWTH_DIVISOR   10u
 
-struct table {
-  struct entry *entries;
-  uint32_t slots; /* the last one is always empty */
-  uint32_t homes;
-  uint32_t count;
-  uint32_t version; /* odd while it changes */
-  void *block;      /* the memory that entries lies in */
-};
-struct index {
-  struct table tables[TABLES];
-  uint64_t key[2];
-  uint32_t partition_count[INDEX_PARTITIONS];
-  uint64_t count;
-  uint64_t live_bytes;
-  uint64_t table_bytes;
-  struct slab slab;
-};
+/* Where a table begins: nothing is ever written to it, as it has no room. */
+static const struct index_slot nothing[1 + SLACK_MIN];
+
+static uint32_t order_of_entry(const struct index *x, const struct index_slot *e) {
+  return order_of(hash_id(e->id, x->key));
+}
 
 int index_create(struct index **out, const uint64_t key[2]) {
   struct index *x = aligned_alloc(64, round_up(sizeof *x, 64));
@@ -61,14 +44,17 @@ int index_create(struct index **out, const uint64_t key[2]) {
   memset(x, 0, sizeof *x);
   memcpy(x->key, key, sizeof x->key);
   slab_init(&x->slab);
+  for (uint32_t i = 0; i < TABLES; i++)
+    x->tables[i] =
+        (struct index_table){.entries = (struct index_slot *)(uintptr_t)nothing, .homes = 1};
   *out = x;
   return 0;
 }
 
 /* Arrays of a page and more are mappings: a heap would keep the holes that growing arrays leave.
  * Smaller ones come from the heap, aligned by hand. All that is taken is counted. */
-static bool new_array(struct index *x, struct table *t) {
-  size_t bytes = (size_t)t->slots * sizeof(struct entry);
+static bool new_array(struct index *x, struct index_table *t) {
+  size_t bytes = (size_t)t->slots * sizeof(struct index_slot);
   if (bytes >= PAGE_BYTES) {
     t->block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
                     -1, 0);
@@ -86,8 +72,8 @@ static bool new_array(struct index *x, struct table *t) {
 }
 
 /* The one place where an array goes that readers may still look at. */
-static void retire(struct index *x, const struct table *t) {
-  size_t bytes = (size_t)t->slots * sizeof(struct entry);
+static void retire(struct index *x, const struct index_table *t) {
+  size_t bytes = (size_t)t->slots * sizeof(struct index_slot);
   if (bytes == 0) return;
   if (bytes >= PAGE_BYTES) {
     x->table_bytes -= bytes;
@@ -105,84 +91,52 @@ void index_destroy(struct index *x) {
   free(x);
 }
 
-static void change_begin(struct table *t) {
+static void change_begin(struct index_table *t) {
   __atomic_store_n(&t->version, t->version + 1, __ATOMIC_RELAXED);
   __atomic_thread_fence(__ATOMIC_RELEASE); /* the odd version is seen before any change */
 }
-static void change_end(struct table *t) {
+static void change_end(struct index_table *t) {
   __atomic_store_n(&t->version, t->version + 1, __ATOMIC_RELEASE);
 }
 
-static uint32_t table_of(uint64_t hash) { return (uint32_t)hash >> ORDER_BITS; }
-/* The bits by which a table is sorted, and where they want to be. */
-static uint32_t order_of(uint64_t hash) { return (uint32_t)hash & ((1u << ORDER_BITS) - 1); }
-static uint32_t order_of_entry(const struct index *x, const struct entry *e) {
-  return order_of(hash_id(e->id, x->key));
-}
-static uint32_t home_of(uint32_t homes, uint32_t order) {
-  return (uint32_t)((uint64_t)order * homes >> ORDER_BITS);
-}
-
-void index_prefetch(const struct index *x, uint64_t hash) {
-  const struct table *t = &x->tables[table_of(hash)];
-  /* As a number: the table may have no entries yet, and the end may be near. */
-  uintptr_t line =
-      (uintptr_t)t->entries + home_of(t->homes, order_of(hash)) * (uintptr_t)sizeof(struct entry);
-  /* At these loads an entry lies three or four slots behind its home on average. */
-  __builtin_prefetch((const void *)line);
-  __builtin_prefetch((const void *)(line + 64));
-  __builtin_prefetch((const void *)(line + 128));
-}
-
-/* The slot of id, or NULL. */
-static struct entry *find_slot(const struct index *x, const struct table *t, uint64_t hash,
-                               struct blob_id id) {
-  if (t->count == 0) return NULL;
-  uint32_t order = order_of(hash);
-  struct entry *e = &t->entries[home_of(t->homes, order)];
-  /* Mostly it is near: comparing is cheaper than hashing to see whether it could still come. */
-  const struct entry *last = &t->entries[t->slots - 1];
-  for (uint32_t i = 0; i < SCAN_BLIND && e < last; i++, e++) {
-    if (e->id.lo == id.lo && e->id.hi == id.hi && entry_kind(e) != ENTRY_EMPTY) return e;
-    if (entry_kind(e) == ENTRY_EMPTY) return NULL;
-  }
-  for (; entry_kind(e) != ENTRY_EMPTY && order_of_entry(x, e) <= order; e++)
+struct index_slot *index_find_farther(const struct index *x, struct index_slot *e, uint32_t order,
+                                      struct blob_id id) {
+  for (; slot_kind(e) != SLOT_EMPTY && order_of_entry(x, e) <= order; e++)
     if (blob_id_equal(e->id, id)) return e;
   return NULL;
 }
 
 int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct blob *blob) {
-  const struct table *t = &x->tables[table_of(hash)];
-  const struct entry *e = find_slot(x, t, hash, id);
+  const struct index_slot *e = index_slot(x, hash, id);
   if (!e) return -ENOENT;
-  entry_decode(&x->slab, e, blob);
+  slot_decode(&x->slab, e, blob);
   return 0;
 }
 
 static uint32_t homes_of(uint32_t slots) {
   return slots - (uint32_t)min_u64(max_u64(slots / 32, SLACK_MIN), SLACK_MAX);
 }
-static bool has_room(const struct table *t) {
+static bool has_room(const struct index_table *t) {
   if (t->slots == 0) return false;
   /* An insert pushes the tail by one slot at most, and the last slot stays empty. */
   return t->count < (uint64_t)t->homes * LOAD_NUMERATOR / LOAD_DENOMINATOR &&
-         entry_kind(&t->entries[t->slots - 2]) == ENTRY_EMPTY;
+         slot_kind(&t->entries[t->slots - 2]) == SLOT_EMPTY;
 }
 /* Whole cache lines, or whole pages where the array is mapped. */
 static uint32_t next_slots(uint32_t slots) {
   if (slots == 0) return SLOTS_FIRST;
-  uint64_t unit = slots * sizeof(struct entry) < PAGE_BYTES ? 2 : PAGE_ENTRIES;
+  uint64_t unit = slots * sizeof(struct index_slot) < PAGE_BYTES ? 2 : PAGE_ENTRIES;
   return (uint32_t)max_u64(round_down(slots + slots / GROWTH_DIVISOR, unit),
                            round_down(slots, unit) + unit);
 }
 
 /* Copies in order; false if the tail does not fit, which only chance or a flood of equal hashes
  * brings about. */
-static bool copy_entries(const struct index *x, const struct table *t, struct entry *to,
+static bool copy_entries(const struct index *x, const struct index_table *t, struct index_slot *to,
                          uint32_t slots) {
   uint32_t homes = homes_of(slots), next = 0, left = t->count;
-  for (const struct entry *e = t->entries; left > 0; e++) {
-    if (entry_kind(e) == ENTRY_EMPTY) continue;
+  for (const struct index_slot *e = t->entries; left > 0; e++) {
+    if (slot_kind(e) == SLOT_EMPTY) continue;
     uint32_t home = home_of(homes, order_of_entry(x, e));
     if (home > next) next = home;
     if (next >= slots - 1) return false;
@@ -193,8 +147,8 @@ static bool copy_entries(const struct index *x, const struct table *t, struct en
 }
 
 /* Moves to an array of `slots`, or the next size that has room. */
-static int grow(struct index *x, struct table *t, uint32_t slots) {
-  struct table new = *t, old = *t;
+static int grow(struct index *x, struct index_table *t, uint32_t slots) {
+  struct index_table new = *t, old = *t;
   for (new.slots = slots;; new.slots = next_slots(new.slots)) {
     new.homes = homes_of(new.slots);
     if (!new_array(x, &new)) return -ENOMEM;
@@ -215,12 +169,12 @@ static int grow(struct index *x, struct table *t, uint32_t slots) {
 
 int index_reserve_partition(struct index *x, uint32_t partition, uint64_t count) {
   check(partition < INDEX_PARTITIONS);
-  struct table *t = &x->tables[partition * TABLES / INDEX_PARTITIONS];
+  struct index_table *t = &x->tables[partition * TABLES / INDEX_PARTITIONS];
   /* The neighbours in the table will be about as large; room for this one alone would have it
    * crowd into its quarter of the homes. */
   uint64_t expected = count * (INDEX_PARTITIONS / TABLES);
   uint64_t slots = expected * LOAD_DENOMINATOR / LOAD_NUMERATOR * 33 / 32 + SLOTS_FIRST;
-  slots = round_up(slots, slots * sizeof(struct entry) < PAGE_BYTES ? 2 : PAGE_ENTRIES);
+  slots = round_up(slots, slots * sizeof(struct index_slot) < PAGE_BYTES ? 2 : PAGE_ENTRIES);
   if (slots > UINT32_MAX / 2) return -ENOMEM;
   return slots <= t->slots ? 0 : grow(x, t, (uint32_t)slots);
 }
@@ -228,22 +182,23 @@ int index_reserve_partition(struct index *x, uint32_t partition, uint64_t count)
 int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t granules) {
   check(extents <= BLOB_EXTENTS_MAX);
   check(granules <= BLOB_GRANULES_MAX);
-  struct table *t = &x->tables[table_of(hash)];
+  struct index_table *t = &x->tables[table_of(hash)];
   if (unlikely(!has_room(t))) {
     int rc = grow(x, t, next_slots(t->slots));
     if (rc < 0) return rc;
   }
   if (extents <= 1 && granules <= 1) return 0; /* fits into the entry */
-  return slab_reserve(&x->slab, entry_detail_bytes_max(extents, granules));
+  return slab_reserve(&x->slab, slot_detail_bytes_max(extents, granules));
 }
 
 /* Puts an entry that is not there yet to its place in the order. */
-static void insert(const struct index *x, struct table *t, uint64_t hash, const struct entry *new) {
+static void insert(const struct index *x, struct index_table *t, uint64_t hash,
+                   const struct index_slot *new) {
   uint32_t order = order_of(hash);
-  struct entry *at = &t->entries[home_of(t->homes, order)];
-  while (entry_kind(at) != ENTRY_EMPTY && order_of_entry(x, at) <= order) at++;
-  struct entry *end = at;
-  while (entry_kind(end) != ENTRY_EMPTY) end++;
+  struct index_slot *at = &t->entries[home_of(t->homes, order)];
+  while (slot_kind(at) != SLOT_EMPTY && order_of_entry(x, at) <= order) at++;
+  struct index_slot *end = at;
+  while (slot_kind(end) != SLOT_EMPTY) end++;
   change_begin(t);
   memmove(at + 1, at, (size_t)(end - at) * sizeof *at);
   *at = *new;
@@ -251,18 +206,18 @@ static void insert(const struct index *x, struct table *t, uint64_t hash, const 
 }
 
 int index_put(struct index *x, uint64_t hash, const struct blob *blob) {
-  struct table *t = &x->tables[table_of(hash)];
-  struct entry *at = find_slot(x, t, hash, blob->id), new;
+  struct index_table *t = &x->tables[table_of(hash)];
+  struct index_slot *at = index_slot(x, hash, blob->id), new;
   if (!at && !has_room(t)) return -ENOMEM;
-  int rc = entry_encode(&x->slab, blob, &new);
+  int rc = slot_encode(&x->slab, blob, &new);
   if (rc < 0) return rc;
   if (at) {
-    struct entry old = *at;
+    struct index_slot old = *at;
     change_begin(t);
     *at = new;
     change_end(t);
-    x->live_bytes -= entry_bytes(&old);
-    entry_release(&x->slab, &old);
+    x->live_bytes -= slot_bytes(&old);
+    slot_release(&x->slab, &old);
   } else {
     insert(x, t, hash, &new);
     t->count++;
@@ -274,13 +229,13 @@ int index_put(struct index *x, uint64_t hash, const struct blob *blob) {
 }
 
 int index_delete(struct index *x, uint64_t hash, struct blob_id id) {
-  struct table *t = &x->tables[table_of(hash)];
-  struct entry *at = find_slot(x, t, hash, id);
+  struct index_table *t = &x->tables[table_of(hash)];
+  struct index_slot *at = index_slot(x, hash, id);
   if (!at) return -ENOENT;
-  struct entry old = *at;
+  struct index_slot old = *at;
   /* those behind that were pushed away from home move up by one */
-  struct entry *end = at + 1;
-  while (entry_kind(end) != ENTRY_EMPTY &&
+  struct index_slot *end = at + 1;
+  while (slot_kind(end) != SLOT_EMPTY &&
          &t->entries[home_of(t->homes, order_of_entry(x, end))] < end)
     end++;
   change_begin(t);
@@ -290,8 +245,8 @@ int index_delete(struct index *x, uint64_t hash, struct blob_id id) {
   t->count--;
   x->partition_count[index_partition_of(hash)]--;
   x->count--;
-  x->live_bytes -= entry_bytes(&old);
-  entry_release(&x->slab, &old);
+  x->live_bytes -= slot_bytes(&old);
+  slot_release(&x->slab, &old);
   return 0;
 }
 
@@ -311,15 +266,15 @@ int index_partition_visit(const struct index *x, uint32_t partition,
                           void *arg) {
   check(partition < INDEX_PARTITIONS);
   uint32_t low = partition << 24; /* the lowest hash of the partition */
-  const struct table *t = &x->tables[table_of(low)];
-  if (!t->entries) return 0;
-  const struct entry *e = t->entries + home_of(t->homes, order_of(low));
+  const struct index_table *t = &x->tables[table_of(low)];
+  if (t->count == 0) return 0;
+  const struct index_slot *e = t->entries + home_of(t->homes, order_of(low));
   for (uint64_t left = x->partition_count[partition]; left > 0; e++) {
-    if (entry_kind(e) == ENTRY_EMPTY) continue;
+    if (slot_kind(e) == SLOT_EMPTY) continue;
     uint64_t hash = hash_id(e->id, x->key);
     if (index_partition_of(hash) != partition) continue; /* pushed here from the one before */
     struct blob blob;
-    entry_decode(&x->slab, e, &blob);
+    slot_decode(&x->slab, e, &blob);
     int rc = visit(arg, hash, &blob);
     if (rc != 0) return rc;
     left--;

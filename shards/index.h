@@ -42,9 +42,7 @@ struct index;
 int index_create(struct index **x, const uint64_t key[2]);
 void index_destroy(struct index *x);
 
-/* hash: hash_id(). A hint to the caches; call for a batch, then find. */
-void index_prefetch(const struct index *x, uint64_t hash);
-/* 0 and *blob, or -ENOENT. */
+/* hash: hash_id(). 0 and *blob, or -ENOENT. */
 int index_find(const struct index *x, uint64_t hash, struct blob_id id, struct blob *blob);
 /* Room for one put of a blob with at most that many extents and granules: 0, or -ENOMEM. A blob of
  * one extent that is longer than its bytes need, or lies at INDEX_NEAR_BLOCKS or beyond, takes as

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "shards/recover.h"
+#include "shards/index_find.h"
 
 #include "shards/base/plant.h"
 

@@ -1,5 +1,6 @@
 /* shard.c - the storage engine of one shard: open, dispatch, ticks, statistics. Owned by the
  * shard's thread; see shard.h for the rules and shard_internal.h for the parts. */
+#include "shards/index_find.h"
 #include "shards/shard_internal.h"
 #include "shards/volume_internal.h"
 
@@ -57,6 +58,8 @@ bool shard_idle(const struct shard *s) {
   return s->ops == 0 && volumes_idle(s) && s->vacuum.moves == 0 && !scrub_busy(s) &&
          !zeroer_busy(&s->zeroer) && manifest_idle(s->manifest);
 }
+
+const struct index *shard_index(const struct shard *s) { return s->index; }
 
 struct manifest *shard_manifest(struct shard *s) {
   return s->manifest;
@@ -166,10 +169,12 @@ static void submit_other(struct shard *s, struct shard_op *op) {
 }
 
 void shard_submit(struct shard *s, struct shard_op *op) {
-  s->ops++;
   if (likely(op->kind == OP_GET)) {
-    get_submit(s, op);
-  } else if (op->kind >= OP_READ && op->kind <= OP_PROMOTE && op_is_of_volume(op)) {
+    shard_get(s, op);
+    return;
+  }
+  s->ops++;
+  if (op->kind >= OP_READ && op->kind <= OP_PROMOTE && op_is_of_volume(op)) {
     volume_submit(s, op);
   } else {
     submit_other(s, op);
@@ -276,11 +281,9 @@ void shard_checksum_error(struct shard *s, struct blob_id id, uint64_t granule, 
 
 void shard_stats(const struct shard *s, struct shard_stats *stats) {
   *stats = (struct shard_stats){
-      .gets = s->gets,
       .puts = s->puts,
       .deletes = s->deletes,
       .others = s->others,
-      .read_bytes = s->read_bytes,
       .write_bytes = s->write_bytes,
       .checksum_errors = s->checksum_errors,
       .blobs = index_count(s->index),

@@ -136,6 +136,7 @@ bool shard_idle(const struct shard *shard);
 /* Prefetches what submit will touch. Call for each op of a batch, then submit each. */
 void shard_prefetch(const struct shard *shard, const struct shard_op *op);
 void shard_submit(struct shard *shard, struct shard_op *op);
+void shard_get(struct shard *shard, struct shard_op *op); /* of an OP_GET: the same, sooner */
 /* Background work and ops that wait for room. True if there is more to do at once. */
 bool shard_tick(struct shard *shard);
 /* See shard_config.ask. */
@@ -152,7 +153,8 @@ uint64_t shard_wake_ns(const struct shard *shard);
  * regions on block devices are left alone. */
 int shard_punch(struct shard *shard, struct shard_vacuum_result *result);
 
-struct manifest *shard_manifest(struct shard *shard); /* seal, root_durable, dirty */
+const struct index *shard_index(const struct shard *shard); /* to prefetch in */
+struct manifest *shard_manifest(struct shard *shard);       /* seal, root_durable, dirty */
 
 /* Scrub: reads again all that counts on disk and verifies it: the manifest's part, then every blob
  * to the end of its last block, every block of volumes that has a checksum. One pass at a time,
@@ -178,7 +180,7 @@ void shard_scrub_stop(struct shard *shard);
 void shard_scrub_stats(const struct shard *shard, struct shard_scrub_stats *stats);
 
 struct shard_stats {
-  uint64_t gets, puts, deletes, others, read_bytes, write_bytes, checksum_errors;
+  uint64_t puts, deletes, others, write_bytes, checksum_errors;
   uint64_t blobs, live_bytes, index_ram_bytes;
   uint64_t layers, cluster_bytes, map_ram_bytes; /* of volumes: what they take, whole clusters */
   uint64_t total_blocks, free_blocks, pending_blocks, zeroed_blocks;

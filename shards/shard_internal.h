@@ -170,8 +170,14 @@ struct shard {
   struct space *space;
   struct device *device;
   struct region *region;
+  /* The segment that a get has found its blocks in: [block, end) of the region lie at so many bytes
+   * more than their number says. Segments only grow. */
+  struct {
+    uint64_t block, end, offset;
+    uint32_t read; /* io.kind of a read there */
+  } near;
   uint64_t ops; /* accepted, not completed */
-  uint64_t gets, read_bytes, puts, deletes, others, write_bytes, checksum_errors;
+  uint64_t puts, deletes, others, write_bytes, checksum_errors;
 
   struct manifest *manifest;
   struct shard_config config;
@@ -257,7 +263,6 @@ bool sums_late_tick(struct shard *s);
 void sums_late_end(struct work *w);
 
 /* shard_read.c */
-void get_submit(struct shard *s, struct shard_op *op);
 enum start get_start(struct shard *s, struct shard_op *op);
 
 /* shard_write.c */

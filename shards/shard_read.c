@@ -9,6 +9,7 @@
  * Readers hold a generation of the space from index lookup to completion: what they read is not
  * reused. The index may change meanwhile, so checksums and extents are copied first. */
 #include "shards/base/plant.h"
+#include "shards/index_find.h"
 #include "shards/shard_internal.h"
 
 #include <errno.h>
@@ -43,13 +44,13 @@ static uint32_t sums_of(const char *buf, uint64_t bytes, uint8_t shift) {
   return all;
 }
 
-static void short_done(struct io *io) {
-  struct shard_op *op = container_of(io, struct shard_op, io);
+/* What short_done() leaves. */
+static __attribute__((noinline)) void short_finish(struct shard_op *op) {
   struct shard *s = op->work;
   int64_t result = op->result;
   space_read_end(s->space, op->generation);
-  if (unlikely(io->result != 0)) {
-    result = io->result;
+  if (unlikely(op->io.result != 0)) {
+    result = op->io.result;
   } else if (op->pad) {
     uint32_t crc = (uint64_t)result <= UINT64_C(1) << op->pad
                        ? crc32c(0, op->buf, (size_t)result)
@@ -62,6 +63,18 @@ static void short_done(struct io *io) {
   op_complete(s, op, result);
 }
 
+/* A read without checksums that went well calls nothing but done(), at its end. */
+static void short_done(struct io *io) {
+  struct shard_op *op = container_of(io, struct shard_op, io);
+  struct shard *s = op->work;
+  if (unlikely(io->result | op->pad || !space_read_end_fast(s->space, op->generation))) {
+    short_finish(op);
+    return;
+  }
+  s->ops--;
+  op->done(op);
+}
+
 /* Where a blob's block lies: the extent that holds it, and how far in. */
 static const struct extent *find_extent(const struct blob *b, uint64_t block, uint64_t *in) {
   const struct extent *e = b->extents;
@@ -70,63 +83,145 @@ static const struct extent *find_extent(const struct blob *b, uint64_t block, ui
   return e;
 }
 
-/* Tries the short path: false if the range needs more than one I/O or a bounce. */
-static inline bool get_short(struct shard *s, struct shard_op *op, const struct blob *b,
-                             uint64_t bytes) {
-  bool verify =
-      b->granule_count != 0 && !(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum);
-  uint64_t io_bytes = round_up(bytes, BLOCK_BYTES), end = op->offset + bytes;
-  uint64_t mask = verify ? (UINT64_C(1) << b->granule_shift) - 1 : BLOCK_BYTES - 1, in, block;
-  bool fits = ((((uintptr_t)op->buf & (BLOCK_BYTES - 1)) | (op->offset & mask)) == 0) &
-              ((((end & mask) == 0) | (end == b->bytes)) & (io_bytes <= op->bytes)) &
-              (io_bytes <= IO_BYTES_MAX);
-  if (unlikely(!fits)) return false;
-  const struct extent *e = find_extent(b, op->offset >> BLOCK_SHIFT, &in);
-  block = e->block + in;
-  if (unlikely(e->blocks - in < io_bytes >> BLOCK_SHIFT)) return false;
-  if (unlikely(region_map(s->region, block, io_bytes >> BLOCK_SHIFT, &op->io) < io_bytes >>
-               BLOCK_SHIFT))
-    return false;
-  op->pad = 0;
-  if (verify) {
-    const uint32_t *sums = b->checksums + (op->offset >> b->granule_shift);
-    op->pad = b->granule_shift;
-    op->checksum = bytes <= mask + 1
-                       ? *sums
-                       : crc32c(0, sums, sizeof *sums * ((bytes + mask) >> b->granule_shift));
-  }
+/* Where the bytes that a get asks for lie, as far as the short path wants to know it. */
+struct place {
+  uint64_t blob_bytes;
+  uint64_t block, blocks;    /* of the first byte's; how many follow in a row */
+  const uint32_t *checksums; /* of the whole blob; NULL: none */
+  uint8_t granule_shift;
+};
+
+/* One I/O into the caller's buffer; file and offset are set. shift: of the granules that
+ * op->checksum is of; 0: none. */
+static inline void send_short(struct shard *s, struct shard_op *op, uint64_t block, uint64_t bytes,
+                              uint64_t io_bytes, uint8_t shift) {
+  s->ops++;
   op->work = s;
   op->block = block;
   op->result = (int64_t)bytes;
-  op->generation = space_read_begin(s->space);
+  op->generation = (uint16_t)space_read_begin(s->space);
+  op->pad = shift;
   op->io.done = short_done;
   op->io.buf = op->buf;
   op->io.bytes = (uint32_t)io_bytes;
+  device_submit(s->device, &op->io);
+}
+
+/* Tries the short path: false if the range needs more than one I/O or a bounce. */
+static bool get_short(struct shard *s, struct shard_op *op, const struct place *p, uint64_t bytes) {
+  bool verify = p->checksums && !(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum);
+  uint64_t io_bytes = round_up(bytes, BLOCK_BYTES), end = op->offset + bytes;
+  uint64_t mask = verify ? (UINT64_C(1) << p->granule_shift) - 1 : BLOCK_BYTES - 1;
+  bool fits = ((((uintptr_t)op->buf & (BLOCK_BYTES - 1)) | (op->offset & mask)) == 0) &
+              (((end & mask) == 0) | (end == p->blob_bytes));
+  if (!fits || io_bytes > op->bytes || io_bytes > IO_BYTES_MAX) return false;
+  uint64_t blocks = io_bytes >> BLOCK_SHIFT;
+  if (p->blocks < blocks || region_map(s->region, p->block, blocks, &op->io) < blocks) return false;
   op->io.op = IO_READ;
   op->io.flags = 0;
-  device_submit(s->device, &op->io);
+  const struct segment *segment = region_segment(s->region, p->block);
+  s->near.block = segment->region_block;
+  s->near.end = segment->region_block + segment->blocks;
+  s->near.offset = (segment->first_block - segment->region_block) << BLOCK_SHIFT;
+  s->near.read = op->io.kind;
+  if (verify) {
+    const uint32_t *sums = p->checksums + (op->offset >> p->granule_shift);
+    op->checksum = bytes <= mask + 1
+                       ? *sums
+                       : crc32c(0, sums, sizeof *sums * ((bytes + mask) >> p->granule_shift));
+  }
+  send_short(s, op, p->block, bytes, io_bytes, verify ? p->granule_shift : 0);
   return true;
 }
 
-void get_submit(struct shard *s, struct shard_op *op) {
+static void get_complete(struct shard *s, struct shard_op *op, int64_t result) {
+  s->ops++; /* it had none yet */
+  op_complete(s, op, result);
+}
+
+/* Whatever shard_get() leaves. */
+static __attribute__((noinline)) void get_other(struct shard *s, struct shard_op *op) {
+  const struct index_slot *e = index_slot(s->index, op->hash, op->id);
   struct blob b;
-  s->gets++;
-  if (unlikely((!op->buf && op->bytes) || op->offset + op->bytes < op->offset)) {
-    op_complete(s, op, -EINVAL);
+  uint64_t in;
+  op->size = 0;
+  if ((!op->buf && op->bytes) || op->offset + op->bytes < op->offset) {
+    get_complete(s, op, -EINVAL);
     return;
   }
-  if (unlikely(index_find(s->index, op->hash, op->id, &b) != 0)) {
-    op_complete(s, op, manifest_absent(s->manifest, op->hash));
+  if (!e) {
+    get_complete(s, op, manifest_absent(s->manifest, op->hash));
     return;
   }
+  slot_decode(&s->index->slab, e, &b);
   op->size = b.bytes;
-  if (unlikely(op->offset >= b.bytes || op->bytes == 0)) {
-    op_complete(s, op, 0);
+  if (op->offset >= b.bytes || op->bytes == 0) {
+    get_complete(s, op, 0);
     return;
   }
-  uint64_t bytes = min_u64(op->bytes, b.bytes - op->offset);
-  s->read_bytes += bytes;
-  if (unlikely(!get_short(s, op, &b, bytes))) shard_run(s, op);
+  const struct extent *x = find_extent(&b, op->offset >> BLOCK_SHIFT, &in);
+  struct place p = {.blob_bytes = b.bytes,
+                    .block = x->block + in,
+                    .blocks = x->blocks - in,
+                    .checksums = b.granule_count ? b.checksums : NULL,
+                    .granule_shift = b.granule_shift};
+  if (get_short(s, op, &p, min_u64(op->bytes, b.bytes - op->offset))) return;
+  s->ops++;
+  shard_run(s, op);
+}
+
+/* Where the blob's bytes lie, if that is in the segment in which the get before found its own. */
+static inline bool find_near(struct shard *s, struct shard_op *op, const struct index_slot *e,
+                             uint64_t *block) {
+  *block = (e->where & SLOT_BLOCK_MASK) + (op->offset >> BLOCK_SHIFT);
+  if (unlikely(*block < s->near.block || *block + (op->bytes >> BLOCK_SHIFT) > s->near.end))
+    return false;
+  op->size = slot_bytes(e);
+  op->io.kind = s->near.read;
+  op->io.offset = (*block << BLOCK_SHIFT) + s->near.offset;
+  return true;
+}
+
+/* As shard_get() wants it, and one whole granule. */
+static __attribute__((noinline)) void get_granule(struct shard *s, struct shard_op *op,
+                                                  const struct index_slot *e) {
+  uint8_t shift = slot_granule_shift(e);
+  uint64_t block;
+  op->checksum = (uint32_t)e->rest;
+  if (unlikely(op->bytes != UINT64_C(1) << shift || op->offset & (op->bytes - 1) ||
+               !find_near(s, op, e, &block))) {
+    get_other(s, op);
+    return;
+  }
+  if (slot_kind(e) == SLOT_SUMS) {
+    const uint32_t *sums = slab_at(&s->index->slab, (uint32_t)e->rest);
+    op->checksum = sums[op->offset >> shift];
+  }
+  send_short(s, op, block, op->bytes, op->bytes, shift);
+}
+
+/* By far the most: whole blocks of a blob in one row, within one granule, where the one before lay.
+ * Calls nothing but the device, at its end, so that no register need be saved. */
+void shard_get(struct shard *s, struct shard_op *op) {
+  const struct index_slot *e = index_near(s->index, op->hash, op->id);
+  uint64_t bytes = op->bytes, block;
+  uint64_t low = ((uintptr_t)op->buf | op->offset | bytes) & (BLOCK_BYTES - 1);
+  if (unlikely(!e || low || !op->buf || bytes - 1 >= IO_BYTES_MAX)) goto other;
+  enum slot_kind kind = slot_kind(e);
+  uint64_t size = slot_bytes(e);
+  if (unlikely(size < bytes || op->offset > size - bytes)) goto other;
+  if (kind != SLOT_BARE) {
+    if (unlikely(kind == SLOT_MANY)) goto other;
+    if (!(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum)) {
+      get_granule(s, op, e);
+      return;
+    }
+  }
+  if (unlikely(!find_near(s, op, e, &block))) goto other;
+  send_short(s, op, block, bytes, bytes, 0);
+  return;
+other:
+  get_other(s, op);
 }
 
 /* ---- Pieces --------------------------------------------------------------------------- */

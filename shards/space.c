@@ -27,15 +27,15 @@ struct space_sets {
   struct block_set pending[PENDING_SETS];
 };
 struct space {
+  struct space_readers readers; /* the first: space_read_begin() counts on that */
   struct space_sets sets;
   uint64_t cursor; /* where the last allocation ended */
   /* Since blocks last became free, so many were refused as so many extents: asking for as much
    * again need not look. refused_max is 0 if there is nothing to remember. */
   uint64_t refused_blocks;
   uint32_t refused_max;
-  uint32_t generation;
-  uint64_t readers[2]; /* by generation */
 };
+_Static_assert(offsetof(struct space, readers) == 0, "as space.h says");
 
 static void finish_sets(struct space_sets *sets) {
   block_set_finish(&sets->used);
@@ -257,14 +257,14 @@ static void advance(struct space *s) {
   struct block_set *ready = &s->sets.pending[READY], *grace = &s->sets.pending[GRACE];
   for (;;) {
     if (grace->count > 0) {
-      if (s->readers[s->generation ^ 1] > 0 && !PLANTED(reuse_under_readers)) return;
+      if (s->readers.count[s->readers.generation ^ 1] > 0 && !PLANTED(reuse_under_readers)) return;
       block_set_subtract(&s->sets.used, grace);
       s->refused_max = 0;
     }
     if (ready->count == 0) return;
-    check(s->readers[s->generation ^ 1] == 0 || PLANTED(reuse_under_readers));
+    check(s->readers.count[s->readers.generation ^ 1] == 0 || PLANTED(reuse_under_readers));
     block_set_take(grace, ready);
-    s->generation ^= 1;
+    s->readers.generation ^= 1;
   }
 }
 
@@ -283,16 +283,7 @@ void space_unseal(struct space *s) {
   block_set_take(&s->sets.pending[OPEN], &s->sets.pending[SEALED]);
 }
 
-uint32_t space_read_begin(struct space *s) {
-  s->readers[s->generation]++;
-  return s->generation;
-}
-
-void space_read_end(struct space *s, uint32_t generation) {
-  check(generation < 2);
-  check(s->readers[generation] > 0);
-  if (--s->readers[generation] == 0 && generation != s->generation) advance(s);
-}
+void space_readers_gone(struct space *s) { advance(s); }
 
 uint64_t space_free_blocks(const struct space *s) { return s->sets.used.bits - s->sets.used.count; }
 

@@ -47,8 +47,31 @@ void space_durable(struct space *s); /* sealed becomes ready */
 /* The flush failed: sealed joins open again. */
 void space_unseal(struct space *s);
 
-uint32_t space_read_begin(struct space *s);
-void space_read_end(struct space *s, uint32_t generation);
+/* Two additions a read; inline for that. */
+struct space_readers {
+  uint64_t count[2]; /* by generation */
+  uint32_t generation;
+};
+/* The last reader of the generation before has gone. */
+void space_readers_gone(struct space *s);
+static inline uint32_t space_read_begin(struct space *s) {
+  struct space_readers *r = (struct space_readers *)s;
+  r->count[r->generation]++;
+  return r->generation;
+}
+static inline void space_read_end(struct space *s, uint32_t generation) {
+  struct space_readers *r = (struct space_readers *)s;
+  check(generation < 2 && r->count[generation] > 0);
+  if (--r->count[generation] == 0 && unlikely(generation != r->generation)) space_readers_gone(s);
+}
+/* The same for who would rather not call: false: it has nothing to give back yet, or nobody but
+ * space_read_end() can. */
+static inline bool space_read_end_fast(struct space *s, uint32_t generation) {
+  struct space_readers *r = (struct space_readers *)s;
+  if (unlikely(generation != r->generation || r->count[generation] == 0)) return false;
+  r->count[generation]--;
+  return true;
+}
 
 uint64_t space_free_blocks(const struct space *s);
 uint64_t space_pending_blocks(const struct space *s);

@@ -42,11 +42,16 @@ static inline bool blob_id_equal(struct blob_id a, struct blob_id b) {
  * by a stranger do not pile up. The folded 64x64 to 128 bit multiplication is the mixing
  * step of wyhash (Wang Yi, public domain). Routing takes the top 32 bits; the index of a
  * shard takes the low 32. */
-static inline uint64_t hash_id(struct blob_id id, const uint64_t key[2]) {
-  __uint128_t m = (__uint128_t)(id.lo ^ key[0]) * (id.hi ^ key[1] ^ UINT64_C(0x9e3779b97f4a7c15));
+#define HASH_MIX UINT64_C(0x9e3779b97f4a7c15)
+/* mixed: the key, its second half xor HASH_MIX. */
+static inline uint64_t hash_id_mixed(struct blob_id id, const uint64_t mixed[2]) {
+  __uint128_t m = (__uint128_t)(id.lo ^ mixed[0]) * (id.hi ^ mixed[1]);
   uint64_t h = (uint64_t)m ^ (uint64_t)(m >> 64);
   m = (__uint128_t)(h ^ UINT64_C(0xa0761d6478bd642f)) * UINT64_C(0xe7037ed1a0b428db);
   return (uint64_t)m ^ (uint64_t)(m >> 64);
+}
+static inline uint64_t hash_id(struct blob_id id, const uint64_t key[2]) {
+  return hash_id_mixed(id, (const uint64_t[2]){key[0], key[1] ^ HASH_MIX});
 }
 static inline uint32_t shard_of_hash(uint64_t hash, uint32_t shard_count) {
   return (uint32_t)(((hash >> 32) * shard_count) >> 32);

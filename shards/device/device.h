@@ -94,8 +94,13 @@ struct io {
   uint32_t bytes; /* at most IO_BYTES_MAX */
   uint32_t moved; /* the engine's */
   int32_t result; /* 0, or -errno; the engine's while in flight */
-  uint16_t file;  /* slot given to device_attach() */
-  uint8_t op, flags;
+  union {
+    struct {
+      uint16_t file; /* slot given to device_attach() */
+      uint8_t op, flags;
+    };
+    uint32_t kind; /* the three at once */
+  };
 };
 #define IO_BYTES_MAX (1u << 20)
 _Static_assert(sizeof(struct io) == 48, "struct io is embedded in every request");

@@ -10,14 +10,18 @@
 
 /* No entry is empty, so there are at most IO_BYTES_MAX / BLOCK_BYTES, which is less than the
  * kernel's limit. */
-void io_begin_special(struct io *io) {
+void io_begin_other(struct io *io) {
   io->moved = io->bytes;
   if (io->op == IO_FLUSH) return;
+  check(io->op == IO_READ || io->op == IO_WRITE);
+  if (!(io->flags & IO_VECTORED)) {
+    io_begin_plain(io);
+    return;
+  }
   const struct iovec *v = io->buf;
   uint64_t sum = 0;
   check(is_aligned(io->offset | io->bytes, BLOCK_BYTES));
   check(io->bytes - 1 < IO_BYTES_MAX);
-  check(io->op == IO_READ || io->op == IO_WRITE);
   for (; sum < io->bytes; v++) {
     check(is_aligned((uintptr_t)v->iov_base | v->iov_len, BLOCK_BYTES) && v->iov_len);
     sum += v->iov_len;

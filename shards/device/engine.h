@@ -47,23 +47,24 @@ enum io_step {
   IO_STEP_RETRY,    /* the same again, after a pause */
 };
 
-/* One that is no plain transfer: a flush, which has nothing to move, or a vectored one. */
-static inline bool io_is_special(const struct io *io) {
-  return (io->op == IO_FLUSH) | (io->flags & IO_VECTORED);
+/* A read or a write without flags; else a flush, which has nothing to move, or one with flags. */
+static inline bool io_is_plain(const struct io *io) {
+  return likely((uint16_t)((io->op | io->flags << 8) - IO_READ) < 2);
 }
-void io_begin_special(struct io *io);
 
 /* At the start: proves the caller's side of the contract, which direct I/O does not (the
  * kernel lets some misaligned requests pass). */
-static inline void io_begin(struct io *io) {
-  if (unlikely(io_is_special(io))) {
-    io_begin_special(io);
-    return;
-  }
+void io_begin_other(struct io *io);
+static inline void io_begin_plain(struct io *io) {
+  io->moved = 0;
   check(is_aligned((uintptr_t)io->buf | io->offset | io->bytes, BLOCK_BYTES));
   check(io->bytes - 1 < IO_BYTES_MAX);
-  check(io->op == IO_READ || io->op == IO_WRITE);
-  io->moved = 0;
+}
+static inline void io_begin(struct io *io) {
+  if (io_is_plain(io))
+    io_begin_plain(io);
+  else
+    io_begin_other(io);
 }
 
 /* Of a vectored io of which nothing was moved yet: how many entries. Once something was, the rest

@@ -10,7 +10,6 @@
 struct instant {
   struct device device;
   struct io_list list; /* submitted, not done */
-  uint32_t count;
   uint32_t file_count;
   struct backing **files; /* by slot; NULL: nothing attached */
   struct device_stats stats;
@@ -61,35 +60,37 @@ static int instant_register_memory(struct device *d, uint32_t index, void *base,
 }
 static void instant_unregister_memory(struct device *d, uint32_t index) { (void)d, (void)index; }
 
+static __attribute__((noinline)) void submit_other(struct instant *m, struct io *io) {
+  io_begin(io);
+  m->stats.flushes += io->op == IO_FLUSH;
+  m->stats.fua_writes += io->op == IO_WRITE && (io->flags & IO_FUA);
+  io_list_push(&m->list, io);
+}
+
 static void instant_submit(struct device *d, struct io *io) {
   struct instant *m = instant_of(d);
   check(io->file < m->file_count);
-  io_begin(io);
-  io_list_push(&m->list, io);
-  m->count++;
+  if (!io_is_plain(io)) {
+    submit_other(m, io);
+    return;
+  }
+  io_begin_plain(io);
+  *m->list.end = io; /* ends at take_all() */
+  m->list.end = &io->next;
 }
 
 /* Takes the list away, so that what done() submits waits for the next poll. */
-static struct io *take_all(struct instant *m) {
+static inline struct io *take_all(struct instant *m) {
+  *m->list.end = NULL;
   struct io *io = m->list.head;
-  if (m->count > m->stats.in_flight_max) m->stats.in_flight_max = m->count;
-  m->stats.ios += m->count;
-  m->stats.submits += m->count != 0;
-  m->count = 0;
   io_list_init(&m->list);
   return io;
 }
 
-static inline uint32_t finish_all(struct instant *m, struct io *io) {
-  uint32_t count = 0;
-  while (io) {
-    struct io *next = io->next;
-    m->stats.flushes += io->op == IO_FLUSH;
-    m->stats.fua_writes += io->op == IO_WRITE && (io->flags & IO_FUA);
-    io->done(io);
-    io = next;
-    count++;
-  }
+static inline uint32_t finish(struct instant *m, uint32_t count) {
+  if (count > m->stats.in_flight_max) m->stats.in_flight_max = count;
+  m->stats.ios += count;
+  m->stats.submits += count != 0;
   return count;
 }
 
@@ -111,32 +112,45 @@ static int32_t copy(const struct instant *m, const struct io *io) {
 
 static uint32_t mem_poll(struct device *d) {
   struct instant *m = instant_of(d);
-  struct io *all = take_all(m);
+  struct io *all = take_all(m), *next;
+  uint32_t count = 0;
   for (struct io *io = all; io; io = io->next) {
     io->result = copy(m, io);
     io->moved = io->bytes;
   }
-  return finish_all(m, all);
+  for (struct io *io = all; io; io = next, count++) {
+    next = io->next; /* the io may be gone */
+    io->done(io);
+  }
+  return finish(m, count);
 }
 
 static uint32_t null_poll(struct device *d) {
   struct instant *m = instant_of(d);
-  struct io *all = take_all(m);
-  for (struct io *io = all; io; io = io->next) io->result = 0;
-  return finish_all(m, all);
+  uint32_t count = 0;
+  for (struct io *io = take_all(m), *next; io; io = next, count++) {
+    next = io->next;
+    io->result = 0;
+    io->done(io);
+  }
+  return finish(m, count);
 }
 
 static void instant_sleep(struct device *d, int64_t timeout_ns) {
   struct instant *m = instant_of(d);
   m->stats.sleeps++;
-  if (!m->list.head) waker_wait(&m->waker, timeout_ns);
+  if (m->list.end == &m->list.head) waker_wait(&m->waker, timeout_ns);
 }
 
 static void instant_wake(struct device *d) { waker_raise(&instant_of(d)->waker); }
 static void instant_sleep_on(struct device *d, int fd) { instant_of(d)->waker.other = fd; }
 
 static uint32_t instant_in_flight(const struct device *d) {
-  return container_of(d, const struct instant, device)->count;
+  const struct instant *m = container_of(d, const struct instant, device);
+  uint32_t count = 0;
+  *m->list.end = NULL;
+  for (struct io *io = m->list.head; io; io = io->next) count++;
+  return count;
 }
 
 static void instant_stats(const struct device *d, struct device_stats *stats) {

@@ -114,7 +114,7 @@ static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, ui
   sqe->__pad2[0] = 0;
 }
 
-/* A flush, a vectored transfer, or a row of what such a one has left. */
+/* A flush, a vectored transfer or a row of what such a one has left, a write with FUA. */
 static __attribute__((noinline)) void prep_special(struct uring *u, struct io *io) {
   uint32_t row, entries = io_entries(io);
   if (io->op != IO_FLUSH && !entries) {
@@ -136,25 +136,36 @@ static __attribute__((noinline)) void prep_special(struct uring *u, struct io *i
 }
 
 static inline void prep(struct uring *u, struct io *io) {
-  if (unlikely(io_is_special(io)))
-    prep_special(u, io);
-  else
+  if (io_is_plain(io))
     prep_plain(u, io, (uintptr_t)io->buf + io->moved, io->bytes - io->moved);
+  else
+    prep_special(u, io);
 }
 
-static void uring_submit(struct device *d, struct io *io) {
-  struct uring *u = uring_of(d);
-  check(io->file < u->file_count);
+/* One that may have to wait, or is more than a plain transfer. */
+static __attribute__((noinline)) void submit_odd(struct uring *u, struct io *io) {
   io_begin(io);
   u->stats.flushes += io->op == IO_FLUSH;
   u->stats.fua_writes += io->op == IO_WRITE && (io->flags & IO_FUA);
-  if (unlikely(u->in_flight >= u->cap)) {
+  if (u->in_flight >= u->cap) {
     io_list_push(&u->waiting, io);
     u->waiting_count++;
     return;
   }
   u->in_flight++;
   prep(u, io);
+}
+
+static void uring_submit(struct device *d, struct io *io) {
+  struct uring *u = uring_of(d);
+  check(io->file < u->file_count);
+  if (unlikely(!io_is_plain(io) || u->in_flight >= u->cap)) {
+    submit_odd(u, io);
+    return;
+  }
+  io_begin_plain(io);
+  u->in_flight++;
+  prep_plain(u, io, (uintptr_t)io->buf, io->bytes);
 }
 
 /* ---- Talking to the kernel -------------------------------------------------------------- */

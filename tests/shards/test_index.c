@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "shards/index.h"
+#include "shards/index_find.h"
 #include "tests/random.h"
 
 static const uint64_t key[2] = {UINT64_C(0x1234567890abcdef), UINT64_C(0xfedcba0987654321)};

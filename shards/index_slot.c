@@ -1,15 +1,10 @@
-/* index_entry.c - see index_entry.h. Owned by the shard's core, as the index is. */
-#include "shards/index_entry.h"
+/* index_slot.c - see index_slot.h. Owned by the shard's core, as the index is. */
+#include "shards/index_slot.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define BLOCK_BITS 40
-#define BLOCK_MASK ((UINT64_C(1) << BLOCK_BITS) - 1)
-_Static_assert(INDEX_NEAR_BLOCKS == BLOCK_MASK + 1, "what fits an entry");
-
-/* A shift of 0 (nothing to check) or 12 to 26 in four bits. */
-#define SHIFT_BASE 11
+_Static_assert(INDEX_NEAR_BLOCKS == SLOT_BLOCK_MASK + 1, "what fits an entry");
 
 uint8_t blob_granule_shift(uint64_t bytes) {
   if (bytes <= UINT64_C(1) << 20) return 12;
@@ -25,32 +20,31 @@ uint32_t blob_granule_count(uint64_t bytes, uint8_t granule_shift) {
 
 /* One extent, exactly as long as the bytes need, at a place that fits. */
 static bool extent_is_plain(const struct blob *b) {
-  return b->extent_count == 1 && b->bytes > 0 && b->extents[0].block <= BLOCK_MASK &&
+  return b->extent_count == 1 && b->bytes > 0 && b->extents[0].block <= SLOT_BLOCK_MASK &&
          b->extents[0].blocks == bytes_to_blocks(b->bytes);
 }
 
-static enum entry_kind kind_of(const struct blob *b) {
+static enum slot_kind kind_of(const struct blob *b) {
   bool plain = extent_is_plain(b);
-  if (b->granule_count == 0 && (plain || (b->extent_count == 0 && b->bytes == 0)))
-    return ENTRY_BARE;
-  if (!plain) return ENTRY_MANY;
-  return b->granule_count == 1 ? ENTRY_ONE : ENTRY_SUMS;
+  if (b->granule_count == 0 && (plain || (b->extent_count == 0 && b->bytes == 0))) return SLOT_BARE;
+  if (!plain) return SLOT_MANY;
+  return b->granule_count == 1 ? SLOT_ONE : SLOT_SUMS;
 }
 
 static uint32_t detail_bytes(uint32_t extents, uint32_t granules) {
   return extents * (uint32_t)sizeof(struct extent) + granules * (uint32_t)sizeof(uint32_t);
 }
 
-uint32_t entry_detail_bytes(const struct blob *b) {
-  enum entry_kind kind = kind_of(b);
-  if (kind == ENTRY_SUMS) return detail_bytes(0, b->granule_count);
+uint32_t slot_detail_bytes(const struct blob *b) {
+  enum slot_kind kind = kind_of(b);
+  if (kind == SLOT_SUMS) return detail_bytes(0, b->granule_count);
   /* at least one unit: a reference must name something */
-  if (kind == ENTRY_MANY)
+  if (kind == SLOT_MANY)
     return (uint32_t)max_u64(detail_bytes(b->extent_count, b->granule_count), 1);
   return 0;
 }
 
-uint32_t entry_detail_bytes_max(uint32_t extents, uint32_t granules) {
+uint32_t slot_detail_bytes_max(uint32_t extents, uint32_t granules) {
   return (uint32_t)max_u64(detail_bytes(extents, granules), 1);
 }
 
@@ -66,17 +60,17 @@ static void check_blob(const struct blob *b) {
   check(b->granule_count <= BLOB_GRANULES_MAX);
 }
 
-int entry_encode(struct slab *slab, const struct blob *b, struct entry *e) {
+int slot_encode(struct slab *slab, const struct blob *b, struct index_slot *e) {
   check_blob(b);
-  enum entry_kind kind = kind_of(b);
+  enum slot_kind kind = kind_of(b);
   uint64_t place = b->extent_count == 1 ? b->extents[0].block : 0;
-  uint32_t rest = kind == ENTRY_ONE ? b->checksums[0] : 0;
-  uint32_t need = entry_detail_bytes(b);
+  uint32_t rest = kind == SLOT_ONE ? b->checksums[0] : 0;
+  uint32_t need = slot_detail_bytes(b);
   if (need > 0) {
     rest = slab_alloc(slab, need);
     if (rest == 0) return -ENOMEM;
     char *at = slab_at(slab, rest);
-    if (kind == ENTRY_MANY) {
+    if (kind == SLOT_MANY) {
       place = b->extent_count;
       size_t extents = b->extent_count * sizeof(struct extent);
       if (extents > 0) memcpy(at, b->extents, extents);
@@ -84,7 +78,7 @@ int entry_encode(struct slab *slab, const struct blob *b, struct entry *e) {
     }
     if (b->granule_count > 0) memcpy(at, b->checksums, b->granule_count * sizeof(uint32_t));
   }
-  uint64_t shift = b->granule_shift ? b->granule_shift - SHIFT_BASE : 0;
+  uint64_t shift = b->granule_shift ? b->granule_shift - SLOT_SHIFT_BASE : 0;
   e->id = b->id;
   e->where =
       place | (uint64_t)b->flags << 40 | shift << 48 | (uint64_t)kind << 52 | b->bytes >> 32 << 55;
@@ -92,24 +86,23 @@ int entry_encode(struct slab *slab, const struct blob *b, struct entry *e) {
   return 0;
 }
 
-void entry_decode(const struct slab *slab, const struct entry *e, struct blob *b) {
-  enum entry_kind kind = entry_kind(e);
-  uint32_t shift = e->where >> 48 & 15;
+void slot_decode(const struct slab *slab, const struct index_slot *e, struct blob *b) {
+  enum slot_kind kind = slot_kind(e);
   b->id = e->id;
-  b->bytes = entry_bytes(e);
+  b->bytes = slot_bytes(e);
   b->flags = (uint8_t)(e->where >> 40);
-  b->granule_shift = (uint8_t)(shift ? shift + SHIFT_BASE : 0);
+  b->granule_shift = slot_granule_shift(e);
   b->inline_extent =
-      (struct extent){.block = e->where & BLOCK_MASK, .blocks = bytes_to_blocks(b->bytes)};
+      (struct extent){.block = e->where & SLOT_BLOCK_MASK, .blocks = bytes_to_blocks(b->bytes)};
   b->inline_checksum = (uint32_t)e->rest;
   b->extents = &b->inline_extent;
   b->checksums = &b->inline_checksum;
   b->extent_count = b->bytes > 0;
-  b->granule_count = kind == ENTRY_ONE;
-  if (kind <= ENTRY_BARE) return;
+  b->granule_count = kind == SLOT_ONE;
+  if (kind <= SLOT_BARE) return;
   char *at = slab_at(slab, (uint32_t)e->rest);
-  if (kind == ENTRY_MANY) {
-    b->extent_count = (uint32_t)(e->where & BLOCK_MASK);
+  if (kind == SLOT_MANY) {
+    b->extent_count = (uint32_t)(e->where & SLOT_BLOCK_MASK);
     b->extents = (const struct extent *)(void *)at;
     at += b->extent_count * sizeof(struct extent);
   }
@@ -119,10 +112,10 @@ void entry_decode(const struct slab *slab, const struct entry *e, struct blob *b
   b->checksums = (const uint32_t *)(void *)at;
 }
 
-void entry_release(struct slab *slab, const struct entry *e) {
-  if (entry_kind(e) <= ENTRY_BARE) return;
+void slot_release(struct slab *slab, const struct index_slot *e) {
+  if (slot_kind(e) <= SLOT_BARE) return;
   struct blob b;
-  entry_decode(slab, e, &b);
-  uint32_t extents = entry_kind(e) == ENTRY_MANY ? b.extent_count : 0;
-  slab_free(slab, (uint32_t)e->rest, entry_detail_bytes_max(extents, b.granule_count));
+  slot_decode(slab, e, &b);
+  uint32_t extents = slot_kind(e) == SLOT_MANY ? b.extent_count : 0;
+  slab_free(slab, (uint32_t)e->rest, slot_detail_bytes_max(extents, b.granule_count));
 }
