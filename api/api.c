@@ -165,12 +165,31 @@ static uint64_t random_seed(void) {
   return seed;
 }
 
+_Static_assert((int)SR_FLUSH_AFTER == (int)FLUSH_METHOD_AFTER, "as enum flush_method");
+
+/* What the options leave open: by the store's settings, else by default. */
+static int choose_settings(struct store_config *c, const char *where,
+                           const struct sr_open_options *o) {
+  struct settings s;
+  char note[100];
+  int r = settings_read(&s, where, o->settings, note, sizeof note, &c->logger);
+  if (r) return r;
+  uint32_t method = o->flush_method ? o->flush_method : s.flush_method;
+  if (!c->queue_depth) c->queue_depth = s.queue_depth ? s.queue_depth : 256;
+  if (!c->poll_us) c->poll_us = s.poll_us ? s.poll_us : 50;
+  c->flush_after = method == FLUSH_METHOD_AFTER;
+  snprintf(c->why_settings, sizeof c->why_settings, "%s%s", note[0] ? "options, then " : "",
+           note[0] ? note : "options and defaults: no settings were read");
+  return 0;
+}
+
 int sr_store_open(const char *where, const struct sr_open_options *options, struct sr_store **out) {
   struct sr_open_options o;
   if (!where || !out) return -EINVAL;
   int r = options_copy(&o, sizeof o, options);
   if (r) return r;
   if (o.damaged > SR_DAMAGED_SEARCH || (o.damaged && !o.read_only)) return -EINVAL;
+  if (o.flush_method > SR_FLUSH_AFTER) return -EINVAL;
   struct store_config config = {.cores = o.cores,
                                 .core_count = o.core_count,
                                 .engine = o.engine,
@@ -179,8 +198,8 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
                                 .no_background = o.no_background,
                                 .no_pin = o.no_pin,
                                 .lock_timeout_ms = o.lock_timeout_ms,
-                                .queue_depth = o.queue_depth ? o.queue_depth : 256,
-                                .poll_us = o.poll_us ? o.poll_us : 50,
+                                .queue_depth = o.queue_depth,
+                                .poll_us = o.poll_us,
                                 .arena_bytes = o.arena_bytes ? o.arena_bytes : 32u << 20,
                                 .seed = o.seed ? o.seed : random_seed(),
                                 .logger = stderr_logger,
@@ -195,7 +214,8 @@ int sr_store_open(const char *where, const struct sr_open_options *options, stru
   if (o.log) config.logger = (struct logger){log_to_caller, adapter};
   config.embedder = adapter;
   struct store *store;
-  r = store_open(&store, where, &config);
+  r = choose_settings(&config, where, &o);
+  if (!r) r = store_open(&store, where, &config);
   if (r)
     free(adapter);
   else

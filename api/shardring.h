@@ -181,6 +181,17 @@ struct sr_open_options {
                              takes it over if it looks in the same directory; a change of several
                              shards at once that was under way loses what was not durable. Default:
                              keeps nothing, looks in /dev/shm; "": neither */
+  const char *settings;  /* a file that `shard-bench tune` has written, for poll_us, queue_depth and
+                            flush_method where they are 0 here. Default: "settings" in the
+                            directory of the store, if it is there; "": none. A file that is
+                            damaged is left alone, and the log says so. */
+  uint32_t flush_method; /* enum sr_flush_method */
+};
+/* How the record that ends a store-wide flush reaches the device. */
+enum sr_flush_method {
+  SR_FLUSH_DEFAULT = 0, /* as the settings say, else SR_FLUSH_FUA */
+  SR_FLUSH_FUA = 1,     /* by a write that is durable by itself (RWF_DSYNC) */
+  SR_FLUSH_AFTER = 2,   /* by a plain write, then a flush: some devices are faster that way */
 };
 #define SR_OPEN_OPTIONS_INIT SR_OPTIONS_INIT_(sr_open_options)
 
@@ -208,7 +219,8 @@ int sr_leftovers(const char *memory_dir, bool (*fn)(void *arg, const struct sr_l
  *   -ENOTSUP    a newer or unknown format          -E2BIG   options from a newer header
  *   -EMEDIUMTYPE  not a store, or parts of different stores
  *   -EBADMSG    damaged; the log names the place. A read-only open with SR_DAMAGED_SKIP works.
- *   -EROFS      only a read-only open is possible */
+ *   -EROFS      only a read-only open is possible
+ * -ENOENT also: options->settings names a file that is not there. */
 int sr_store_open(const char *where, const struct sr_open_options *options,
                   struct sr_store **store);
 
@@ -734,6 +746,9 @@ struct sr_store_stats {
   uint64_t lost_changes; /* as far as it is known how many */
   /* Atomic batches that came, that failed, and how often one had to wait for room in a log. */
   uint64_t batches, batches_failed, batch_retries;
+  uint64_t queue_depth, poll_us; /* in use: of the options, the settings, or by default */
+  uint32_t flush_method;         /* enum sr_flush_method: the same */
+  char why_settings[128];        /* the file of settings that was read, or why there is none */
 };
 int sr_store_stats(struct sr_port *port, struct sr_store_stats *stats);
 

@@ -192,11 +192,16 @@ int sr_store_stats(struct sr_port *p, struct sr_store_stats *stats) {
                                    .cores = s->core_count,
                                    .devices = s->layout->backing_count,
                                    .read_only = s->config.read_only,
-                                   .engine_fallback = s->engine_fallback};
+                                   .engine_fallback = s->engine_fallback,
+                                   .queue_depth = s->config.queue_depth,
+                                   .poll_us = s->config.poll_us,
+                                   .flush_method =
+                                       s->config.flush_after ? SR_FLUSH_AFTER : SR_FLUSH_FUA};
   format_uuid(s->layout->uuid, stats->uuid);
   fill_damage(s, stats);
   snprintf(stats->why_cores, sizeof stats->why_cores, "%s", s->plan->why);
   snprintf(stats->why_engine, sizeof stats->why_engine, "%s", s->why_engine);
+  snprintf(stats->why_settings, sizeof stats->why_settings, "%s", s->config.why_settings);
   for (uint32_t c = 0; !r && c < s->core_count; c++)
     r = store_call(port_of(p), c, add_store, stats);
   return r;

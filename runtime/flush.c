@@ -240,6 +240,12 @@ static void mirror_written(struct io *io) {
  * waits for that, no flush is spent on it: it is durable with the next one. */
 static void root_written(struct io *io) {
   struct flusher *f = container_of(io, struct flusher, root_io);
+  if (!io->result && io->op == IO_WRITE && f->store->config.flush_after) {
+    *io = (struct io){.done = root_written, .op = IO_FLUSH, .file = io->file};
+    device_submit(f->store->cores[0].device, io);
+    return;
+  }
+  if (io->result && io->op == IO_FLUSH) backing_flush_failed(f->store->layout->backings[io->file]);
   f->root_result = io->result ? -EIO : 0;
   if (io->result) {
     f->result = -EIO;
@@ -256,8 +262,8 @@ static void root_written(struct io *io) {
 static void write_root(struct flusher *f) {
   f->root_waits = false;
   root_encode(f->next, f->store->layout->uuid, f->root_buf);
-  write_slot(f, root_slot_of_epoch(f->next->epoch), PLANTED(root_without_fua) ? 0 : IO_FUA,
-             &f->root_io, root_written);
+  bool fua = !f->store->config.flush_after && !PLANTED(root_without_fua);
+  write_slot(f, root_slot_of_epoch(f->next->epoch), fua ? IO_FUA : 0, &f->root_io, root_written);
 }
 
 /* A shard whose seal failed keeps what the last root said of it: it writes no more, and what

@@ -7,8 +7,9 @@
  *        --all cores--> flushing every core flushes the dirty files, each file once, all files of
  *                                all cores at the same time: the block layer merges flushes that
  *                                overlap. Slices of one device share its one flush.
- *        --all cores--> rooting  root E in its slot, one FUA write; once it is durable a second
- * slot gets it as well, for which nobody waits
+ *        --all cores--> rooting  root E in its slot, one FUA write, or a write and a flush (see
+ *                                settings.h); once it is durable a second slot gets it as well,
+ *                                for which nobody waits
  *        --durable--> settling   every core tells its shards (freed space moves on)
  *        --all cores--> idle     the callers complete; those who came meanwhile start anew
  *

@@ -263,11 +263,21 @@ static struct survivors *open_survivors(struct store *store, const char *where) 
 }
 
 /* The root that recovery goes on from may be one that a killed process had under way, in the
- * device's cache alone: nothing is written before it cannot get lost any more. */
+ * device's cache alone: nothing is written before it cannot get lost any more. Or its flush had
+ * failed, after which no flush says anything about it: so it is written again. */
 static int flush_root(struct store *store) {
-  struct backing *b = store->layout->backings[0];
-  int r = PLANTED(trust_the_root) ? 0 : b->ops->flush(b);
-  if (r) log_line(&store->logger, 0, "%s: a flush failed: %s", b->name, strerror(-r));
+  struct layout *l = store->layout;
+  struct backing *b = l->backings[0];
+  size_t bytes = l->root_slot_blocks << BLOCK_SHIFT;
+  uint64_t slot = l->root_block + root_slot_of_epoch(l->root->epoch) * l->root_slot_blocks;
+  void *buf = PLANTED(trust_the_root) ? NULL : aligned_alloc(BLOCK_BYTES, bytes);
+  if (!buf) return PLANTED(trust_the_root) ? 0 : -ENOMEM;
+  memset(buf, 0, bytes);
+  root_encode(l->root, l->uuid, buf);
+  int r = b->ops->write(b, buf, bytes, slot << BLOCK_SHIFT);
+  if (!r) r = b->ops->flush(b);
+  if (r) log_line(&store->logger, 0, "%s: its root cannot be kept: %s", b->name, strerror(-r));
+  free(buf);
   return r;
 }
 

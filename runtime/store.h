@@ -11,6 +11,7 @@
 #include "runtime/flush.h"
 #include "runtime/layout.h"
 #include "runtime/port.h"
+#include "runtime/settings.h"
 #include "runtime/topology.h"
 #include "runtime/volumes.h"
 
@@ -22,6 +23,8 @@ struct store_config {
   const char *engine; /* NULL: chosen */
   bool must_engine, read_only, no_background, no_pin;
   uint32_t lock_timeout_ms, queue_depth, poll_us;
+  bool flush_after;       /* roots by FLUSH_METHOD_AFTER */
+  char why_settings[128]; /* for statistics: where these are from */
   uint64_t arena_bytes;
   uint64_t seed;
   struct logger logger;

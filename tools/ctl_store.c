@@ -110,7 +110,8 @@ static const struct counter store_counters[] = {
     STORE_COUNTER(damaged_blobs),  STORE_COUNTER(damaged_metadata),
     STORE_COUNTER(old_blobs),      STORE_COUNTER(lost_changes),
     STORE_COUNTER(batches),        STORE_COUNTER(batches_failed),
-    STORE_COUNTER(batch_retries),
+    STORE_COUNTER(batch_retries),  STORE_COUNTER(queue_depth),
+    STORE_COUNTER(poll_us),
 };
 static const struct counter core_counters[] = {
     CORE_COUNTER(gets),       CORE_COUNTER(puts),           CORE_COUNTER(deletes),
@@ -165,15 +166,19 @@ static int print_stats(const struct ctl_options *o, struct ctl_session *s) {
   int r = sr_store_stats(s->port, &stats);
   if (r < 0) return ctl_fail("stats", r);
   struct js *root = o->json ? js_object() : NULL, *cores = NULL;
+  const char *method = stats.flush_method == SR_FLUSH_AFTER ? "write+flush" : "fua";
   if (root) {
     js_text(root, "store", o->store);
     js_text(root, "uuid", stats.uuid);
     js_text(root, "why_cores", stats.why_cores);
     js_text(root, "why_engine", stats.why_engine);
     js_bool(root, "engine_fallback", stats.engine_fallback);
+    js_text(root, "why_settings", stats.why_settings);
+    js_text(root, "flush_method", method);
   } else {
     printf("store %s\n  cores              %u (%s)\n  engine             %s\n", o->store,
            stats.cores, stats.why_cores, stats.why_engine);
+    printf("  settings           %s\n  flush_method       %s\n", stats.why_settings, method);
   }
   put_counters(root, &stats, store_counters, COUNT(store_counters));
   if (root) cores = js_add(root, "cores", js_array());

@@ -1,5 +1,6 @@
 /* flush_order_child.c - one put and one flush on a fresh store with the pool engine, between two
- * marks on standard error: what test_flush_order.sh traces. argv[1]: where. */
+ * marks on standard error: what test_flush_order.sh traces. argv[1]: where; argv[2], if there is
+ * one: roots are written and flushed. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +17,8 @@ int main(int argc, char **argv) {
   struct sr_store *s;
   struct sr_port *p;
   char *data = aligned_alloc(4096, 8192);
-  if (argc != 2 || !data) return 2;
+  if (argc < 2 || !data) return 2;
+  o.flush_method = argc > 2 ? SR_FLUSH_AFTER : SR_FLUSH_FUA;
   memset(data, 'd', 8192);
   f.size_bytes = 16 << 20;
   f.shards = 1;

@@ -626,6 +626,75 @@ static void grows_by_a_device(void **state) {
   close_both(s, p);
 }
 
+/* ---- Settings --------------------------------------------------------------------------------
+ */
+
+static void write_settings(struct fixture *f, const char *text) {
+  char path[800];
+  snprintf(path, sizeof path, "%s/settings", f->where);
+  FILE *out = fopen(path, "w");
+  assert_non_null(out);
+  fputs(text, out);
+  assert_int_equal(fclose(out), 0);
+}
+
+static struct sr_store_stats stats_with(struct fixture *f, const struct sr_open_options *o) {
+  struct sr_store_stats st;
+  struct sr_store *s = NULL;
+  assert_int_equal(sr_store_open(f->where, o, &s), 0);
+  struct sr_port *p = open_port(s);
+  assert_int_equal(sr_put(p, id_of(1), "x", 1, 0), 0);
+  assert_int_equal(sr_flush(p), 0); /* by that method */
+  assert_int_equal(sr_store_stats(p, &st), 0);
+  close_both(s, p);
+  return st;
+}
+
+static void settings_are_used(void **state) {
+  struct fixture *f = *state;
+  format_store(f, 2, 16 * MIB);
+  struct sr_open_options o = open_options(f);
+  struct sr_store_stats st = stats_with(f, &o);
+  assert_true(st.queue_depth == 256 && st.poll_us == 50 && st.flush_method == SR_FLUSH_FUA);
+  assert_non_null(strstr(st.why_settings, "defaults"));
+
+  write_settings(f, "queue_depth = 32\nflush = write+flush\n");
+  st = stats_with(f, &o);
+  assert_true(st.queue_depth == 32 && st.poll_us == 50 && st.flush_method == SR_FLUSH_AFTER);
+  assert_non_null(strstr(st.why_settings, "/store/settings"));
+  /* Options come first, one by one. */
+  o.queue_depth = 64;
+  o.flush_method = SR_FLUSH_FUA;
+  st = stats_with(f, &o);
+  assert_true(st.queue_depth == 64 && st.flush_method == SR_FLUSH_FUA);
+  o.queue_depth = 0;
+  assert_int_equal(stats_with(f, &o).queue_depth, 32);
+  o.settings = "";
+  assert_int_equal(stats_with(f, &o).queue_depth, 256);
+  o.settings = "/nowhere";
+  struct sr_store *s = NULL;
+  assert_int_equal(sr_store_open(f->where, &o, &s), -ENOENT);
+  o.settings = NULL;
+  o.flush_method = 3;
+  assert_int_equal(sr_store_open(f->where, &o, &s), -EINVAL);
+  o.flush_method = 0;
+  assert_string_equal(f->log, "/nowhere: there are no such settings\n");
+
+  /* Damaged: it says so, and the store opens. */
+  write_settings(f, "queue_depth = 32\npoll_us = soon\n");
+  st = stats_with(f, &o);
+  assert_true(st.queue_depth == 256 && st.poll_us == 50 && st.flush_method == SR_FLUSH_FUA);
+  assert_non_null(strstr(f->log, "line 2: poll_us = soon"));
+  assert_non_null(strstr(f->log, "shard-bench tune"));
+  /* A store is formatted anew around them. */
+  struct sr_format_options format = SR_FORMAT_OPTIONS_INIT;
+  format.size_bytes = 32 * MIB;
+  format.force = true;
+  write_settings(f, "queue_depth = 16\n");
+  assert_int_equal(sr_format(f->where, &format), 0);
+  assert_int_equal(stats_with(f, &o).queue_depth, 16);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
   const struct CMUnitTest tests[] = {
@@ -654,6 +723,7 @@ int main(void) {
       TEST(in_memory),
       TEST(grows),
       TEST(grows_by_a_device),
+      TEST(settings_are_used),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,7 +30,8 @@ void corpus_format(void);  /* make_format.c: identity, root */
 void corpus_log(void);     /* make_log.c: entry, frame */
 void corpus_region(void);  /* make_region.c: recover */
 void corpus_image(void);   /* make_image.c: layout, damaged */
-void corpus_text(void);    /* make_text.c: id, names, args, host_command, cpus, options, requests */
+void corpus_text(void);    /* make_text.c: id, names, settings, args, host_command, cpus, options,
+                             requests */
 void corpus_volume(void);  /* make_volume.c: volume_record, catalog, limit, stream, blocks */
 void corpus_message(void); /* make_message.c: message */
 void corpus_vhost(void);   /* make_vhost.c: vhost */

@@ -182,7 +182,23 @@ static void add_requests(void) {
   corpus_add("requests", "read_only", d.bytes, d.count);
 }
 
+static void add_settings(void) {
+  static const char *const texts[] = {
+      "# measured\npoll_us = 120\nqueue_depth = 64\nflush = write+flush\n",
+      "flush=fua\r\n\tpoll_us=1000000\n\nqueue_depth=4096",
+      "poll_us = 0\n",
+      "queue_depth = 4097\n",
+      "poll_us = 5\npoll_us = 5\n",
+      "flush = never\n",
+      "= 5\n#\n",
+      "words\n",
+      "\x01\x1b[31m = 99999999999\n",
+  };
+  add_all("settings", texts, array_size(texts));
+}
+
 void corpus_text(void) {
+  add_settings();
   add_requests();
   add_ids();
   add_names();

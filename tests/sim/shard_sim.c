@@ -17,6 +17,7 @@ static const char usage_text[] =
     "  --seed=N         the first seed; each further run takes the next one (default 1)\n"
     "  --runs=N         so many runs (default 1 if a seed is given, else 100)\n"
     "  --states=N       instead: until so many distinct crash states were looked at\n"
+    "  --flush-after    roots by a write and a flush, not with FUA\n"
     "  --plant=NAME     with a fault in the store (shard-sim-planted only); \"list\" lists them\n"
     "  --scenario=NAME  random, small, faults, damage, volumes (default: the seed chooses)\n"
     "Exit status: 0 nothing found, 1 a violation (its seed is printed), 2 usage\n";
@@ -67,6 +68,7 @@ static bool parse(int argc, char **argv, struct options *o) {
         o->scenario = &scenarios[k];
         good = true;
       }
+    if (strcmp(a, "--flush-after") == 0) good = sim_flush_after = true;
     if (strncmp(a, "--plant=", 8) == 0) good = plant_choose(o->plant = a + 8);
     if (!good) {
       fprintf(stderr, "shard-sim: %s: not understood\n%s", a, usage_text);
@@ -136,8 +138,9 @@ int main(int argc, char **argv) {
   for (uint64_t n = 0; o.states ? totals.checker.states.count < o.states : n < o.runs; n++) {
     uint64_t seed = o.seed + n;
     const struct scenario *s = o.scenario ? o.scenario : by_seed(seed);
-    snprintf(sim_reproduce, sizeof sim_reproduce, "%s --seed=%llu --scenario=%s%s%s", argv[0],
-             (unsigned long long)seed, s->name, o.plant ? " --plant=" : "", o.plant ? o.plant : "");
+    snprintf(sim_reproduce, sizeof sim_reproduce, "%s --seed=%llu --scenario=%s%s%s%s", argv[0],
+             (unsigned long long)seed, s->name, sim_flush_after ? " --flush-after" : "",
+             o.plant ? " --plant=" : "", o.plant ? o.plant : "");
     s->run(seed, &totals);
   }
   report(&totals, now_seconds() - start);

@@ -80,6 +80,8 @@ void sim_format(struct sim_io *io, const struct geometry *g) {
   free(buf);
 }
 
+bool sim_flush_after;
+
 static void keep_line(void *arg, int level, const char *text) {
   (void)arg;
   if (getenv("SIM_LOG")) fprintf(stderr, "  [%d] %s\n", level, text);
@@ -100,6 +102,7 @@ int sim_open(struct sr_store **store, struct sim_io *io, const struct open_how *
                                 .no_pin = true,
                                 .no_background = !how->background,
                                 .read_only = how->read_only,
+                                .flush_after = sim_flush_after,
                                 .queue_depth = 64,
                                 .arena_bytes = 256u << 10,
                                 .seed = 1,

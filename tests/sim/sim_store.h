@@ -23,6 +23,7 @@ void sim_format(struct sim_io *io, const struct geometry *g);
 
 /* The last line that a store logged as an error, for reports. */
 extern char sim_last_error[512];
+extern bool sim_flush_after; /* of all stores: FLUSH_METHOD_AFTER */
 struct open_how {
   uint32_t cores;
   uint32_t works_max, checkpoint_group_bytes, frame_target_bytes;
