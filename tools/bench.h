@@ -30,6 +30,7 @@
  *   bench_report.c   the table and the JSON; with bench_report_more.c
  *   bench_versus.c   alternates runs with those of another program (--versus); with
  *                    bench_versus_peer.c, which runs programs and reads what they print
+ *   bench_tune.h     shard-bench tune
  *   report.h         shard-bench report, which reads them
  */
 #ifndef TOOLS_BENCH_H
@@ -135,6 +136,7 @@ struct bench_options {
   uint32_t core_count;   /* ... or a number; 0: neither */
   const char *versus;    /* a shell command to alternate with */
   uint64_t rounds;       /* of that */
+  const char *settings;  /* a file of settings, or "none" */
   bool rounds_given;
 };
 

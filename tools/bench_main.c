@@ -2,6 +2,7 @@
  * options, format, open, fill, run, report, close. */
 #include "tools/args.h"
 #include "tools/bench.h"
+#include "tools/bench_tune.h"
 #include "tools/report.h"
 
 #include <errno.h>
@@ -110,6 +111,7 @@ int main(int argc, char **argv) {
   struct bench_environment environment;
   if (argc > 1 && strcmp(argv[1], "report") == 0) return report_main(argc - 1, argv + 1);
   if (argc > 1 && strcmp(argv[1], "compare") == 0) return compare_main(argc - 1, argv + 1);
+  if (argc > 1 && strcmp(argv[1], "tune") == 0) return tune_main(argc - 1, argv + 1);
   int r = bench_options_parse(&b.o, argc, argv);
   if (r != 0) return r < 0 ? ARGS_USAGE : 0;
   bench_stop_watch();

@@ -52,6 +52,7 @@ static void help(const struct arg *table) {
   puts("shard-bench --store=WHERE [options]: what a Shardring store does in a second.\n"
        "shard-bench FILE [options]: the runs that a job file lists, with these options added.\n"
        "shard-bench report RESULT...: results as a page with plots.\n"
+       "shard-bench tune --store=DIR: measures a device, and writes settings for the store.\n"
        "shard-bench compare A B: two results, and whether they differ by more than chance.\n"
        "\n"
        "Fills the store with blobs if they are not there yet, runs one kind of request on it, and\n"
@@ -370,6 +371,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"shards", ARG_NUMBER, &o->shards, 1, SR_SHARDS_MAX,
        .help = "with --create; default: one per physical core"},
       {"cores", ARG_TEXT, &o->cores, .help = "how many (2), or which CPUs (0-3,8 or 5,)"},
+      {"settings", ARG_TEXT, &o->settings,
+       .help = "a file that shard-bench tune has written, or none; default: the store's own"},
       {"rw", ARG_CHOICE, &o->rw, .choices = RW_CHOICES,
        .help = "read, get: in order / whole blobs; put: whole new blobs; randwrite: whole blobs "
                "again; of volumes: randread, read, randwrite, write, randrw",

@@ -98,7 +98,9 @@ int bench_open(struct bench *b) {
   /* Nothing may be written in the background where reads shall stay off the device. */
   open.no_background = o->prealloc == PREALLOC_UNWRITTEN || o->reserve;
   uint64_t depth = o->where == WHERE_CORE ? o->iodepth : o->iodepth * o->numjobs;
-  open.queue_depth = (uint32_t)(depth < 256 ? 256 : depth > 4096 ? 4096 : depth);
+  /* Up to what is the default anyway the store's settings decide. */
+  open.queue_depth = (uint32_t)(depth <= 256 ? 0 : depth > 4096 ? 4096 : depth);
+  open.settings = o->settings && strcmp(o->settings, "none") == 0 ? "" : o->settings;
   open.arena_bytes = arena_bytes(o, open.core_count ? open.core_count : 4);
   open.seed = o->seed;
   int r = sr_store_open(o->where_text, &open, &b->store);

@@ -155,8 +155,8 @@ static void say_flags(struct raw_loop *l, uint32_t granted) {
                            granted & flag_names[i].flag ? "" : "!", flag_names[i].name);
 }
 
-/* Newest set of flags first; an older kernel answers EINVAL. */
-static int make_ring(struct raw_loop *l) {
+/* Newest set of flags first; an older kernel answers EINVAL. Which it was, in *granted. */
+static int make_ring(struct io_uring *ring, uint32_t depth, uint32_t *granted) {
   static const uint32_t sets[] = {
       IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
           IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP,
@@ -166,10 +166,9 @@ static int make_ring(struct raw_loop *l) {
   };
   int r = -EINVAL;
   for (size_t i = 0; r == -EINVAL && i < sizeof(sets) / sizeof(sets[0]); i++) {
-    r = io_uring_queue_init(l->options.depth, &l->ring, sets[i]);
-    if (r == 0) say_flags(l, sets[i]);
+    *granted = sets[i];
+    r = io_uring_queue_init(depth, ring, sets[i]);
   }
-  l->ring_up = r == 0;
   return r;
 }
 
@@ -215,8 +214,11 @@ static void fill_entry(struct raw_loop *l, uint32_t slot) {
 }
 
 static int set_up(struct raw_loop *l) {
-  int r = make_ring(l);
+  uint32_t granted;
+  int r = make_ring(&l->ring, l->options.depth, &granted);
+  l->ring_up = r == 0;
   if (r < 0) return r;
+  say_flags(l, granted);
   register_files(l);
   if (!l->options.nop) register_buffers(l);
   l->enter_fd = l->ring.ring_fd;
@@ -337,4 +339,57 @@ void raw_loop_destroy(struct raw_loop *l) {
   for (uint32_t i = 0; i < l->file_count; i++) close(l->files[i].fd);
   free(l->memory);
   free(l);
+}
+
+/* ---- Single writes ------------------------------------------------------------------------ */
+
+struct raw_writer {
+  struct io_uring ring;
+  int fd;
+};
+
+int raw_writer_create(struct raw_writer **writer, const char *path) {
+  struct raw_writer *w = calloc(1, sizeof(*w));
+  uint32_t granted;
+  if (!w) return -ENOMEM;
+  w->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+  int r = w->fd < 0 ? -errno : make_ring(&w->ring, 4, &granted);
+  if (r < 0) {
+    if (w->fd >= 0) close(w->fd);
+    free(w);
+    return r;
+  }
+  *writer = w;
+  return 0;
+}
+
+static int submit_one(struct raw_writer *w) {
+  struct io_uring_cqe *cqe;
+  int r;
+  do r = io_uring_submit_and_wait(&w->ring, 1);
+  while (r == -EINTR);
+  if (r < 0 || (r = io_uring_wait_cqe(&w->ring, &cqe)) < 0) return r;
+  r = cqe->res;
+  io_uring_cqe_seen(&w->ring, cqe);
+  return r;
+}
+
+int raw_writer_write(struct raw_writer *w, enum raw_write kind, const void *block,
+                     uint64_t offset) {
+  struct io_uring_sqe *e = io_uring_get_sqe(&w->ring);
+  io_uring_prep_write(e, w->fd, block, 4096, offset);
+  if (kind == RAW_WRITE_DSYNC) e->rw_flags = RWF_DSYNC;
+  int r = submit_one(w);
+  if (r != 4096) return r < 0 ? r : -EIO;
+  if (kind != RAW_WRITE_FLUSH) return 0;
+  e = io_uring_get_sqe(&w->ring);
+  io_uring_prep_fsync(e, w->fd, IORING_FSYNC_DATASYNC);
+  return submit_one(w);
+}
+
+void raw_writer_destroy(struct raw_writer *w) {
+  if (!w) return;
+  io_uring_queue_exit(&w->ring);
+  close(w->fd);
+  free(w);
 }

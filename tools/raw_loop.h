@@ -51,6 +51,18 @@ int raw_loop_run(struct raw_loop *loop, uint64_t duration_ns, struct raw_loop_re
 /* Set-up flags that were granted, refused ones with a leading '!'; "" before the first run. */
 const char *raw_loop_flags(const struct raw_loop *loop);
 
+/* ---- Single writes, each timed by its caller --------------------------------------------------
+ */
+
+enum raw_write { RAW_WRITE_PLAIN, RAW_WRITE_DSYNC, RAW_WRITE_FLUSH }; /* RWF_DSYNC; and fdatasync */
+struct raw_writer;
+/* A ring and a file for one thread. The block has 4096 bytes, aligned to as many. */
+int raw_writer_create(struct raw_writer **writer, const char *path);
+/* Returns when it is done, as the kind says. 0 or -errno. */
+int raw_writer_write(struct raw_writer *writer, enum raw_write kind, const void *block,
+                     uint64_t offset);
+void raw_writer_destroy(struct raw_writer *writer);
+
 /* NULL is fine. Any thread, when no other is inside raw_loop_run(). */
 void raw_loop_destroy(struct raw_loop *loop);
 
