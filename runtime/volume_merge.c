@@ -49,11 +49,13 @@ static void leave_out(struct port *port, struct vdisk *x, struct vdisk *n) {
 }
 
 /* What lay on N in another shard and went must not come back after a crash: it would find N empty.
- * Nor must anybody else who saw N's layer, if X is written to: what X overwrites in places that
- * were N's is overwritten for them, too. */
+ * Nor must N's name itself, if they are striped: it went in one shard, and any other one could be
+ * durable sooner, with N's clusters gone. Nor must anybody else who saw N's layer, if X is written
+ * to: what X overwrites in places that were N's is overwritten for them, too. */
 static int make_sure(struct port *port, const struct vdisk *x, const struct vdisk *n) {
   struct shard_op flush = {.kind = OP_FLUSH};
-  uint64_t epoch = max_u64(n->foreign_epoch, x->sealed ? 0 : n->left_epoch);
+  bool in_order = x->sealed && !vdisk_striped(x); /* the log of one shard says it all */
+  uint64_t epoch = max_u64(n->foreign_epoch, in_order ? 0 : n->left_epoch);
   if (epoch_durable(port->store, epoch) || PLANTED(merge_at_once)) return 0;
   int r = port_run(port, 0, &flush);
   if (!r) r = (int)flush.result;
@@ -66,6 +68,8 @@ static int merge(struct catalog *c, struct port *port, struct vdisk *x) {
   if (!r) r = vdisk_hold(port, x);
   if (r) return r;
   x->merging = n->merging = true;
+  /* Whoever saw N's layer sees X's from now on. */
+  x->left_epoch = max_u64(x->left_epoch, n->left_epoch);
   catalog_leave(c, 0);
   r = merge_layers(port, x, n->layer);
   catalog_enter(port, false, &c);

@@ -114,6 +114,51 @@ static void a_clone_that_comes_back(void **state) {
   close_both(o.store, o.port);
 }
 
+static int remove_beside(void *arg, const struct sr_volume_range *range) {
+  struct opened *o = arg;
+  (void)range;
+  assert_int_equal(sr_volume_close(o->port, o->disk), 0);
+  assert_int_equal(sr_volume_remove(o->port, "disk"), 0);
+  assert_int_equal(sr_volume_remove(o->port, "upper"), 0);
+  assert_int_equal(sr_flush(o->port), 0);
+  return 1;
+}
+
+/* Merged into a removed snapshot first, and with that into a volume. The second removal is durable,
+ * the merge after it had to wait: nothing is merged while differences are looked for. */
+static void a_snapshot_below_others_that_comes_back(void **state) {
+  struct fixture *f = *state;
+  struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+  struct opened o;
+  struct sr_volume_info info;
+  create(f, &o, BLOCKS * BLOCK);
+  v.size_bytes = BLOCK;
+  assert_int_equal(sr_volume_create(o.port, "beside", &v), 0);
+  char data[BLOCK] = "data";
+  struct sr_block *b;
+  assert_int_equal(sr_volume_open(o.port, "beside", NULL, &b), 0);
+  assert_int_equal(sr_volume_write(o.port, b, data, 0, BLOCK, 0), BLOCK);
+  assert_int_equal(sr_volume_close(o.port, b), 0);
+  write_all(&o, 1);
+  assert_int_equal(sr_volume_snapshot(o.port, "disk", "lower"), 0);
+  assert_int_equal(sr_volume_snapshot(o.port, "disk", "upper"), 0);
+  assert_int_equal(sr_volume_clone(o.port, "upper", "clone", NULL), 0);
+  assert_int_equal(sr_volume_diff(o.port, NULL, "beside", remove_beside, &o), 1);
+  assert_int_equal(sr_volume_stat(o.port, "clone", &info), 0);
+  assert_int_equal(info.depth, 2);
+  assert_int_equal(sr_volume_remove(o.port, "lower"), 0);
+  assert_int_equal(sr_volume_stat(o.port, "clone", &info), 0);
+  assert_int_equal(info.depth, 0);
+  assert_int_equal(sr_volume_open(o.port, "clone", NULL, &o.disk), 0);
+  write_all(&o, 2);
+  crash(&o);
+  o = open_it(f, "clone");
+  if (sr_volume_stat(o.port, "lower", &info) == 0) assert_true(holds(&o, "lower", 1));
+  assert_true(holds(&o, "clone", 1) || holds(&o, "clone", 2));
+  assert_int_equal(sr_volume_close(o.port, o.disk), 0);
+  close_both(o.store, o.port);
+}
+
 /* The removal is durable, the merge is not: the removed snapshot's layer has blocks with checksums,
  * and other data than they are of. */
 static void checksums_of_what_was_overwritten(void **state) {
@@ -181,6 +226,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(a_snapshot_that_comes_back, fixture_setup, fixture_teardown),
       cmocka_unit_test_setup_teardown(a_clone_that_comes_back, fixture_setup, fixture_teardown),
+      cmocka_unit_test_setup_teardown(a_snapshot_below_others_that_comes_back, fixture_setup,
+                                      fixture_teardown),
       cmocka_unit_test_setup_teardown(checksums_of_what_was_overwritten, fixture_setup,
                                       fixture_teardown),
       cmocka_unit_test_setup_teardown(flatten_an_odd_size, fixture_setup, fixture_teardown),
