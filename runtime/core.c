@@ -2,6 +2,7 @@
 #include "runtime/core.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,8 +11,11 @@
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
-#define LATENCY_SAMPLE 16u
-#define RETURNED       ((uintptr_t)1) /* tag of a chain that comes back to a core */
+#define LATENCY_SAMPLE  16u
+#define POLLS_PER_YIELD 16u
+#define YIELD_NS_MAX    UINT64_C(20000) /* of a yield that lets nobody in */
+#define CROWDED_SLEEPS  64u
+#define RETURNED        ((uintptr_t)1) /* tag of a chain that comes back to a core */
 
 /* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
 
@@ -490,6 +494,24 @@ static void sleep_until_something(struct core *core) {
     core->poll_window_ns /= 2;
 }
 
+bool core_cpu_is_wanted(const struct clock *clock) {
+  uint64_t before = clock_now_ns(clock);
+  sched_yield();
+  return clock_now_ns(clock) - before > YIELD_NS_MAX;
+}
+
+/* Polling is free as long as nobody else wants the CPU. If somebody does, the core sleeps at once
+ * the next few times that it has nothing to do: the sooner he is done, whose requests we wait for.
+ */
+static bool may_poll(struct core *core, uint64_t idle_ns) {
+  if (core->crowded || idle_ns >= core->poll_window_ns) return false;
+  if (++core->polls % POLLS_PER_YIELD == 0 && core_cpu_is_wanted(&core->store->clock)) {
+    core->crowded = CROWDED_SLEEPS;
+    return false;
+  }
+  return true;
+}
+
 static void run(struct core *core) {
   uint64_t idle_since = 0;
   core->poll_window_ns = (uint64_t)core->store->config.poll_us * 1000;
@@ -500,10 +522,11 @@ static void run(struct core *core) {
     }
     uint64_t now = clock_now_ns(&core->store->clock);
     if (!idle_since) idle_since = now;
-    if (now - idle_since < core->poll_window_ns) {
+    if (may_poll(core, now - idle_since)) {
       __builtin_ia32_pause();
       continue;
     }
+    if (core->crowded) core->crowded--;
     if (!atomic_load_explicit(&core->stop, memory_order_acquire)) sleep_until_something(core);
     idle_since = 0;
   }

@@ -98,6 +98,7 @@ struct core {
   struct shard_op flush_request; /* for logs that run full */
   bool flush_requested;
   uint64_t poll_window_ns; /* adaptive: how long to poll before sleeping */
+  uint32_t polls, crowded; /* crowded: so often to sleep without polling */
   struct port *port;       /* the core's own */
   struct core_scrub scrub;
   struct splitter *splitter;
@@ -136,6 +137,8 @@ void core_op_done(struct shard_op *op);
 void core_own_op_done(struct shard_op *op);
 /* Touches what will be needed to start an op of this core; of a get finds the shard: op->work. */
 void core_prefetch(const struct core *core, struct shard_op *op);
+/* For who polls: yields, and finds out whether somebody else wanted the CPU. */
+bool core_cpu_is_wanted(const struct clock *clock);
 /* Puts an op of the core's own port among the ops to be started (this core's, or another's). */
 void core_enter(struct core *core, struct shard_op *op);
 /* An OP_GET from the core's own port; false, and nothing has happened, if the shard is another

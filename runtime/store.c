@@ -2,6 +2,7 @@
 #include "runtime/store.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,10 @@ static int choose_cores(struct store *store) {
   if (r) log_line(&store->logger, 0, "cores: %s", error);
   free(nodes);
   store->core_count = store->plan->core_count;
+  cpu_set_t cpus;
+  uint32_t cpu_count =
+      sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? (uint32_t)CPU_COUNT(&cpus) : 1;
+  store->spinners_max = cpu_count > store->core_count ? cpu_count - store->core_count : 1;
   store->core_of_shard = store->plan->core_of_shard;
   return r;
 }

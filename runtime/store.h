@@ -67,6 +67,10 @@ struct store {
   struct survivors *survivors; /* may be NULL */
   struct flusher flusher;
   struct batcher batcher;
+  /* Threads that poll for their answers at this moment, and how many may: who polls beside more
+   * threads than there are CPUs takes from those that work. */
+  _Atomic uint32_t spinners;
+  uint32_t spinners_max;
   struct port *control;      /* of the thread that opens, registers, closes; under lock */
   pthread_mutex_t lock;      /* ports, ranges, control, stopping: not on the request path */
   pthread_mutex_t post_lock; /* store_post() */
