@@ -11,6 +11,7 @@
  *   bench_kv.c       --workload=kv
  *   bench_scan.c     --workload=analytics
  *   bench_ingest.c   --workload=ingest
+ *   bench_lambda.c   --workload=lambda
  *   bench_models.c   what those ask for
  *   bench_distribution.c  what random requests go to
  *   bench_sizes.c    how large blobs are
@@ -80,6 +81,7 @@ enum bench_work {
   WORK_KV,
   WORK_INGEST,
   WORK_ANALYTICS,
+  WORK_LAMBDA, /* of volumes */
 };
 static inline bool bench_has_own_figures(int workload) {
   return workload != WORK_LOAD && workload <= WORK_VERIFY;
@@ -118,6 +120,8 @@ struct bench_options {
   struct scan_shape scan; /* of --workload=analytics */
   const char *chunk_text;
   uint64_t footer_bytes, chunks;
+  uint64_t boot_writes; /* of --workload=lambda; so many machines: clones */
+  bool boot_writes_given;
   int ycsb; /* enum ycsb */
   bool ycsb_given;
   /* --engine=volume */
@@ -265,6 +269,7 @@ struct load_script {
   } classes[BENCH_CLASSES_MAX]; /* up to one without a name */
   uint32_t buffers;             /* of each request; the last one is filled for puts */
   size_t state_bytes;           /* for each request: load_state() */
+  bool keeps;                   /* what is counted, from one start of the load to the next */
   /* Aims the first request of an operation. */
   void (*begin)(struct load *l, struct load_work *w);
   /* A request has come back with the result that was wanted; accounts for it. True: w is aimed at
@@ -461,10 +466,13 @@ void bench_print_confidence(FILE *out, const struct ratio *ratio);
 int bench_classes_merge(struct bench_result *r, const struct load *l);
 /* When all are added: the latencies of reads and writes as other loads have them. */
 void bench_classes_end(struct bench_result *r);
-extern const struct load_script bench_kv_script, bench_scan_script;
+extern const struct load_script bench_kv_script, bench_scan_script, bench_lambda_script;
 /* Of the workload that was asked for; NULL: it has none. */
 const struct load_script *bench_script_of(const struct bench_options *o);
 int bench_run_ingest(struct bench *b, struct bench_result *result);
+/* The latter after the former, which makes the image if it is not there. */
+int bench_prepare_lambda(struct bench *b);
+int bench_run_lambda(struct bench *b, struct bench_result *result);
 
 int bench_report(const struct bench *b, const struct bench_result *result,
                  const struct bench_environment *e);

@@ -33,6 +33,7 @@ static int run(struct bench *b, struct bench_result *result) {
   if (b->o.engine == ENGINE_VHOST) return bench_run_vhost(b, result);
   if (b->o.rw == RW_OPEN) return bench_run_open(b, result);
   if (b->o.workload == WORK_INGEST) return bench_run_ingest(b, result);
+  if (b->o.workload == WORK_LAMBDA) return bench_run_lambda(b, result);
   return bench_run_store(b, result);
 }
 

@@ -13,7 +13,7 @@
 #define RW_CHOICES "randread|read|randwrite|put|get|delete|flush|open|write|randrw"
 
 #define WORKLOAD_CHOICES                                                                           \
-  "load|clone-create|clone-open|limits|neighbour|map-open|verify|kv|ingest|analytics"
+  "load|clone-create|clone-open|limits|neighbour|map-open|verify|kv|ingest|analytics|lambda"
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB << 10)
@@ -40,6 +40,7 @@ bool bench_is_sequential(int rw) { return rw == RW_READ || rw == RW_WRITE || rw 
 uint64_t bench_request_bytes(const struct bench_options *o) {
   if (o->rw == RW_DELETE || o->rw == RW_FLUSH || o->rw == RW_OPEN) return 0;
   if (o->workload == WORK_KV) return o->blob_bytes;
+  if (o->workload == WORK_LAMBDA) return BOOT_RUN_BYTES;
   if (o->engine == ENGINE_VOLUME || o->engine == ENGINE_VHOST) return o->block_bytes;
   return bench_is_write(o->rw) || o->rw == RW_GET ? o->blob_bytes : o->block_bytes;
 }
@@ -184,7 +185,8 @@ static int check_versus(const struct bench_options *o) {
 }
 
 static int check_rate(struct bench_options *o) {
-  bool loads = o->engine == ENGINE_STORE || o->engine == ENGINE_VOLUME;
+  bool loads =
+      o->engine == ENGINE_STORE || (o->engine == ENGINE_VOLUME && o->workload != WORK_LAMBDA);
   if (o->ramp_s > 0 &&
       (!loads || o->control || o->rw == RW_OPEN || bench_has_own_figures(o->workload)))
     return refuse("--ramp_time is for loads on blobs and volumes without --control");
@@ -328,6 +330,7 @@ static int check_volumes(struct bench_options *o) {
                     "--first-writes are for --engine=volume");
     return 0;
   }
+  if (o->workload == WORK_LAMBDA) return 0; /* looked at already */
   if (other) return refuse_rw(o, "with --engine=volume randread, read, randwrite, write, randrw");
   bool loads = o->rw_given || o->first_writes;
   if (o->verify && !loads && o->workload == WORK_LOAD) o->workload = WORK_VERIFY;
@@ -360,6 +363,7 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       .sample = 64,
       .runtime_s = 5,
       .mix_read = 50,
+      .boot_writes = 64,
       .rounds = 10,
   };
   const struct arg table[] = {
@@ -435,7 +439,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "of --engine=vhost: alternate with the raw loop on this file"},
       {"workload", ARG_CHOICE, &o->workload, .choices = WORKLOAD_CHOICES,
        .help = "instead of --rw; kv: YCSB on small blobs; ingest: puts with periodic flushes; "
-               "analytics: scans of column chunks; the others are of volumes, verify: mixed "
+               "analytics: scans of column chunks; lambda: machines that boot from clones; the "
+               "others are of volumes, verify: mixed "
                "requests, snapshots and clones, all data checked"},
       {"footer-size", ARG_SIZE, &o->footer_bytes, 1, 16 * MIB, 1,
        .help = "of --workload=analytics: bytes of a file's footer; default 32k"},
@@ -447,6 +452,9 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "of --workload=kv: half reads (default), 95 % reads, reads alone, half "
                "read-modify-writes",
        .given = &o->ycsb_given},
+      {"boot-writes", ARG_NUMBER, &o->boot_writes, 0, 1000000, 1,
+       .help = "of --workload=lambda: writes of 4 KiB of each machine; default 64",
+       .given = &o->boot_writes_given},
       {"volume-size", ARG_SIZE, &o->volume_bytes, 4096, SR_VOLUME_BYTES_MAX, 4096,
        .help = "of each; default: half of the store for all", .given = &o->volume_size_given},
       {"volumes", ARG_NUMBER, &o->volumes, 1, 4096, 1,

@@ -65,6 +65,26 @@ static int check_analytics(struct bench_options *o) {
   return r;
 }
 
+static int check_lambda(struct bench_options *o) {
+  if (o->engine != ENGINE_STORE && o->engine != ENGINE_VOLUME)
+    return refuse("--workload=lambda goes to volumes: --engine=volume");
+  if (o->where_given && o->where == WHERE_CORE)
+    return refuse("--workload=lambda runs in threads of its own: --where=client");
+  if (o->chain || o->volumes || o->blobs_given || o->blob_size_given)
+    return refuse(
+        "--workload=lambda has one image, and no blobs: leave --chain, --volumes, --blobs "
+        "and --blob-size away");
+  o->engine = ENGINE_VOLUME;
+  o->where = WHERE_CLIENT;
+  o->rw = RW_SPECIAL;
+  default_depth(o, 4, 1);
+  if (!o->numjobs_given) o->numjobs = 4;
+  if (o->prealloc == PREALLOC_UNWRITTEN || o->device == DEVICE_NULL) o->reserve = true;
+  if (o->reserve) o->integrity = 1;
+  if (o->stripe_bytes & (o->stripe_bytes - 1)) return refuse("--stripe: a power of two, 64k to 1G");
+  return 0;
+}
+
 static int check_kv(struct bench_options *o) {
   if (o->prealloc == PREALLOC_UNWRITTEN && o->ycsb != YCSB_C)
     return refuse("--prealloc=unwritten is for reads: with --workload=kv for --ycsb=c");
@@ -79,9 +99,12 @@ int bench_check_workload(struct bench_options *o) {
   if (o->ycsb_given && o->workload != WORK_KV) return refuse("--ycsb goes with --workload=kv");
   if ((o->footer_bytes || o->chunk_text || o->chunks) && o->workload != WORK_ANALYTICS)
     return refuse("--footer-size, --chunk-size and --chunks go with --workload=analytics");
+  if (o->boot_writes_given && o->workload != WORK_LAMBDA)
+    return refuse("--boot-writes goes with --workload=lambda");
   if (!user) return 0;
   if (o->control || o->first_writes || o->rw_given)
     return refuse("--workload brings its own load: leave --rw, --control and --first-writes away");
+  if (o->workload == WORK_LAMBDA) return check_lambda(o);
   if (o->engine != ENGINE_STORE) return refuse("this --workload goes to blobs: --engine=store");
   return o->workload == WORK_KV       ? check_kv(o)
          : o->workload == WORK_INGEST ? check_ingest(o)

@@ -140,7 +140,7 @@ static void add_job(struct js *root, const struct bench *b, const struct bench_r
   if (b->interrupted) js_text(job, "interrupted", b->interrupted);
   js_count(job, "flushes_for_room", r->flushes);
   if (o->rate) js_count(job, "due_but_unsent", r->unsent);
-  if (o->engine == ENGINE_VOLUME)
+  if (o->engine == ENGINE_VOLUME && !r->script)
     js_real(job, "device_ios_per_op", r->ops ? (double)r->device_ios / (double)r->ops : 0);
   js_count(job, "elapsed", r->elapsed_ns / 1000000000);
   add_options(js_add(job, "job options", js_object()), o);
@@ -379,7 +379,7 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   if (o->name) fprintf(out, "%s: ", o->name);
   fputs(bench_load_name(o), out);
   if (bench_request_bytes(o))
-    fprintf(out, "  %s%s requests", o->sizes.kind ? "up to " : "",
+    fprintf(out, "  %s%s requests", o->sizes.kind || o->workload == WORK_LAMBDA ? "up to " : "",
             bench_human_bytes((double)bench_request_bytes(o), size, 32));
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
@@ -434,7 +434,7 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
   fputc('\n', out);
   print_control(out, r);
   if (o->engine == ENGINE_VHOST) print_vhost(out, r);
-  if (o->engine == ENGINE_VOLUME && r->ops)
+  if (o->engine == ENGINE_VOLUME && r->ops && !r->script)
     fprintf(out, "  %-14s %.4f an operation (%llu; flushes not counted)\n",
             o->first_writes ? "device writes" : "device I/Os",
             (double)r->device_ios / (double)r->ops, (unsigned long long)r->device_ios);

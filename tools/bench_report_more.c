@@ -86,6 +86,7 @@ void bench_add_more_options(struct js *to, const struct bench_options *o) {
     js_count(to, "chunk-size-max", o->scan.chunk_max);
     js_count(to, "chunks", o->scan.chunks);
   }
+  if (o->workload == WORK_LAMBDA) js_count(to, "boot-writes", o->boot_writes);
   if (o->sizes_text) js_text(to, "blob-size-dist", o->sizes_text);
   if (o->flush_text) js_text(to, "flush-every", o->flush_text);
   if (o->remote_given) js_count(to, "remote", o->remote);

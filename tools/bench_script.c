@@ -30,6 +30,7 @@ int load_set_up_script(struct load *l) {
 }
 
 void load_script_start(struct load *l) {
+  if (l->script->keeps) return;
   memset(l->classes, 0, class_count(l->script) * sizeof(*l->classes));
 }
 

@@ -209,6 +209,7 @@ static int fill(struct bench *b) {
 }
 
 int bench_populate(struct bench *b) {
+  if (b->o.workload == WORK_LAMBDA) return bench_prepare_lambda(b);
   if (b->o.engine == ENGINE_VOLUME) return bench_volumes_open(b);
   int r = choose_blobs(b);
   if (r < 0 || b->o.rw == RW_PUT || b->o.rw == RW_FLUSH) return r;

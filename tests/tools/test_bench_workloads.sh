@@ -187,6 +187,48 @@ done
 expect 2 "$bench" $memory --chunks=2
 said --workload=analytics
 
+# ---- lambda: each machine reads 6.5 % of the image, each block once; all space comes back.
+image=$((16 << 20)) share=$(((16 << 20) / 4096 * 65 / 1000 * 4096))
+machines() { # machines HOW-MANY WRITES OPTIONS...
+  local n=$1 writes=$2
+  shift 2
+  runs "$@" --workload=lambda --clones=$n --boot-writes=$writes --volume-size=16M
+  answers jobs/0/jobname=lambda "$w/ops=$n" "$c/machine/ops=$n" "$c/clone/ops=$n" "$c/first_byte/ops=$n" \
+    "$c/boot/ops=$n" "$c/remove/ops=$n" "$c/read/bytes=$((n * share))" "jobs/0/read/io_bytes=$((n * share))" \
+    "$w/image_bytes=$image" "$c/boot/lat_ns/percentile/99.000000>0" "$c/first_byte/lat_ns/percentile/50.000000>0"
+  holds 'r == n * p && r == t' r=$c/read/ops p=$w/reads_of_a_boot n=$w/ops t=jobs/0/read/total_ios
+  [ "$writes" = 0 ] || answers "$c/write/ops=$((n * writes))" "$c/write/bytes=$((n * writes * 4096))"
+  holds 'k <= f && f <= b && b <= m' k=$c/clone/lat_ns/min f=$c/first_byte/lat_ns/min b=$c/boot/lat_ns/min \
+    m=$c/machine/lat_ns/min
+  holds 'b == a && x <= y' b=$w/volumes_before_bytes a=$w/volumes_after_bytes x=$w/free_before_bytes \
+    y=$w/free_after_bytes
+}
+machines 12 20 $memory --verify
+holds "b == $image" b=$w/volumes_before_bytes
+machines 5 0 $memory --numjobs=1 --iodepth=16
+machines 4 10 $memory --stripe=64k --verify
+machines 6 20 --store="$here" --device=pool --create --force --size=96M --shards=2 --verify
+machines 6 60 --store="$here" --device=pool --verify --numjobs=8 # the same image
+expect 0 "$ctl" volume ls "$here"
+printed lambda-base lambda-image
+! grep -q lambda-vm "$work/out" || complain "machines are left over"
+runs $memory --workload=lambda --runtime=0.3 # by time; a size of its own
+answers "$c/machine/ops>0"
+runs $memory --workload=lambda --reserve --clones=4
+expect 130 timeout --preserve-status --signal=INT 1 "$bench" --store="$here" --device=pool --workload=lambda --runtime=60
+printed machine boot interrupted
+expect 0 "$ctl" volume ls "$here"
+! grep -q lambda-vm "$work/out" || complain "machines are left over by an interrupted run"
+expect 0 "$ctl" check "$here"
+expect 2 "$bench" --store="$here" --workload=lambda --volume-size=8M
+said --volume-size
+for wrong in --where=core --chain=2 --blobs=5 --rw=randread --engine=raw; do
+  expect 2 "$bench" $memory --workload=lambda $wrong
+  said "${wrong%%=*}"
+done
+expect 2 "$bench" $memory --boot-writes=5
+said --workload=lambda
+
 # ---- What is no size, no rule.
 for wrong in --blob-size-dist=4k/60 --blob-size-dist=uniform:9-8 --blob-size-dist=lognormal:4k --flush-every=3x \
   --flush-every=0 --flush-every=1.5 --remote=101 --blob-size-dist="$work/nowhere"; do
