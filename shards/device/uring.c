@@ -11,10 +11,11 @@
  *  - An io is at one place: waiting, ring or kernel, retry, ready (answered, done() not run).
  *
  * A request goes:  uring_submit -> [waiting -> refill ->] prep -> enter -> collect -> ready ->
- * run_ready -> done(). A short one goes from collect back to prep, one to be tried again waits
- * on retry until restart_retries. The path of a whole read has no branch that is taken per
- * request only because something can go wrong: collect compares the answer with what was asked
- * and leaves the rest to collect_odd. */
+ * run_ready -> done(). A write that begins where the one before ends, before that is in the kernel,
+ * becomes one request with it (struct run). A short one goes from collect back to prep, one to be
+ * tried again waits on retry until restart_retries. The path of a whole read has no branch that is
+ * taken per request only because something can go wrong: collect compares the answer with what was
+ * asked and leaves the rest to collect_odd. */
 #include <liburing.h>
 #include <poll.h>
 #include <stdio.h>
@@ -29,6 +30,22 @@ struct range {
   uintptr_t base, end; /* empty: base above end */
 };
 static const struct range empty_range = {UINTPTR_MAX, 0};
+
+/* Small writes in a row on disk, as one request of the kernel's: what a device does in a second is
+ * counted in requests. If it fails they are done again one by one, so that each has its own result.
+ */
+#define RUNS             64u
+#define RUN_IOS          64u
+#define RUN_IO_BYTES_MAX (64u << 10)
+#define RUN_BYTES_MAX    (256u << 10)
+struct run {
+  struct io io; /* stands for all of them */
+  struct uring *uring;
+  struct io *first, **end; /* by io->next */
+  uint32_t count, rows;    /* rows: of iov in use */
+  struct run *next;        /* free */
+  struct iovec iov[RUN_IOS];
+};
 
 struct uring {
   struct device device;
@@ -46,6 +63,13 @@ struct uring {
   uint32_t file_count;
   int32_t *files; /* by slot: what goes into sqe->fd; -1: nothing attached */
   struct io_list waiting, ready;
+  /* The small write that was prepared last, or the run that it has become, if its entry is not in
+   * the kernel yet; NULL: none. And where the next one must begin. */
+  struct io *last;
+  struct run *last_run;
+  struct io_uring_sqe *last_sqe;
+  uint64_t last_end;
+  struct run *runs, *free_runs;
   struct io_retry retry;
   uint32_t waiting_count, ready_count;
   /* The rest. */
@@ -90,14 +114,14 @@ static inline struct io_uring_sqe *next_sqe(struct uring *u) {
 }
 
 /* Fills all 64 bytes of an entry, in order: entries are reused. */
-static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, uint32_t bytes) {
+static inline void fill_plain(struct uring *u, struct io_uring_sqe *sqe, struct io *io,
+                              uintptr_t base, uint32_t bytes) {
   static const uint8_t opcode[2][IO_FLUSH] = {
       {0, IORING_OP_READ, IORING_OP_WRITE},
       {0, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED},
   };
   uint32_t fixed =
       (base >= u->hit.base && base + bytes <= u->hit.end) || find_range(u, base, base + bytes);
-  struct io_uring_sqe *sqe = next_sqe(u);
   sqe->opcode = opcode[fixed][io->op];
   sqe->flags = u->sqe_flags;
   sqe->ioprio = 0;
@@ -112,6 +136,10 @@ static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, ui
   sqe->file_index = 0;
   sqe->addr3 = 0;
   sqe->__pad2[0] = 0;
+}
+
+static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, uint32_t bytes) {
+  fill_plain(u, next_sqe(u), io, base, bytes);
 }
 
 /* A flush, a vectored transfer or a row of what such a one has left, a write with FUA. */
@@ -156,6 +184,90 @@ static __attribute__((noinline)) void submit_odd(struct uring *u, struct io *io)
   prep(u, io);
 }
 
+/* ---- Runs of writes ----------------------------------------------------------------------- */
+
+static void run_done(struct io *io) {
+  struct run *r = container_of(io, struct run, io);
+  struct uring *u = r->uring;
+  struct io *next = r->first;
+  int32_t result = io->result;
+  r->next = u->free_runs;
+  u->free_runs = r;
+  for (uint32_t left = r->count; left > 0; left--) {
+    io = next;
+    next = io->next;
+    io->result = 0;
+    io->moved = io->bytes;
+    if (likely(!result))
+      io->done(io); /* may begin another run: `r` may be in use again */
+    else
+      submit_odd(u, io);
+  }
+}
+
+static void run_add(struct run *r, struct io *io) {
+  struct iovec *row = &r->iov[r->rows - 1];
+  if (r->rows && (char *)row->iov_base + row->iov_len == io->buf)
+    row->iov_len += io->bytes;
+  else
+    r->iov[r->rows++] = (struct iovec){io->buf, io->bytes};
+  *r->end = io;
+  r->end = &io->next;
+  r->count++;
+  r->io.bytes += io->bytes;
+}
+
+/* The write whose entry was prepared last becomes the first of a run. */
+static struct run *run_begin(struct uring *u) {
+  struct run *r = u->free_runs;
+  if (!r) return NULL;
+  u->free_runs = r->next;
+  r->io = (struct io){
+      .done = run_done, .offset = u->last->offset, .file = u->last->file, .op = IO_WRITE};
+  r->end = &r->first;
+  r->count = r->rows = 0;
+  run_add(r, u->last);
+  u->last = &r->io;
+  u->last_run = r;
+  return r;
+}
+
+/* Joins a write to the one before it; false: it goes by itself. */
+static __attribute__((noinline)) bool join(struct uring *u, struct io *io) {
+  struct run *r = u->last_run;
+  if (r ? r->count == RUN_IOS : !(r = run_begin(u))) return false;
+  run_add(r, io);
+  u->last_end += io->bytes;
+  struct io_uring_sqe *sqe = u->last_sqe;
+  if (r->rows == 1) {
+    r->io.buf = r->iov[0].iov_base;
+    fill_plain(u, sqe, &r->io, (uintptr_t)r->io.buf, r->io.bytes);
+  } else {
+    r->io.flags = IO_VECTORED;
+    r->io.buf = r->iov;
+    r->io.result = (int32_t)r->rows;
+    io_uring_prep_writev(sqe, u->files[io->file], r->iov, r->rows, r->io.offset);
+    sqe->flags = u->sqe_flags;
+    sqe->user_data = (uintptr_t)&r->io;
+  }
+  return true;
+}
+
+static inline bool joins_the_last(const struct uring *u, const struct io *io) {
+  return u->last && io->offset == u->last_end && io->file == u->last->file &&
+         io->bytes <= RUN_IO_BYTES_MAX && io->bytes + u->last->bytes <= RUN_BYTES_MAX;
+}
+
+static void submit_write(struct uring *u, struct io *io) {
+  if (joins_the_last(u, io) && join(u, io)) return;
+  u->in_flight++;
+  u->last = io->bytes <= RUN_IO_BYTES_MAX ? io : NULL;
+  u->last_run = NULL;
+  u->last_end = io->offset + io->bytes;
+  u->last_sqe = &u->sqes[u->sqe_tail & u->sq_mask];
+  prep_plain(u, io, (uintptr_t)io->buf, io->bytes);
+}
+
 static void uring_submit(struct device *d, struct io *io) {
   struct uring *u = uring_of(d);
   check(io->file < u->file_count);
@@ -164,6 +276,10 @@ static void uring_submit(struct device *d, struct io *io) {
     return;
   }
   io_begin_plain(io);
+  if (io->op == IO_WRITE) {
+    submit_write(u, io);
+    return;
+  }
   u->in_flight++;
   prep_plain(u, io, (uintptr_t)io->buf, io->bytes);
 }
@@ -183,6 +299,7 @@ static void enter(struct uring *u, uint32_t min_complete, int64_t timeout_ns) {
   struct __kernel_timespec ts = {timeout_ns / 1000000000, timeout_ns % 1000000000};
   struct io_uring_getevents_arg arg = {.ts = (uintptr_t)&ts};
   __atomic_store_n(u->sq_tail, u->sqe_tail, __ATOMIC_RELEASE);
+  u->last = NULL; /* its entry is the kernel's */
   u->stats.submits += to_submit != 0;
   if (u->in_flight > u->stats.in_flight_max) u->stats.in_flight_max = u->in_flight;
 
@@ -528,6 +645,7 @@ static void register_all(struct uring *u) {
 static void uring_free(struct uring *u) {
   if (u->wake_fd >= 0) close(u->wake_fd);
   free(u->files);
+  free(u->runs);
   free(u);
 }
 
@@ -553,13 +671,19 @@ static int uring_create(struct device **d, const struct device_options *options)
    * instead of waiting for it. */
   u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->files = malloc(u->file_count * sizeof *u->files);
-  int rc = u->wake_fd < 0 ? -errno : u->files ? 0 : -ENOMEM;
+  u->runs = calloc(RUNS, sizeof *u->runs);
+  int rc = u->wake_fd < 0 ? -errno : u->files && u->runs ? 0 : -ENOMEM;
   if (rc == 0) rc = make_ring(&u->ring, (uint32_t)max_u64(options->queue_depth, 2));
   if (rc < 0) {
     uring_free(u);
     return rc;
   }
   for (uint32_t i = 0; i < u->file_count; i++) u->files[i] = -1;
+  for (struct run *r = u->runs; r < u->runs + RUNS; r++) {
+    r->uring = u;
+    r->next = u->free_runs;
+    u->free_runs = r;
+  }
   adopt_ring(u, options->queue_depth);
   register_all(u);
   *d = &u->device;

@@ -1,7 +1,9 @@
 /* test_engines.c - one suite over all engines: what device.h promises, whoever does the I/O. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "tests/device/device_testing.h"
@@ -245,6 +247,64 @@ static void an_empty_slot_is_an_error(void **state) {
   run_until(2);
   assert_int_equal(rig.ios[1].result, -EBADF);
   assert_int_equal(engine->ops->attach(rig.device, 4, rig.backing), -EINVAL);
+}
+
+/* Small writes in a row on disk, from here and there in memory, and others between them. Engines
+ * may make one of several, but each of them is answered, and all data are where they belong. */
+static void writes_in_a_row(void **state) {
+  SKIP_WITHOUT_ENGINE(state);
+  enum { N = 300 };
+  char *expect = rig.buffers, *got = rig.buffers + FILE_BYTES;
+  struct device_stats before = stats_now();
+  fill(expect, N * BLOCK_BYTES, 5);
+  for (uint32_t i = 0; i < N; i++) {
+    /* In fives in a row in memory; a place on disk is left out after each 100; one of 70 is FUA. */
+    uint32_t place = i / 5 % 2 ? i : i / 5 * 5 + (4 - i % 5);
+    memcpy(got + place * BLOCK_BYTES, expect + i * BLOCK_BYTES, BLOCK_BYTES);
+    submit(i, IO_WRITE, i % 70 ? 0 : IO_FUA, (i + i / 100) * (uint64_t)BLOCK_BYTES,
+           got + place * BLOCK_BYTES, BLOCK_BYTES);
+  }
+  run_until(N);
+  for (uint32_t i = 0; i < N; i++) {
+    assert_int_equal(rig.ios[i].result, 0);
+    assert_int_equal(rig.done[i], 1);
+  }
+  if (engine->rings) assert_in_range(stats_now().ios - before.ios, 10, N / 5);
+  rig.done_count = 0;
+  memset(got, 0, N * BLOCK_BYTES);
+  for (uint32_t i = 0; i < N; i++)
+    submit(i, IO_READ, 0, (i + i / 100) * (uint64_t)BLOCK_BYTES, got + i * BLOCK_BYTES,
+           BLOCK_BYTES);
+  run_until(N);
+  if (!engine->no_data) assert_memory_equal(expect, got, N * BLOCK_BYTES);
+}
+
+/* The file system takes the first half of them only: these are written, the others fail. */
+static void of_writes_in_a_row_some_fail(void **state) {
+  SKIP_WITHOUT_ENGINE(state);
+  if (engine->in_memory || engine->no_data) return;
+  enum { N = 32 };
+  char *got = rig.buffers + FILE_BYTES;
+  struct rlimit was, limit;
+  signal(SIGXFSZ, SIG_IGN);
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+  limit = was;
+  limit.rlim_cur = FILE_BYTES - N / 2 * BLOCK_BYTES;
+  fill(rig.buffers, N * BLOCK_BYTES, 11);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  for (uint32_t i = 0; i < N; i++)
+    submit(i, IO_WRITE, 0, FILE_BYTES - (uint64_t)(N - i) * BLOCK_BYTES,
+           rig.buffers + (N - i) * BLOCK_BYTES, BLOCK_BYTES);
+  run_until(N);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+  for (uint32_t i = 0; i < N; i++) {
+    assert_int_equal(rig.ios[i].result, i < N / 2 ? 0 : -EFBIG);
+    assert_int_equal(rig.done[i], 1);
+  }
+  submit(0, IO_READ, 0, FILE_BYTES - N * BLOCK_BYTES, got, N / 2 * BLOCK_BYTES);
+  run_until(N + 1);
+  for (uint32_t i = 0; i < N / 2; i++)
+    assert_memory_equal(got + i * BLOCK_BYTES, rig.buffers + (N - i) * BLOCK_BYTES, BLOCK_BYTES);
 }
 
 /* ---- Sleep and wake ---------------------------------------------------------------------- */
@@ -509,6 +569,8 @@ static int run_suite(const struct engine_case *e) {
       CASE(writes_through_and_flushes, e),
       CASE(reading_past_the_end_is_an_error, e),
       CASE(an_empty_slot_is_an_error, e),
+      CASE(writes_in_a_row, e),
+      CASE(of_writes_in_a_row_some_fail, e),
       CASE(wake_before_sleep_is_kept, e),
       CASE(wake_ends_the_sleep, e),
       CASE(a_completion_ends_the_sleep, e),
