@@ -269,7 +269,6 @@ struct load_script {
   } classes[BENCH_CLASSES_MAX]; /* up to one without a name */
   uint32_t buffers;             /* of each request; the last one is filled for puts */
   size_t state_bytes;           /* for each request: load_state() */
-  bool keeps;                   /* what is counted, from one start of the load to the next */
   /* Aims the first request of an operation. */
   void (*begin)(struct load *l, struct load_work *w);
   /* A request has come back with the result that was wanted; accounts for it. True: w is aimed at
@@ -462,6 +461,8 @@ struct js;
 /* Values by pairs into JSON: median, extremes, and the interval of confidence; that as a line. */
 void bench_add_ratio(struct js *to, const char *key, const double *values, uint32_t count);
 void bench_print_confidence(FILE *out, const struct ratio *ratio);
+/* What has been counted by class begins anew: after a ramp. */
+void load_forget_classes(struct load *l);
 /* Adds what a load of a script did. -ENOMEM. */
 int bench_classes_merge(struct bench_result *r, const struct load *l);
 /* When all are added: the latencies of reads and writes as other loads have them. */

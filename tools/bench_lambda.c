@@ -90,7 +90,6 @@ const struct load_script bench_lambda_script = {
                 [WRITE] = {"write", SIDE_WRITE},
                 [REMOVE] = {"remove", SIDE_NONE}},
     .buffers = 2,
-    .keeps = true,
     .begin = begin,
     .step = step,
 };

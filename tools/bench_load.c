@@ -255,7 +255,6 @@ static void start(struct load *l, struct sr_port *port) {
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
   l->start_ns = bench_now_ns();
   l->unflushed = (struct flush_rule){.ns = l->start_ns};
-  if (l->script) load_script_start(l);
   l->deadline_ns = l->start_ns + l->duration_ns;
   arrivals_begin(&l->arrivals, (double)l->rate, l->bench->o.rate_process == 1, l->random,
                  l->start_ns);

@@ -52,7 +52,6 @@ uint64_t load_blob_bytes(const struct load *l, uint64_t number);
 
 /* -ENOMEM. Buffers are there. */
 int load_set_up_script(struct load *l);
-void load_script_start(struct load *l);
 void load_script_done(struct sr_request *request);
 static inline void *load_state(struct load *l, const struct load_work *w) {
   return l->state + (size_t)(w - l->works) * l->script->state_bytes;

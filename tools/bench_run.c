@@ -381,6 +381,7 @@ static int ramp(struct crew *c, struct live_line *p) {
     memset(&l->latency, 0, sizeof(l->latency));
     memset(&l->write_latency, 0, sizeof(l->write_latency));
     memset(&l->flush_latency, 0, sizeof(l->flush_latency));
+    load_forget_classes(l);
     memset(&l->service, 0, sizeof(l->service));
     memset(&l->write_service, 0, sizeof(l->write_service));
   }

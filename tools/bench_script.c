@@ -29,8 +29,8 @@ int load_set_up_script(struct load *l) {
   return 0;
 }
 
-void load_script_start(struct load *l) {
-  if (l->script->keeps) return;
+void load_forget_classes(struct load *l) {
+  if (!l->script) return;
   memset(l->classes, 0, class_count(l->script) * sizeof(*l->classes));
 }
 

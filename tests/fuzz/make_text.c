@@ -39,6 +39,13 @@ static void add_args(void) {
       "--help",
       "--version",
       "1|2|3|1k|18446744073709551615|99999999999999999999|16EiB|7tb|--output=y",
+      "--store=mem:|--workload=kv|--ycsb=f|--blob-size-dist=4k/60:64k/"
+      "40|--remote=50|--flush-every=1M",
+      "--store=mem:|--rw=put|--blob-size-dist=lognormal:16k:1.5|--flush-every=500ms|--cores=2",
+      "--store=mem:|--workload=analytics|--blob-size-dist=uniform:4M-8M|--chunk-size=1M-2M|--"
+      "chunks=3",
+      "--store=mem:|--workload=lambda|--clones=7|--boot-writes=0|--volume-size=16M|--stripe=1M",
+      "--store=/x|--workload=ingest|--flush-every=100|--blob-size-dist=1k:2k/50:3k/|--where=client",
   };
   static struct draft d;
   for (size_t i = 0; i < array_size(lines); i++) {

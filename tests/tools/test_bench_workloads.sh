@@ -123,6 +123,9 @@ holds 'b / n > 4096 && b / n < 65536' b=$c/read/bytes n=$c/read/ops
 runs $memory --workload=kv --rate_iops=2000 --runtime=0.2 --verify
 holds 'n + u == 400' n=$w/ops u=jobs/0/due_but_unsent
 answers "$c/read/clat_ns/N>0"
+runs $memory --workload=kv --ramp_time=0.1 --lat-sample=1 # what comes before is not in it
+holds 'r + u == n && R == r && U == u' r=$c/read/ops u=$c/update/ops n=$w/ops R=jobs/0/read/clat_ns/N \
+  U=jobs/0/write/clat_ns/N
 runs --store="$here" --device=null --create --force --size=96M --workload=kv --ycsb=f --blobs=1000
 expect 0 "$bench" $memory --runtime=0.1 --workload=kv --ycsb=f
 printed 'kv' 'read-modify-write' 'its update' 'errors         0'
