@@ -98,7 +98,7 @@ static int parse_options(struct options *o, int argc, char **argv) {
       {"cores", ARG_TEXT, &o->cores, .help = "CPUs to run on, as 0-3,8; default: by topology"},
       {"core-count", ARG_NUMBER, &o->core_count, 1, SR_CORES_MAX, .help = "how many of them"},
       {"queue-depth", ARG_NUMBER, &o->queue_depth, 1, 4096,
-       .help = "device requests in flight per core; default 256"},
+       .help = "device requests in flight per core; default: the store's settings, else 256"},
       {"metrics", ARG_TEXT, &o->metrics, .help = "serve Prometheus on ADDRESS:PORT"},
       {"log-level", ARG_CHOICE, &o->log_level, .choices = "error|warning|info|debug",
        .help = "default info"},
