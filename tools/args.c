@@ -98,7 +98,8 @@ static void legal(const struct arg *a, char *buf, size_t bytes) {
   char low[32], high[32], unit[32];
   switch (a->kind) {
   case ARG_FLAG:
-    snprintf(buf, bytes, "no value, or 0 or 1");
+    snprintf(buf, bytes, "no value, or 0 or 1%s%s", a->choices ? ", or " : "",
+             a->choices ? a->choices : "");
     return;
   case ARG_TEXT:
     snprintf(buf, bytes, "any text that is not empty");
@@ -139,8 +140,10 @@ static int set_value(const char *tool, const struct arg *a, const char *text) {
   double s = 0;
   switch (a->kind) {
   case ARG_FLAG:
-    if (text && strcmp(text, "0") != 0 && strcmp(text, "1") != 0) return refuse(tool, a, text);
-    *(bool *)a->value = !text || *text == '1';
+    if (text && strcmp(text, "0") != 0 && strcmp(text, "1") != 0 &&
+        find_choice(a->choices, text) < 0)
+      return refuse(tool, a, text);
+    *(bool *)a->value = !text || strcmp(text, "0") != 0;
     break;
   case ARG_TEXT:
     if (!*text) return refuse(tool, a, text);

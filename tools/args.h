@@ -12,7 +12,7 @@
 #define ARGS_USAGE 2 /* exit status */
 
 enum arg_kind {
-  ARG_FLAG = 1, /* bool *; no value, or =0 and =1 */
+  ARG_FLAG = 1, /* bool *; no value, or =0 and =1; or a word in choices, as =1 */
   ARG_TEXT,     /* const char **; not empty */
   ARG_NUMBER,   /* uint64_t *; min to max */
   ARG_SIZE,     /* uint64_t *; min to max bytes, with k, M, G or T (powers of 1024) */

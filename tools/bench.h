@@ -2,6 +2,7 @@
  *
  *   bench_main.c     the command line, and the order of things
  *   bench_options.c  what may be asked for; with bench_options_more.c
+ *                    bench_options_more.c, bench_options_fio.c, bench_options_vhost.c: more
  *   bench_jobs.c     the runs of a job file
  *   bench_store.c    makes, opens and fills the store
  *   bench_load.c     the load itself: on the owning cores, or in client threads
@@ -40,6 +41,7 @@
 #include "api/shardring.h"
 #include "tools/bench_arrivals.h"
 #include "tools/bench_distribution.h"
+#include "tools/bench_fio.h"
 #include "tools/bench_live.h"
 #include "tools/bench_models.h"
 #include "tools/bench_series.h"
@@ -142,6 +144,7 @@ struct bench_options {
   uint64_t rounds;       /* of that */
   const char *settings;  /* a file of settings, or "none" */
   bool rounds_given;
+  struct fio_options fio;
 };
 
 /* Parses and checks. 0; 1: there is nothing to do (--help); -EINVAL after a message. */
@@ -171,6 +174,7 @@ static inline bool bench_flushes(const struct bench_options *o) {
  * after a message. */
 int bench_check_workload(struct bench_options *o);
 int bench_check_special(struct bench_options *o);
+int bench_check_vhost(struct bench_options *o);
 /* Blobs hold no data of ours: nothing can be verified, checksums are off. */
 bool bench_is_hollow(const struct bench_options *o);
 
@@ -284,6 +288,8 @@ struct load {
   sem_t *finished; /* posted once for each run */
   int rw, aim;     /* aim: rw, or RW_SPECIAL: as bench_special.c does it */
   uint32_t depth, batch;
+  uint32_t complete; /* so many have to be finished before they are sent again */
+  bool unusual;      /* an open load, or one that has `complete` above `batch` */
   uint64_t request_bytes, blob_bytes, blob_blocks, block_bytes, seed;
   bool verify;
 
@@ -343,12 +349,18 @@ struct load {
   char *state;
   uint64_t stride; /* of buffers */
   uint32_t read_flags, write_flags;
+
+  const struct split *split; /* NULL: all requests have request_bytes, else that is the largest */
+  const struct bench_target *split_targets; /* then `targets` is NULL */
+  uint64_t write_bytes;                     /* of bytes */
 };
 
 struct load_config {
   int rw;
   uint32_t depth, batch;
-  uint64_t request_bytes; /* of reads; a put moves the whole blob */
+  uint32_t complete;         /* 0: as batch */
+  const struct split *split; /* NULL: of one size */
+  uint64_t request_bytes;    /* of reads; a put moves the whole blob */
   const uint32_t *numbers;
   uint64_t first, count;
   uint64_t left;                      /* 0: by time */
@@ -404,12 +416,25 @@ struct bench_figures {
   struct bench_figure figures[BENCH_FIGURES_MAX];
 };
 
+/* Of the whole process, while the load ran. */
+struct bench_usage {
+  uint64_t user_ns, system_ns, switches, major_faults, minor_faults;
+};
+/* Once with begin true, then with false: adds what came between. */
+void bench_usage_add(struct bench_usage *u, bool begin);
+
 struct bench_result {
   const char *direction; /* "read", "write", "trim" or "sync" */
   uint64_t ops, bytes, errors, flushes, elapsed_ns;
-  uint64_t remote_ops; /* of ops */
+  uint64_t remote_ops;        /* of ops */
+  uint64_t write_bytes;       /* of bytes: of a mixed load of several sizes */
+  uint32_t latency_depth;     /* of --latency_target */
+  struct steady *steady;      /* of --steadystate */
+  struct bench_result *parts; /* --group_reporting=0: [part_count] of each core or job */
+  uint32_t part_count;
   double iops, bytes_per_s;
   uint64_t cpu_ns_cores, cpu_ns_process;
+  struct bench_usage usage;
   uint64_t device_ios, write_ops, renewals; /* of volumes; flushes are not among the I/Os */
   int error;                                /* of the first request that failed */
   bool mismatch;
@@ -427,6 +452,8 @@ struct bench_result {
   double cpu_ratio[BENCH_PAIRS_MAX]; /* CPU time of a raw request by that of one of the cores' */
   char raw_flags[128], raw_note[256];
 };
+/* Frees what it has. */
+void bench_result_finish(struct bench_result *result);
 int bench_run_store(struct bench *b, struct bench_result *result);
 int bench_run_raw(struct bench *b, struct bench_result *result);
 int bench_run_open(struct bench *b, struct bench_result *result);

@@ -35,6 +35,9 @@ static int make_raw(struct raw_loop **raw, const struct bench *b, const struct b
       .block_bytes = (uint32_t)bench_request_bytes(&b->o),
       .depth = (uint32_t)b->o.iodepth,
       .batch = (uint32_t)b->o.batch,
+      .complete = (uint32_t)b->o.fio.complete,
+      .split = b->o.fio.split.count ? &b->o.fio.split : NULL,
+      .hipri = b->o.fio.hipri,
       .write = bench_is_write(b->o.rw),
       .sequential = bench_is_sequential(b->o.rw),
       .seed = b->o.seed + index,
@@ -134,6 +137,28 @@ int crew_control(struct crew *c, struct bench_result *res) {
 /* ---- The raw loop alone ------------------------------------------------------------------------
  */
 
+/* What --fixedbufs and --registerfiles ask for. */
+static int check_flags(const struct bench *b, const char *flags) {
+  const char *what = b->o.fio.fixed_buffers && strstr(flags, "!BUFFERS")  ? "--fixedbufs"
+                     : b->o.fio.register_files && strstr(flags, "!FILES") ? "--registerfiles"
+                                                                          : NULL;
+  if (!what) return 0;
+  fprintf(stderr,
+          "shard-bench: %s: the kernel has registered none: the limit of locked memory may be too "
+          "low (ulimit -l), or lower --iodepth\n",
+          what);
+  return -ENOTSUP;
+}
+
+static void say_error(const struct bench *b, int error) {
+  if (error == -EOPNOTSUPP && b->o.fio.hipri)
+    fputs("shard-bench: --hipri: the device has no poll queues, or its file system does not poll: "
+          "for NVMe load the driver with nvme.poll_queues=N; else leave --hipri away\n",
+          stderr);
+  else
+    bench_fail("raw loop", error);
+}
+
 int bench_run_raw(struct bench *b, struct bench_result *res) {
   struct bench_files files;
   struct raw_loop *raw = NULL;
@@ -147,8 +172,14 @@ int bench_run_raw(struct bench *b, struct bench_result *res) {
   for (uint64_t left = (uint64_t)(b->o.runtime_s * 1e9), all = left;
        r == 0 && left > 0 && !bench_stop_signal();) {
     uint64_t ns = left < SLICE_NS ? left : SLICE_NS, process = bench_process_cpu_ns();
+    bench_usage_add(&res->usage, true);
     r = raw_loop_run(raw, ns, &slice);
-    if (r < 0) bench_fail("raw loop", r);
+    bench_usage_add(&res->usage, false);
+    if (r == 0)
+      r = check_flags(b, raw_loop_flags(raw));
+    else
+      say_error(b, r);
+    if (r < 0) break;
     res->ops += slice.ops;
     res->bytes += slice.bytes;
     res->elapsed_ns += slice.elapsed_ns;
@@ -159,7 +190,7 @@ int bench_run_raw(struct bench *b, struct bench_result *res) {
     live_step(&p, all - left, all);
   }
   live_end(&p);
-  res->error = r;
+  if (r != -EOPNOTSUPP || !b->o.fio.hipri) res->error = r;
   if (raw) say_raw(res, raw, &files);
   raw_loop_destroy(raw);
   bench_files_free(&files);

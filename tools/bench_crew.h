@@ -19,7 +19,9 @@ struct crew {
   sem_t finished;
   struct sr_port *ports[CREW_MAX]; /* where=client */
   uint64_t duration_ns, slice_ns;
-  struct live *live; /* of each load; NULL: nobody looks */
+  struct live *live;                            /* of each load; NULL: nobody looks */
+  struct steady *steady;                        /* NULL: the run ends by its time alone */
+  uint64_t steady_ns, steady_ops, steady_bytes; /* at the last sample */
 };
 
 int crew_gather(struct crew **crew, struct bench *b);
@@ -28,6 +30,12 @@ void crew_finish(struct crew *c);
 int crew_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, double *iops,
                struct live_line *line);
 int crew_control(struct crew *c, struct bench_result *res);
+/* Latencies of what came before the measurement. */
+void crew_forget(struct crew *c);
+/* Finds the depth for --latency_target, which all slices have from then on. */
+int crew_search(struct crew *c, struct bench_result *res, struct live_line *line);
+int crew_steady_begin(struct crew *c, struct bench_result *res);
+void crew_steady_step(struct crew *c, uint64_t since_start_ns);
 
 /* ---- Calls on a core */
 

@@ -82,7 +82,9 @@ struct merge {
 };
 static int take_rest(void *arg, const char *key, const struct js *value) {
   const struct merge *m = arg;
-  bool top = strcmp(key, "version") == 0 || strcmp(key, "timestamp") == 0;
+  static const char *const tops[] = {"version", "fio version", "timestamp", "timestamp_ms", "time"};
+  bool top = false;
+  for (size_t i = 0; i < sizeof(tops) / sizeof(tops[0]); i++) top |= strcmp(key, tops[i]) == 0;
   if (strcmp(key, "jobs") != 0 && !top) js_add(m->job, key, js_copy(value));
   if (top && !js_member(m->root, key)) js_add(m->root, key, js_copy(value));
   return 0;
@@ -93,10 +95,15 @@ static int merge_json(int from, struct merge *m) {
   FILE *in = fdopen(dup(from), "r");
   struct js *report = in ? js_read(in, why, sizeof(why)) : NULL;
   if (in) fclose(in);
-  const struct js *job = report ? js_find(report, "jobs/0") : NULL;
+  const struct js *jobs = report ? js_find(report, "jobs") : NULL, *job = js_find(jobs, "0");
   if (job) {
     m->job = js_add(m->jobs, NULL, js_copy(job));
     js_each(report, take_rest, m);
+  }
+  for (size_t i = 1; i < js_size(jobs); i++) { /* --group_reporting=0 */
+    char place[24];
+    snprintf(place, sizeof(place), "%zu", i);
+    js_add(m->jobs, NULL, js_copy(js_find(jobs, place)));
   }
   js_free(report);
   return job ? 0 : -EIO;

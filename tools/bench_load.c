@@ -178,11 +178,21 @@ static void submit_due(struct load *l) {
   finish(l);
 }
 
-void load_submit(struct load *l) {
-  if (l->arrivals.interval_ns > 0) {
-    submit_due(l);
-    return;
+/* At most so many at a time. */
+static inline int send(struct load *l, uint32_t n, uint32_t most) {
+  uint32_t sent = 0;
+  int r = 0;
+  if (n <= most) return sr_port_submit(l->port, l->pending, n);
+  while (sent < n) {
+    uint32_t want = n - sent < most ? n - sent : most;
+    r = sr_port_submit(l->port, l->pending + sent, want);
+    if (r > 0) sent += (uint32_t)r;
+    if (r < (int)want) break;
   }
+  return sent > 0 ? (int)sent : r;
+}
+
+static inline void submit_pending(struct load *l, uint32_t most) {
   if (l->stopping)
     l->pending_count = l->prepared = 0;
   else if (time_is_up(l))
@@ -192,7 +202,7 @@ void load_submit(struct load *l) {
   if (n > 0) {
     l->in_flight += n; /* before: a callback may come early */
     l->pending_count = l->prepared = 0;
-    int r = sr_port_submit(l->port, l->pending, n);
+    int r = send(l, n, most);
     uint32_t accepted = r > 0 ? (uint32_t)r : 0;
     l->in_flight -= n - accepted;
     if (r < 0 && r != -EAGAIN) load_note_error(l, r);
@@ -209,6 +219,20 @@ void load_submit(struct load *l) {
   if (l->in_flight == 0 && l->pending_count == 0) finish(l);
 }
 
+static __attribute__((noinline)) void submit_unusual(struct load *l) {
+  if (l->arrivals.interval_ns > 0)
+    submit_due(l);
+  else
+    submit_pending(l, l->batch);
+}
+
+void load_submit(struct load *l) {
+  if (__builtin_expect(l->unusual, 0))
+    submit_unusual(l);
+  else
+    submit_pending(l, UINT32_MAX);
+}
+
 void load_done(struct sr_request *request) {
   struct load_work *w = (struct load_work *)request;
   struct load *l = w->load;
@@ -220,7 +244,7 @@ void load_done(struct sr_request *request) {
     if (request->op == SR_OP_PUT) l->puts_since_flush++;
     l->pending[l->pending_count++] = request;
   }
-  if (l->pending_count >= l->batch || l->in_flight == 0) load_submit(l);
+  if (l->pending_count >= l->complete || l->in_flight == 0) load_submit(l);
 }
 
 /* The same, and somebody looks. */
@@ -250,6 +274,8 @@ static void start(struct load *l, struct sr_port *port) {
   l->stopping = false;
   l->done = l->flushing = l->mismatch = false;
   l->pending_count = l->prepared = l->in_flight = l->full_count = l->held_count = 0;
+  l->unusual = l->rate > 0 || l->complete > l->batch;
+  l->write_bytes = 0;
   l->ops = l->bytes = l->errors = l->flushes = l->write_ops = l->remote_ops = 0;
   l->first_error = 0;
   l->puts_since_flush = 1; /* what was freed before us is worth a flush */
@@ -328,7 +354,7 @@ void load_run_here(struct load *l, struct sr_port *port, uint64_t duration_ns,
 
 static uint32_t op_of(const struct load *l) {
   int rw = l->rw;
-  if (l->targets) return bench_is_read(rw) ? SR_OP_READ : SR_OP_WRITE;
+  if (l->targets || l->split_targets) return bench_is_read(rw) ? SR_OP_READ : SR_OP_WRITE;
   if (bench_is_read(rw)) return SR_OP_GET;
   return rw == RW_DELETE ? SR_OP_DELETE : SR_OP_PUT;
 }
@@ -387,6 +413,7 @@ int load_init(struct load *l, struct bench *b, const struct load_config *c) {
       .aim = c->rw,
       .depth = c->depth,
       .batch = c->batch,
+      .complete = c->complete ? c->complete : c->batch,
       .request_bytes = c->request_bytes,
       .blob_bytes = b->o.blob_bytes,
       .block_bytes = c->request_bytes,

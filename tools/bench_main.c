@@ -45,13 +45,16 @@ static int verify_writes(struct bench *b, struct bench_result *result) {
   if (!again) return -ENOMEM;
   read.o.rw = b->volumes ? RW_RANDREAD : RW_GET;
   read.o.control = false;
+  read.o.fio.group_reporting = true;
+  read.o.fio.steady.limit = 0;
+  read.o.fio.target_ns = 0;
   read.o.where = WHERE_CLIENT;
   read.o.runtime_s = b->o.runtime_s < 1 ? b->o.runtime_s : 1;
   int r = result->error ? 0 : bench_run_store(&read, again);
   result->errors += again->errors;
   if (result->error == 0) result->error = again->error;
   result->mismatch |= again->mismatch;
-  series_finish(&again->series);
+  bench_result_finish(again);
   free(again);
   return r;
 }
@@ -122,7 +125,9 @@ int main(int argc, char **argv) {
     return exit_status(&b, r, true);
   }
   if (b.o.versus) return versus(&b, argc, argv);
-  r = prepare(&b);
+  r = bench_pin(&b.o);
+  if (r == 0) r = prepare(&b);
+  if (r == 0) r = bench_check_registered(&b);
   bool ran = r == 0;
   if (ran) r = run(&b, &result);
   if (note_signal(&b) && r == -EINTR) r = 0;
@@ -135,6 +140,7 @@ int main(int argc, char **argv) {
     if (r == 0) r = bench_write_logs(&b, &result);
   }
   if (ran && say_error(&result) < 0) r = -EIO;
+  bench_result_finish(&result);
   if (b.store) {
     int closed = bench_close(&b);
     if (r == 0) r = closed;

@@ -1,7 +1,6 @@
 /* bench_options.c - what may be asked of shard-bench: option names as fio's where fio has them. */
 #include "tools/args.h"
 #include "tools/bench.h"
-#include "api/vhost/front.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -104,7 +103,7 @@ static int complete_store(struct bench_options *o) {
 
 /* "2": so many; "0-3,8" or "5,": these. */
 static int check_cores(struct bench_options *o) {
-  if (!o->cores) return 0;
+  if (!o->cores || o->fio.cpus_allowed) return 0;
   size_t n = strlen(o->cores);
   if (strspn(o->cores, "0123456789") == n) {
     o->core_count = n < 4 ? (uint32_t)atoi(o->cores) : 0;
@@ -155,7 +154,8 @@ static int check_distribution(struct bench_options *o) {
 
 /* "50:99:99.9" */
 static int check_percentiles(struct bench_options *o) {
-  static const double usual[] = {1, 5, 10, 50, 90, 95, 99, 99.5, 99.9, 99.99};
+  static const double usual[] = {1,  5,  10, 20, 30,   40,   50,    60,   70,
+                                 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99};
   const char *at = o->percentile_text;
   if (!at) {
     memcpy(o->percents, usual, sizeof(usual));
@@ -260,62 +260,6 @@ static int check_workload(struct bench_options *o) {
   return 0;
 }
 
-/* "flush,mq": bits that the front-end does not acknowledge. */
-static int check_without(struct bench_options *o) {
-  static const struct {
-    const char *name;
-    int bit;
-    bool protocol;
-  } parts[] = {
-      {"flush", BLK_F_FLUSH, false},
-      {"indirect", VIRTIO_F_INDIRECT_DESC, false},
-      {"event-idx", VIRTIO_F_EVENT_IDX, false},
-      {"mq", VHOST_PF_MQ, true},
-      {"reply-ack", VHOST_PF_REPLY_ACK, true},
-      {"inflight", VHOST_PF_INFLIGHT_SHMFD, true},
-      {"mem-slots", VHOST_PF_CONFIGURE_MEM_SLOTS, true},
-      {"backend-req", VHOST_PF_BACKEND_REQ, true},
-  };
-  for (const char *at = o->without; at && *at;) {
-    size_t n = strcspn(at, ","), i = 0, count = sizeof(parts) / sizeof(parts[0]);
-    while (i < count && !(strlen(parts[i].name) == n && memcmp(parts[i].name, at, n) == 0)) i++;
-    if (i == count)
-      return refuse("--without: legal: a list of flush, indirect, event-idx, mq, reply-ack, "
-                    "inflight, mem-slots, backend-req");
-    *(parts[i].protocol ? &o->protocol_off : &o->features_off) |= UINT64_C(1) << parts[i].bit;
-    at += n + (at[n] == ',');
-  }
-  return 0;
-}
-
-static int check_vhost(struct bench_options *o) {
-  bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_OPEN;
-  if (!o->socket) return refuse("--engine=vhost needs --socket");
-  if (o->store) return refuse("--engine=vhost goes to whatever the server has: no --store");
-  if (other)
-    return refuse_rw(o, "with --engine=vhost randread, read, randwrite, write, randrw, flush");
-  if (o->control)
-    return refuse("--engine=vhost cannot know the server's file: --control-file instead");
-  if (o->control_file && (o->rw == RW_RANDRW || o->rw == RW_FLUSH))
-    return refuse_rw(o, "with --control-file randread, read, randwrite, write");
-  if (o->verify && o->rw == RW_FLUSH) return refuse("--verify does not go with --rw=flush");
-  if (o->create && (o->control_file || !o->verify))
-    return refuse("--create fills the disk for --verify, and goes without --control-file");
-  if (o->verify && o->control_file && !bench_is_read(o->rw))
-    return refuse("the raw loop would overwrite what --verify has written");
-  if (o->rw == RW_FLUSH && o->sample) o->sample = 1;
-  if (o->iodepth > 1024) return refuse_size("iodepth", o->iodepth, "up to 1024 for vhost");
-  if (o->queue_size & (o->queue_size - 1))
-    return refuse_size("queue-size", o->queue_size, "a power of two up to 1024");
-  if (!o->batch_given && o->batch > o->iodepth) o->batch = o->iodepth;
-  if (o->batch > o->iodepth) return refuse_size("batch", o->batch, "1 up to --iodepth");
-  if (o->block_bytes > 16 * MIB) return refuse_size("bs", o->block_bytes, "up to 16M for vhost");
-  if (o->block_bytes * o->iodepth * o->numjobs > 8 * GIB)
-    return refuse("requests of that size need more than 8 GiB of buffers");
-  snprintf(o->where_text, sizeof(o->where_text), "%s", o->socket);
-  return check_without(o);
-}
-
 static int check_volumes(struct bench_options *o) {
   bool other = o->rw == RW_PUT || o->rw == RW_GET || o->rw == RW_DELETE || o->rw == RW_FLUSH ||
                o->rw == RW_OPEN;
@@ -366,6 +310,8 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       .boot_writes = 64,
       .rounds = 10,
   };
+  o->fio.group_reporting = true;
+  struct fio_options *f = &o->fio;
   const struct arg table[] = {
       {"store", ARG_TEXT, &o->store, .help = "where the store lies: a directory, devices, mem:"},
       {"create", ARG_FLAG, &o->create, .help = "format it first (with --size and --shards)"},
@@ -377,12 +323,16 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
       {"cores", ARG_TEXT, &o->cores, .help = "how many (2), or which CPUs (0-3,8 or 5,)"},
       {"settings", ARG_TEXT, &o->settings,
        .help = "a file that shard-bench tune has written, or none; default: the store's own"},
+      {"cpus_allowed", ARG_TEXT, &f->cpus_allowed,
+       .help = "which CPUs (0-3,8 or 5): of the store's cores, or of this process"},
       {"rw", ARG_CHOICE, &o->rw, .choices = RW_CHOICES,
        .help = "read, get: in order / whole blobs; put: whole new blobs; randwrite: whole blobs "
                "again; of volumes: randread, read, randwrite, write, randrw",
        .given = &o->rw_given},
       {"bs", ARG_SIZE, &o->block_bytes, 512, 64 * MIB, 512, .help = "bytes of a read; default 4k",
        .given = &o->bs_given},
+      {"bssplit", ARG_TEXT, &f->split_text,
+       .help = "requests of several sizes, as 4k/60:64k/40, instead of --bs"},
       {"blob-size", ARG_SIZE, &o->blob_bytes, 1, GIB, 1, .help = "bytes of a blob; default --bs",
        .given = &o->blob_size_given},
       {"blob-size-dist", ARG_TEXT, &o->sizes_text,
@@ -396,6 +346,36 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
        .help = "submitted together; default 32", .given = &o->batch_given},
       {"iodepth_batch", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
        .help = "the same as --batch", .given = &o->batch_given},
+      {"iodepth_batch_submit", ARG_NUMBER, &o->batch, 1, RAW_LOOP_DEPTH_MAX, 1,
+       .help = "the same as --batch", .given = &o->batch_given},
+      {"iodepth_batch_complete", ARG_NUMBER, &f->complete, 1, RAW_LOOP_DEPTH_MAX, 1,
+       .help = "wait until so many have finished, then send others; default: as --batch",
+       .given = &f->complete_given},
+      {"latency_target", ARG_TEXT, &f->target_text,
+       .help =
+           "look for the greatest depth up to --iodepth at which latencies stay below, as 500us"},
+      {"latency_window", ARG_TEXT, &f->window_text,
+       .help = "of --latency_target: each depth is tried so long; default 1s"},
+      {"latency_percentile", ARG_TEXT, &f->share_text,
+       .help =
+           "of --latency_target: so many percent of the requests have to be as fast; default 100"},
+      {"steadystate", ARG_TEXT, &f->steady_text,
+       .help = "end when the rate is steady, as iops_slope:0.3%, iops:5%, bw_slope or bw"},
+      {"steadystate_duration", ARG_SECONDS, &f->steady.duration_s, 0, 86400, 1,
+       .help = "over a window of so long; default 10 s"},
+      {"steadystate_ramp_time", ARG_SECONDS, &f->steady.ramp_s, 0, 86400, 1,
+       .help = "which begins so long after the start at the earliest"},
+      {"fixedbufs", ARG_FLAG, &f->fixed_buffers,
+       .help = "fail unless the kernel has our buffers registered",
+       .given = &f->fixed_buffers_given},
+      {"registerfiles", ARG_FLAG, &f->register_files,
+       .help = "fail unless the kernel has our files registered",
+       .given = &f->register_files_given},
+      {"hipri", ARG_FLAG, &f->hipri,
+       .help = "of --engine=raw: poll the device for completions; it needs poll queues"},
+      {"group_reporting", ARG_FLAG, &f->group_reporting,
+       .help = "all jobs as one (default); 0: a report of each core, job or queue",
+       .given = &f->group_given},
       {"numjobs", ARG_NUMBER, &o->numjobs, 1, 60, 1, .help = "threads, with --where=client",
        .given = &o->numjobs_given},
       {"rate_iops", ARG_NUMBER, &o->rate, 1, 100000000, 1,
@@ -481,11 +461,12 @@ static int take_options(struct bench_options *o, const char *tool, int argc, cha
                "one number, and print the ratio of the rates"},
       {"rounds", ARG_NUMBER, &o->rounds, 2, 1000, 1, .help = "of --versus; default 10",
        .given = &o->rounds_given},
-      {"verify", ARG_FLAG, &o->verify,
+      {"verify", ARG_FLAG, &o->verify, .choices = "crc32c",
        .help = "compare what is read with what was written; puts go on until each blob is there; "
                "with --engine=volume and no --rw: --workload=verify"},
       {"ops", ARG_NUMBER, &o->ops, 1, UINT64_MAX, 1,
-       .help = "of --workload=verify: so many in all instead of --runtime"},
+       .help = "so many requests of each core or job, of --workload=verify in all, instead of "
+               "--runtime"},
       {"lat-sample", ARG_NUMBER, &o->sample, 1, 1000000, 1,
        .help = "time one request in N; default 64", .given = &o->sample_given},
       {"percentile_list", ARG_TEXT, &o->percentile_text, .help = "as 50:99:99.9"},
@@ -516,6 +497,12 @@ int bench_option_check(const char *tool, char *option) {
   return take_options(&o, tool, 2, argv, &word) < 0 ? -EINVAL : 0;
 }
 
+static int vhost_options(struct bench_options *o) {
+  int r = check_cores(o);
+  if (r == 0) r = bench_check_vhost(o);
+  return r < 0 ? r : bench_check_fio(o);
+}
+
 int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   const char *word;
   int words = take_options(o, TOOL, argc, argv, &word);
@@ -534,7 +521,8 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
     return refuse(
         "--write_lat_log and --write_hist_log need a load that is timed and has no control");
   if (check_percentiles(o) < 0 || check_versus(o) < 0) return -EINVAL;
-  if (o->engine == ENGINE_VHOST) return check_vhost(o);
+  if (bench_take_fio(o) < 0) return -EINVAL;
+  if (o->engine == ENGINE_VHOST) return vhost_options(o);
   if (o->socket || o->control_file || o->queue_size || o->ring || o->reconnect_s > 0)
     return refuse("--socket, --control-file, --queue-size, --ring and --reconnect are for "
                   "--engine=vhost");
@@ -546,5 +534,6 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv) {
   if (r == 0) r = check_sizes(o);
   if (r == 0) r = check_rate(o);
   if (r == 0) r = check_distribution(o);
+  if (r == 0) r = bench_check_fio(o);
   return r < 0 ? r : check_combinations(o);
 }

@@ -76,6 +76,8 @@ static void add_side(struct js *job, const char *name, const struct bench_option
   double share = r->ops ? (double)ops / (double)r->ops : 0;
   double per_s = r->elapsed_ns ? 1e9 / (double)r->elapsed_ns : 0;
   uint64_t bytes = (uint64_t)(share * (double)r->bytes);
+  if (r->write_bytes) /* of several sizes: as it came */
+    bytes = mine ? r->bytes - r->write_bytes : write ? r->write_bytes : 0;
   if (r->script && (mine || write)) bench_sum_side(r, mine ? SIDE_READ : SIDE_WRITE, &ops, &bytes);
   const struct latency *latency = mine ? &r->latency : write ? &r->write_latency : &none;
   struct js *side = js_add(job, name, js_object());
@@ -91,6 +93,7 @@ static void add_side(struct js *job, const char *name, const struct bench_option
   bool open_load = service->count > 0;
   bench_add_latency(side, "clat_ns", o, open_load ? service : latency, true);
   bench_add_latency(side, "lat_ns", o, latency, open_load);
+  bench_add_fio_side(side, o, r, ops, bytes);
 }
 
 static void add_word(struct js *to, const char *key, const char *choices, int index) {
@@ -106,6 +109,7 @@ static void add_options(struct js *to, const struct bench_options *o) {
   js_count(to, "blobs", o->blobs);
   js_count(to, "iodepth", o->iodepth);
   js_count(to, "batch", o->batch);
+  bench_add_fio_options(to, o);
   js_count(to, "numjobs", o->numjobs);
   js_real(to, "runtime", o->runtime_s);
   if (o->ramp_s > 0) js_real(to, "ramp_time", o->ramp_s);
@@ -131,9 +135,18 @@ static void add_options(struct js *to, const struct bench_options *o) {
   if (o->rw == RW_RANDRW) js_count(to, "rwmixread", o->mix_read);
 }
 
-static void add_job(struct js *root, const struct bench *b, const struct bench_result *r) {
+/* fio has all four sides of each job. */
+static void add_sides(struct js *job, const struct bench_options *o, const struct bench_result *r) {
+  add_side(job, "read", o, r);
+  add_side(job, "write", o, r);
+  add_side(job, "trim", o, r);
+  bench_add_more(job, o, r);
+  if (!js_member(job, "sync")) add_side(job, "sync", o, r);
+}
+
+static void add_job(struct js *jobs, const struct bench *b, const struct bench_result *r) {
   const struct bench_options *o = &b->o;
-  struct js *job = js_add(js_add(root, "jobs", js_array()), NULL, js_object());
+  struct js *job = js_add(jobs, NULL, js_object());
   js_text(job, "jobname", o->name ? o->name : bench_load_name(o));
   js_count(job, "error", (uint64_t)-r->error);
   js_count(job, "total_err", r->errors);
@@ -144,12 +157,20 @@ static void add_job(struct js *root, const struct bench *b, const struct bench_r
     js_real(job, "device_ios_per_op", r->ops ? (double)r->device_ios / (double)r->ops : 0);
   js_count(job, "elapsed", r->elapsed_ns / 1000000000);
   add_options(js_add(job, "job options", js_object()), o);
-  add_side(job, "read", o, r);
-  add_side(job, "write", o, r);
+  add_sides(job, o, r);
   add_series(job, &r->series, r->elapsed_ns);
-  bench_add_more(job, o, r);
-  if (strcmp(r->direction, "trim") == 0) add_side(job, "trim", o, r);
-  if (strcmp(r->direction, "sync") == 0) add_side(job, "sync", o, r);
+  bench_add_fio_job(job, o, r);
+}
+
+/* One of all, or one of each. */
+static void add_jobs(struct js *root, const struct bench *b, const struct bench_result *r) {
+  struct js *jobs = js_add(root, "jobs", js_array());
+  if (r->part_count == 0) add_job(jobs, b, r);
+  for (uint32_t i = 0; i < r->part_count; i++) {
+    r->parts[i].usage = r->usage; /* of the process: it is not known by threads */
+    r->parts[i].latency_depth = r->latency_depth;
+    add_job(jobs, b, &r->parts[i]);
+  }
 }
 
 void bench_add_ratio(struct js *to, const char *key, const double *values, uint32_t count) {
@@ -225,11 +246,8 @@ static void add_environment(struct js *root, const struct bench *b,
 static int write_json(FILE *out, const struct bench *b, const struct bench_result *r,
                       const struct bench_environment *e) {
   struct js *root = js_object();
-  char version[64];
-  snprintf(version, sizeof(version), "shard-bench %s", sr_version());
-  js_text(root, "version", version);
-  js_count(root, "timestamp", (uint64_t)time(NULL));
-  add_job(root, b, r);
+  bench_add_fio_root(root);
+  add_jobs(root, b, r);
   js_real(root, "cpu_ns_per_op", per_op(r->cpu_ns_process, r->ops));
   js_real(root, "cpu_ns_per_op_cores", per_op(r->cpu_ns_cores, r->ops));
   add_control(root, r);
@@ -379,7 +397,8 @@ static void print_head(FILE *out, const struct bench *b, const struct bench_envi
   if (o->name) fprintf(out, "%s: ", o->name);
   fputs(bench_load_name(o), out);
   if (bench_request_bytes(o))
-    fprintf(out, "  %s%s requests", o->sizes.kind || o->workload == WORK_LAMBDA ? "up to " : "",
+    fprintf(out, "  %s%s requests",
+            o->sizes.kind || o->fio.split.count || o->workload == WORK_LAMBDA ? "up to " : "",
             bench_human_bytes((double)bench_request_bytes(o), size, 32));
   if (o->engine == ENGINE_RAW)
     fprintf(out, ", raw io_uring loop, depth %llu, batch %llu\n", (unsigned long long)o->iodepth,
@@ -439,6 +458,7 @@ static void print_table(FILE *out, const struct bench *b, const struct bench_res
             o->first_writes ? "device writes" : "device I/Os",
             (double)r->device_ios / (double)r->ops, (unsigned long long)r->device_ios);
   bench_print_more(out, o, r);
+  bench_print_fio(out, o, r);
   if (r->flushes)
     fprintf(out, "  %-14s %llu, to make room for overwriting\n", "flushes",
             (unsigned long long)r->flushes);

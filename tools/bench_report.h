@@ -22,6 +22,15 @@ void bench_add_latency(struct js *side, const char *key, const struct bench_opti
 
 void bench_add_more(struct js *job, const struct bench_options *o, const struct bench_result *r);
 void bench_print_more(FILE *out, const struct bench_options *o, const struct bench_result *r);
+/* ---- bench_report_fio.c: what else fio's JSON has; options named as fio's */
+
+void bench_add_fio_root(struct js *root);
+void bench_add_fio_options(struct js *to, const struct bench_options *o);
+void bench_add_fio_job(struct js *job, const struct bench_options *o, const struct bench_result *r);
+void bench_add_fio_side(struct js *side, const struct bench_options *o,
+                        const struct bench_result *r, uint64_t ops, uint64_t bytes);
+void bench_print_fio(FILE *out, const struct bench_options *o, const struct bench_result *r);
+
 /* ---- bench_figures.c */
 
 void bench_add_figure(struct js *to, const struct bench_figure *f);

@@ -97,6 +97,8 @@ static struct load_config base_config(struct crew *c) {
       .sizes = o->sizes.kind ? &o->sizes : NULL,
       .flush_every = o->flush_every,
       .script = bench_script_of(o),
+      .complete = (uint32_t)o->fio.complete,
+      .split = o->fio.split.count ? &c->b->o.fio.split : NULL,
       .finished = &c->finished,
   };
 }
@@ -104,7 +106,9 @@ static struct load_config base_config(struct crew *c) {
 static int add_load(struct crew *c, const struct load_config *config) {
   struct load_config own = *config;
   own.seed = c->b->o.seed + c->count * UINT64_C(0x9e3779b9);
-  if (own.rw == RW_DELETE || own.once) own.left = own.count;
+  own.left = c->b->o.ops;
+  if (own.once || (own.rw == RW_DELETE && (!own.left || own.left > own.count)))
+    own.left = own.count;
   int r = load_init(&c->loads[c->count], c->b, &own);
   if (r == 0) c->count++;
   return r;
@@ -203,7 +207,8 @@ int crew_gather(struct crew **crew, struct bench *b) {
   c->loads = calloc(CREW_MAX, sizeof(*c->loads));
   int r = c->loads ? 0 : -ENOMEM;
   if (r == 0) r = b->o.where == WHERE_CORE ? gather_on_cores(c) : gather_clients(c);
-  if (r == 0 && live_shows() && !b->o.control) r = crew_watch(c);
+  bool watched = (live_shows() && !b->o.control) || b->o.fio.steady.limit > 0;
+  if (r == 0 && watched) r = crew_watch(c);
   if (r < 0) {
     crew_finish(c);
     return bench_fail("load", r);
@@ -262,17 +267,29 @@ static void stop_if_asked(struct crew *c) {
   for (uint32_t i = 0; bench_stop_signal() && i < c->count; i++) load_stop(&c->loads[i]);
 }
 
+static void show(const struct crew *c, struct live_line *p, uint64_t since_start_ns) {
+  uint64_t ops = c->b->o.ops * c->count;
+  if (!p) return;
+  if (ops)
+    live_step(p, live_ops(c->live, c->live ? c->count : 0), ops);
+  else
+    live_step(p, since_start_ns, c->duration_ns);
+}
+
 /* Waits for `count` posts; draws the line meanwhile. */
 static void wait_loads(struct crew *c, uint32_t count, struct live_line *p) {
-  uint64_t start = bench_now_ns();
+  uint64_t start = bench_now_ns(), nap_ns = 100000000;
+  if (c->steady && steady_interval_ns(&c->steady->spec) < nap_ns)
+    nap_ns = steady_interval_ns(&c->steady->spec);
   while (count > 0) {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 100000000;
+    until.tv_nsec += (long)nap_ns;
     if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     if (sem_timedwait(&c->finished, &until) == 0) count--;
     stop_if_asked(c);
-    if (p) live_step(p, bench_now_ns() - start, c->duration_ns);
+    crew_steady_step(c, bench_now_ns() - start);
+    show(c, p, bench_now_ns() - start);
   }
 }
 
@@ -299,20 +316,25 @@ static int run_on_cores(struct crew *c, struct live_line *p) {
   return r;
 }
 
+static void add_load_up(struct bench_result *res, const struct load *l) {
+  res->ops += l->ops;
+  res->bytes += l->aim == RW_SPECIAL ? l->bytes : l->ops * l->request_bytes;
+  res->remote_ops += l->remote_ops;
+  res->errors += l->errors;
+  res->flushes += l->flushes;
+  res->write_ops += l->write_ops;
+  if (l->rw == RW_RANDRW && l->split) res->write_bytes += l->write_bytes;
+  if (res->error == 0) res->error = l->first_error;
+  if (l->mismatch) res->mismatch = true;
+}
+
 /* Adds what one slice did to the result; *iops: of this slice. */
 static void add_up(struct crew *c, struct bench_result *res, double *iops) {
   uint64_t longest = 0;
   *iops = 0;
   for (uint32_t i = 0; i < c->count; i++) {
-    struct load *l = &c->loads[i];
-    res->ops += l->ops;
-    res->bytes += l->aim == RW_SPECIAL ? l->bytes : l->ops * l->request_bytes;
-    res->remote_ops += l->remote_ops;
-    res->errors += l->errors;
-    res->flushes += l->flushes;
-    res->write_ops += l->write_ops;
-    if (res->error == 0) res->error = l->first_error;
-    if (l->mismatch) res->mismatch = true;
+    const struct load *l = &c->loads[i];
+    add_load_up(res, l);
     if (l->elapsed_ns > 0) *iops += (double)l->ops * 1e9 / (double)l->elapsed_ns;
     if (l->elapsed_ns > longest) longest = l->elapsed_ns;
   }
@@ -347,7 +369,9 @@ int crew_slice(struct crew *c, struct bench_result *res, uint64_t duration_ns, d
   int e = c->b->o.first_writes ? renew_if_short(c, res) : 0;
   if (e < 0) return e;
   uint64_t ios = device_ios(c->b), cores = cores_cpu_ns(c->b), process = bench_process_cpu_ns();
+  bench_usage_add(&res->usage, true);
   int r = c->b->o.where == WHERE_CORE ? run_on_cores(c, p) : run_clients(c, p);
+  bench_usage_add(&res->usage, false);
   res->cpu_ns_process += bench_process_cpu_ns() - process;
   res->cpu_ns_cores += cores_cpu_ns(c->b) - cores;
   res->device_ios += device_ios(c->b) - ios;
@@ -376,16 +400,44 @@ static int ramp(struct crew *c, struct live_line *p) {
   if (ns == 0) return 0;
   memset(&unused, 0, sizeof(unused));
   int r = crew_slice(c, &unused, ns, &iops, p);
-  for (uint32_t i = 0; i < c->count; i++) {
-    struct load *l = &c->loads[i];
-    memset(&l->latency, 0, sizeof(l->latency));
-    memset(&l->write_latency, 0, sizeof(l->write_latency));
-    memset(&l->flush_latency, 0, sizeof(l->flush_latency));
-    load_forget_classes(l);
-    memset(&l->service, 0, sizeof(l->service));
-    memset(&l->write_service, 0, sizeof(l->write_service));
-  }
+  crew_forget(c);
   return r;
+}
+
+static int merge(struct bench_result *res, const struct load *l) {
+  latency_merge(&res->latency, &l->latency);
+  latency_merge(&res->write_latency, &l->write_latency);
+  latency_merge(&res->service, &l->service);
+  latency_merge(&res->write_service, &l->write_service);
+  latency_merge(&res->flush_latency, &l->flush_latency);
+  res->unsent += l->unsent;
+  return series_merge(&res->series, &l->series);
+}
+
+/* Of all loads together; with --group_reporting=0 also of each. */
+static int gather_results(struct crew *c, struct bench_result *res) {
+  int r = 0;
+  if (!c->b->o.fio.group_reporting) res->parts = calloc(c->count, sizeof(*res->parts));
+  for (uint32_t i = 0; r == 0 && i < c->count; i++) {
+    r = merge(res, &c->loads[i]);
+    if (r == 0) r = bench_classes_merge(res, &c->loads[i]);
+    if (r < 0 || !res->parts) continue;
+    struct bench_result *part = &res->parts[res->part_count++];
+    part->direction = res->direction;
+    add_load_up(part, &c->loads[i]);
+    part->elapsed_ns = c->loads[i].elapsed_ns;
+    bench_rates(part);
+    r = merge(part, &c->loads[i]);
+  }
+  bench_classes_end(res);
+  return r;
+}
+
+void bench_result_finish(struct bench_result *res) {
+  for (uint32_t i = 0; i < res->part_count; i++) series_finish(&res->parts[i].series);
+  series_finish(&res->series);
+  free(res->parts);
+  free(res->steady);
 }
 
 int bench_run_store(struct bench *b, struct bench_result *res) {
@@ -400,23 +452,16 @@ int bench_run_store(struct bench *b, struct bench_result *res) {
     struct live_line p;
     live_begin(&p, bench_load_name(&b->o), c->live, c->live ? c->count : 0);
     r = ramp(c, &p);
+    if (r == 0 && b->o.fio.target_ns) r = crew_search(c, res, &p);
+    if (r == 0) r = crew_steady_begin(c, res);
     for (uint32_t i = 0; r == 0 && i < c->count && b->o.sample; i++)
       r = series_init(&c->loads[i].series, (uint64_t)(b->o.runtime_s * 1e9));
     if (r == 0 && !bench_stop_signal())
       r = crew_slice(c, res, (uint64_t)(b->o.runtime_s * 1e9), &iops, &p);
     live_end(&p);
   }
-  for (uint32_t i = 0; i < c->count; i++) {
-    latency_merge(&res->latency, &c->loads[i].latency);
-    latency_merge(&res->write_latency, &c->loads[i].write_latency);
-    if (bench_classes_merge(res, &c->loads[i]) < 0 && r == 0) r = -ENOMEM;
-    latency_merge(&res->flush_latency, &c->loads[i].flush_latency);
-    latency_merge(&res->service, &c->loads[i].service);
-    latency_merge(&res->write_service, &c->loads[i].write_service);
-    if (series_merge(&res->series, &c->loads[i].series) < 0 && r == 0) r = -ENOMEM;
-    res->unsent += c->loads[i].unsent;
-  }
-  bench_classes_end(res);
+  int merged = gather_results(c, res);
+  if (r == 0) r = merged;
   crew_finish(c);
   bench_rates(res);
   return r;
@@ -432,6 +477,7 @@ int bench_run_open(struct bench *b, struct bench_result *res) {
   uint64_t start = bench_now_ns(), end = start + (uint64_t)(b->o.runtime_s * 1e9);
   uint64_t process = bench_process_cpu_ns();
   int r = 0;
+  bench_usage_add(&res->usage, true);
   res->direction = bench_direction(b->o.rw);
   live_begin(&p, "open", &live, 1);
   do {
@@ -447,6 +493,7 @@ int bench_run_open(struct bench *b, struct bench_result *res) {
     live_step(&p, now - start, end - start);
   } while (bench_now_ns() < end && !bench_stop_signal());
   live_end(&p);
+  bench_usage_add(&res->usage, false);
   res->cpu_ns_process = bench_process_cpu_ns() - process;
   res->error = r;
   res->errors = r < 0;

@@ -1,6 +1,6 @@
 /* bench_special.c - what few loads have and the others shall not pay for: blobs of many sizes
- * (--blob-size-dist), requests for other cores' shards (--remote), flushes (--flush-every). On the
- * load's own thread. */
+ * (--blob-size-dist), requests for other cores' shards (--remote), flushes (--flush-every),
+ * requests of several sizes (--bssplit). On the load's own thread. */
 #include "tools/bench_load.h"
 
 /* ---- Aim ------------------------------------------------------------------------------------- */
@@ -53,11 +53,67 @@ static void aim_chosen(struct load *l, struct load_work *w) {
   r->bytes = left < l->request_bytes ? left : l->request_bytes;
 }
 
+/* ---- Requests of several sizes --------------------------------------------------------------- */
+
+/* What blobs or volumes hold of whole requests of the largest size. */
+static uint64_t usable_bytes(const struct load *l) {
+  return l->blob_bytes / l->request_bytes * l->request_bytes;
+}
+
+/* One behind the other, from the load's first block to its last one, and again. */
+static uint64_t split_next(struct load *l, uint64_t bytes, uint64_t *place) {
+  uint64_t space = usable_bytes(l), first = l->split_targets ? l->first * l->request_bytes : 0;
+  uint64_t end = l->split_targets ? l->count * l->request_bytes : l->count * space;
+  for (;;) {
+    if (l->cursor_bytes + bytes > end) l->cursor_bytes = 0;
+    uint64_t at = first + l->cursor_bytes, offset = at % space;
+    *place = at / space;
+    l->cursor_bytes += offset + bytes > space ? space - offset : bytes;
+    if (offset + bytes <= space) return offset;
+  }
+}
+
+/* At a multiple of the smallest size, each alike unless there is a distribution. */
+static uint64_t split_random(struct load *l, uint64_t bytes, uint64_t things, uint64_t *place) {
+  uint64_t unit = l->split->min, last = (l->blob_bytes - bytes) / unit * unit;
+  if (l->distribution.n == 0) {
+    *place = load_pick(l, things);
+    return load_pick(l, last / unit + 1) * unit;
+  }
+  uint64_t at = distribution_pick(&l->distribution), offset = at % l->blob_blocks * unit;
+  *place = at / l->blob_blocks;
+  return offset < last ? offset : last;
+}
+
+static void aim_split(struct load *l, struct load_work *w) {
+  struct sr_request *r = &w->request;
+  const struct bench_target *targets = l->split_targets;
+  uint64_t place;
+  r->bytes = split_pick(l->split, load_pick(l, 100));
+  if (l->rw == RW_READ || l->rw == RW_WRITE)
+    r->offset = split_next(l, r->bytes, &place);
+  else
+    r->offset = split_random(l, r->bytes, targets ? l->target_count : l->count, &place);
+  if (!targets) {
+    w->number = load_number_at(l, place);
+    r->id = bench_id(w->number, l->seed);
+    return;
+  }
+  r->block = targets[place].block;
+  w->number = targets[place].number;
+  if (l->rw == RW_RANDRW) r->op = load_pick(l, 100) < l->mix_read ? SR_OP_READ : SR_OP_WRITE;
+  if (r->op == SR_OP_WRITE && r->buf) bench_stamp(r->buf, w->number, l->seed, r->offset, r->bytes);
+}
+
 void load_aim_special(struct load *l, struct load_work *w) {
   struct sr_request *r = &w->request;
   if (l->script) {
     w->step = 0;
     l->script->begin(l, w);
+    return;
+  }
+  if (l->split) {
+    aim_split(l, w);
     return;
   }
   if (l->rw == RW_READ)
@@ -78,6 +134,7 @@ void load_special_done(struct sr_request *request) {
   if (request->result >= 0) {
     l->bytes += request->bytes;
     l->remote_ops += w->remote;
+    if (request->op == SR_OP_WRITE) l->write_bytes += request->bytes;
   }
   if (request->op != SR_OP_PUT || request->result < 0 || !load_flush_after(l, w)) {
     load_done(request);
@@ -92,9 +149,15 @@ void load_special_done(struct sr_request *request) {
 
 void load_set_up_special(struct load *l, const struct load_config *c) {
   bool flushes = c->flush_every.puts || c->flush_every.bytes || c->flush_every.ns;
-  if (!c->sizes && !c->remote_percent && !flushes && !c->script) return;
+  if (!c->sizes && !c->remote_percent && !flushes && !c->script && !c->split) return;
   l->aim = RW_SPECIAL;
   l->script = c->script;
+  if (c->split) {
+    l->split = c->split;
+    l->split_targets = l->targets;
+    l->targets = NULL;
+    l->blob_blocks = l->blob_bytes / c->split->min;
+  }
   l->sizes = c->sizes;
   l->flush_every = c->flush_every;
   if (c->sizes) l->blob_blocks = 1; /* chances are among blobs, then among the blocks of one */

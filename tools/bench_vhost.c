@@ -4,6 +4,7 @@
  * wait for the next one together. With --control-file slices of the load alternate with slices of
  * the raw loop on that file, as bench_run.c does it for stores. */
 #include "tools/bench_vhost.h"
+#include "tools/bench_crew.h"
 #include "tools/progress.h"
 
 #include <errno.h>
@@ -34,7 +35,8 @@ struct fleet {
   bool server_known;
   uint64_t server_ns; /* of servers that are gone */
   uint64_t server_last_ns;
-  uint64_t own_ns; /* processor time of this process in loads */
+  struct bench_usage usage; /* of loads */
+  uint64_t own_ns;          /* processor time of this process in loads */
 };
 
 static uint64_t clock_of(clockid_t id) {
@@ -131,11 +133,15 @@ static int run_phase(struct fleet *f, int phase, uint64_t duration_ns) {
   uint64_t deadline = bench_now_ns() + duration_ns, process = process_cpu_ns();
   for (uint32_t i = 0; i < f->count; i++) job_begin(&f->jobs[i], phase, deadline);
   int r;
+  if (phase == JOB_LOAD) bench_usage_add(&f->usage, true);
   while ((r = run_jobs(f)) == -ECONNRESET) {
     r = reconnect(f);
     if (r < 0) return r;
   }
-  if (phase == JOB_LOAD) f->own_ns += process_cpu_ns() - process;
+  if (phase == JOB_LOAD) {
+    f->own_ns += process_cpu_ns() - process;
+    bench_usage_add(&f->usage, false);
+  }
   return r;
 }
 
@@ -154,6 +160,22 @@ static struct mark mark_now(struct fleet *f) {
   return m;
 }
 
+static void add_job_up(struct bench_result *res, const struct job *j) {
+  res->ops += j->ops;
+  res->bytes += j->bytes;
+  res->write_ops += j->write_ops;
+  res->errors += j->errors;
+  res->mismatch |= j->mismatch;
+  res->unsent += j->unsent;
+  if (res->error == 0) res->error = j->error;
+  if (j->elapsed_ns > res->elapsed_ns) res->elapsed_ns = j->elapsed_ns;
+  latency_merge(&res->latency, &j->latency);
+  latency_merge(&res->write_latency, &j->write_latency);
+  latency_merge(&res->service, &j->service);
+  latency_merge(&res->write_service, &j->write_service);
+  if (series_merge(&res->series, &j->series) < 0 && res->error == 0) res->error = -ENOMEM;
+}
+
 static void add_up(struct fleet *f, struct bench_result *res) {
   struct bench_vhost_figures *v = &res->vhost;
   *v = (struct bench_vhost_figures){.reconnects = f->front->reconnects,
@@ -162,29 +184,24 @@ static void add_up(struct fleet *f, struct bench_result *res) {
                                     .disk_bytes = f->front->size_bytes,
                                     .queue_size = f->front->queues[0].size};
   res->ops = res->bytes = res->write_ops = res->errors = res->elapsed_ns = 0;
+  if (!f->b->o.fio.group_reporting) res->parts = calloc(f->count, sizeof(*res->parts));
   for (uint32_t i = 0; i < f->count; i++) {
     struct job *j = &f->jobs[i];
-    res->ops += j->ops;
-    res->bytes += j->bytes;
-    res->write_ops += j->write_ops;
-    res->errors += j->errors;
-    res->mismatch |= j->mismatch;
-    if (res->error == 0) res->error = j->error;
-    if (j->elapsed_ns > res->elapsed_ns) res->elapsed_ns = j->elapsed_ns;
-    latency_merge(&res->latency, &j->latency);
-    latency_merge(&res->write_latency, &j->write_latency);
     series_end(&j->series, j->elapsed_ns, j->ops);
-    if (series_merge(&res->series, &j->series) < 0 && res->error == 0) res->error = -ENOMEM;
+    add_job_up(res, j);
     v->others += j->others;
     v->checked += j->checked;
     v->sleeps += j->sleeps;
     v->kicks += f->front->queues[i].kicks;
     v->calls += f->front->queues[i].calls;
     if (j->what[0]) fprintf(stderr, "shard-bench: %s\n", j->what);
+    if (!res->parts) continue;
+    struct bench_result *part = &res->parts[res->part_count++];
+    part->direction = res->direction;
+    add_job_up(part, j);
+    bench_rates(part);
   }
-  double s = (double)res->elapsed_ns / 1e9;
-  res->iops = s > 0 ? (double)res->ops / s : 0;
-  res->bytes_per_s = s > 0 ? (double)res->bytes / s : 0;
+  bench_rates(res);
 }
 
 /* ---- In turn with the raw loop -------------------------------------------------------------- */
@@ -199,6 +216,7 @@ static int make_raw(struct raw_loop **raw, const struct fleet *f) {
       .block_bytes = (uint32_t)o->block_bytes,
       .depth = (uint32_t)(o->iodepth * f->count),
       .batch = (uint32_t)o->batch,
+      .complete = (uint32_t)o->fio.complete,
       .write = bench_is_write(o->rw),
       .sequential = bench_is_sequential(o->rw),
       .seed = o->seed,
@@ -324,6 +342,7 @@ static int run_load(struct fleet *f, struct bench_result *res) {
     live_end(&line);
   }
   res->cpu_ns_process = f->own_ns;
+  res->usage = f->usage;
   res->cpu_ns_cores = server_cpu_ns(f) - server;
   return r;
 }

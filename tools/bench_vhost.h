@@ -2,6 +2,7 @@
  *
  *   bench_vhost.c       connects, runs the jobs, alternates them with the raw loop
  *   bench_vhost_job.c   a job: a thread that keeps one queue busy, and checks what it reads
+ *   bench_vhost_open.c  a job that sends requests when they are due (--rate_iops)
  *
  * With --verify each job has a part of the disk to itself and knows for each block of it which
  * generation it holds. Contents are a function of generation, place and seed; a block that is in
@@ -26,12 +27,13 @@ struct job_work {
   struct vfront_request request;
   uint64_t block; /* of the job's part */
   uint32_t generation;
+  uint64_t due_ns; /* of an open load */
 };
 
 struct job {
   const struct bench_options *o;
   struct vfront *front;
-  uint32_t index, depth, batch;
+  uint32_t index, depth, batch, complete;
   struct job_work *works;
   struct vfront_request **pending; /* [depth] to be aimed anew */
   uint32_t pending_count, aimed;   /* the first `aimed` of them are */
@@ -55,6 +57,9 @@ struct job {
   bool mismatch;
   char what[160];
   struct latency latency, write_latency;
+  struct latency service, write_service; /* of an open load: see struct load */
+  struct arrivals arrivals;
+  uint64_t unsent;
 };
 
 int job_init(struct job *j, const struct bench_options *o, struct vfront *front, uint32_t index,
@@ -65,5 +70,13 @@ void job_begin(struct job *j, int phase, uint64_t deadline_ns);
 /* Until its phase is over and nothing is in flight: 0. -ECONNRESET: the server is gone; what was in
  * flight still is, and it can be run again when there is another. */
 int job_run(struct job *j);
+
+/* ---- What the two parts of a job have of each other */
+
+int job_run_open(struct job *j, struct vfront_queue *q);
+/* The next request of a load. */
+void job_aim_next(struct job *j, struct job_work *w);
+/* These have finished: accounts for them, makes them pending. */
+void job_take(struct job *j, struct vfront_request **done, uint32_t count);
 
 #endif

@@ -90,14 +90,18 @@ static void aim_at(struct job *j, struct job_work *w, uint32_t op, uint64_t bloc
   if (j->holds && op != VFRONT_FLUSH) aim_content(j, w);
 }
 
-static bool aim_load(struct job *j, struct job_work *w) {
+void job_aim_next(struct job *j, struct job_work *w) {
   int rw = j->o->rw;
-  if (*j->stop) return false;
-  if (j->aimed == 0 && bench_now_ns() >= j->deadline_ns) return false;
   uint32_t op = VFRONT_READ;
   if (bench_is_write(rw) || (rw == RW_RANDRW && pick(j, 100) >= j->o->mix_read)) op = write_op(j);
   if (rw == RW_FLUSH) op = VFRONT_FLUSH;
   aim_at(j, w, op, bench_is_sequential(rw) ? next_block(j) : random_block(j));
+}
+
+static bool aim_load(struct job *j, struct job_work *w) {
+  if (*j->stop) return false;
+  if (j->aimed == 0 && bench_now_ns() >= j->deadline_ns) return false;
+  job_aim_next(j, w);
   return true;
 }
 
@@ -197,10 +201,11 @@ static void account(struct job *j, struct job_work *w) {
   if (!data) j->others++;
   if (apart) j->write_ops++;
   if (r->start_ns) {
-    uint64_t now = bench_now_ns();
-    latency_add(apart ? &j->write_latency : &j->latency, now - r->start_ns);
-    series_add(&j->series, j->elapsed_ns + now - j->run_ns, j->ops, now - r->start_ns);
-    if (j->live) live_add(j->live, 0, 0, now - r->start_ns);
+    uint64_t now = bench_now_ns(), from = w->due_ns ? w->due_ns : r->start_ns;
+    latency_add(apart ? &j->write_latency : &j->latency, now - from);
+    if (w->due_ns) latency_add(apart ? &j->write_service : &j->service, now - r->start_ns);
+    series_add(&j->series, j->elapsed_ns + now - j->run_ns, j->ops, now - from);
+    if (j->live) live_add(j->live, 0, 0, now - from);
   }
 }
 
@@ -226,7 +231,7 @@ static int submit_batch(struct job *j, struct vfront_queue *q) {
 static int submit_pending(struct job *j, struct vfront_queue *q) {
   int n;
   do n = submit_batch(j, q);
-  while (n > 0 && j->pending_count >= j->batch);
+  while (n > 0 && j->pending_count >= (j->complete > j->batch ? 1 : j->batch));
   return n < 0 ? n : 0;
 }
 
@@ -249,17 +254,21 @@ static void show(struct job *j) {
   j->live_bytes = j->bytes;
 }
 
+void job_take(struct job *j, struct vfront_request **done, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    account(j, (struct job_work *)done[i]);
+    j->pending[j->pending_count++] = done[i];
+  }
+  if (count > 0 && j->live) show(j);
+}
+
 static int turn(struct job *j, struct vfront_queue *q, uint32_t *idle, uint32_t *sleeps) {
   struct vfront_request *done[REAP_MAX];
   int n = vfront_reap(q, done, REAP_MAX);
   if (n < 0) return n;
-  for (int i = 0; i < n; i++) {
-    account(j, (struct job_work *)done[i]);
-    j->pending[j->pending_count++] = done[i];
-  }
+  job_take(j, done, (uint32_t)n);
   if (n > 0) *idle = 0;
-  if (n > 0 && j->live) show(j);
-  if (j->pending_count >= j->batch || q->in_flight == 0) {
+  if (j->pending_count >= j->complete || q->in_flight == 0) {
     int r = submit_pending(j, q);
     if (r < 0) return r;
   }
@@ -269,8 +278,9 @@ static int turn(struct job *j, struct vfront_queue *q, uint32_t *idle, uint32_t 
 int job_run(struct job *j) {
   struct vfront_queue *q = &j->front->queues[j->index];
   uint32_t idle = 0, sleeps = 0;
+  bool open = j->o->rate && j->phase == JOB_LOAD;
   j->run_ns = bench_now_ns();
-  int r = submit_pending(j, q);
+  int r = open ? job_run_open(j, q) : submit_pending(j, q);
   while (r == 0 && q->in_flight > 0) r = turn(j, q, &idle, &sleeps);
   if (j->phase == JOB_LOAD) j->elapsed_ns += bench_now_ns() - j->run_ns;
   if (r < 0 && r != -ECONNRESET) note_queue_error(j, q, r);
@@ -281,6 +291,7 @@ void job_begin(struct job *j, int phase, uint64_t deadline_ns) {
   j->phase = phase;
   j->deadline_ns = deadline_ns;
   if (phase != JOB_LOAD) j->cursor = 0;
+  for (uint32_t i = 0; i < j->depth; i++) j->works[i].due_ns = 0;
 }
 
 /* ---- Life ----------------------------------------------------------------------------------- */
@@ -313,6 +324,7 @@ int job_init(struct job *j, const struct bench_options *o, struct vfront *front,
       .index = index,
       .depth = (uint32_t)o->iodepth,
       .batch = (uint32_t)o->batch,
+      .complete = (uint32_t)o->fio.complete,
       .sample = o->sample,
       .sample_left = o->sample,
       .random = (o->seed + index + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1,

@@ -8,6 +8,7 @@
  *
  * slot: free -> (queue_batch) queued -> (enter) in flight -> (collect) free */
 #include "tools/raw_loop.h"
+#include "tools/bench_split.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,7 @@ struct raw_loop {
   struct raw_file files[RAW_LOOP_FILES_MAX];
   uint32_t file_count;
   uint64_t random, next_block;
+  uint64_t moved; /* bytes, with sizes that differ */
   char *memory;
   uint64_t memory_bytes;
   uint32_t free_count, in_flight, queued;
@@ -105,6 +107,7 @@ static bool options_valid(const struct raw_loop_options *o) {
   if (o->block_bytes == 0 || o->block_bytes % 512 != 0) return false;
   if (o->block_bytes > (64u << 20) || o->skip_bytes % 4096 != 0) return false;
   if (o->depth < 1 || o->depth > RAW_LOOP_DEPTH_MAX) return false;
+  if (o->complete > o->depth || (o->split && o->split->max != o->block_bytes)) return false;
   return o->batch >= 1 && o->batch <= o->depth;
 }
 
@@ -125,6 +128,7 @@ int raw_loop_create(struct raw_loop **loop, const struct raw_loop_options *optio
   if (!l) return fail(why, why_bytes, -ENOMEM, "raw loop", "");
   l->options = *options;
   l->options.paths = NULL; /* the caller's, only for now */
+  if (!l->options.complete) l->options.complete = l->options.batch;
   l->random = (options->seed + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
   int r = 0;
   for (uint32_t i = 0; r == 0 && !options->nop && i < options->path_count; i++)
@@ -155,8 +159,9 @@ static void say_flags(struct raw_loop *l, uint32_t granted) {
                            granted & flag_names[i].flag ? "" : "!", flag_names[i].name);
 }
 
-/* Newest set of flags first; an older kernel answers EINVAL. Which it was, in *granted. */
-static int make_ring(struct io_uring *ring, uint32_t depth, uint32_t *granted) {
+/* Newest set of flags first; an older kernel answers EINVAL. Which it was, in *granted. more: flags
+ * that must be there. */
+static int make_ring(struct io_uring *ring, uint32_t depth, uint32_t more, uint32_t *granted) {
   static const uint32_t sets[] = {
       IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
           IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP,
@@ -167,7 +172,7 @@ static int make_ring(struct io_uring *ring, uint32_t depth, uint32_t *granted) {
   int r = -EINVAL;
   for (size_t i = 0; r == -EINVAL && i < sizeof(sets) / sizeof(sets[0]); i++) {
     *granted = sets[i];
-    r = io_uring_queue_init(depth, ring, sets[i]);
+    r = io_uring_queue_init(depth, ring, sets[i] | more);
   }
   return r;
 }
@@ -215,7 +220,8 @@ static void fill_entry(struct raw_loop *l, uint32_t slot) {
 
 static int set_up(struct raw_loop *l) {
   uint32_t granted;
-  int r = make_ring(&l->ring, l->options.depth, &granted);
+  int r =
+      make_ring(&l->ring, l->options.depth, l->options.hipri ? IORING_SETUP_IOPOLL : 0, &granted);
   l->ring_up = r == 0;
   if (r < 0) return r;
   say_flags(l, granted);
@@ -268,13 +274,34 @@ static inline void aim(struct raw_loop *l, struct io_uring_sqe *e) {
   e->off = o->skip_bytes + block * o->block_bytes;
 }
 
+/* The same with several sizes: at multiples of the smallest one. */
+static void aim_split(struct raw_loop *l, struct io_uring_sqe *e) {
+  const struct raw_loop_options *o = &l->options;
+  uint64_t bytes = split_pick(o->split, pick(next_random(l), 100)), unit = o->split->min;
+  uint32_t f = o->sequential ? (uint32_t)(l->next_block / (o->block_bytes / unit) % l->file_count)
+                             : (uint32_t)pick(next_random(l), l->file_count);
+  uint64_t last = (l->files[f].blocks * o->block_bytes - bytes) / unit, at;
+  if (l->file_count > 1) e->fd = l->files_registered ? (int)f : l->files[f].fd;
+  if (o->sequential) {
+    at = l->next_block % (last + 1);
+    l->next_block += bytes / unit;
+  } else {
+    at = pick(next_random(l), last + 1);
+  }
+  e->off = o->skip_bytes + at * unit;
+  e->len = (uint32_t)bytes;
+}
+
 static void queue_batch(struct raw_loop *l) {
   struct io_uring_sq *sq = &l->ring.sq;
   uint32_t n = l->free_count < l->options.batch ? l->free_count : l->options.batch;
   uint32_t tail = *sq->ktail, mask = *sq->kring_mask;
   for (uint32_t i = 0; i < n; i++) {
     uint32_t slot = l->free_slots[--l->free_count];
-    if (!l->options.nop) aim(l, &sq->sqes[slot]);
+    if (__builtin_expect(l->options.split != NULL, 0))
+      aim_split(l, &sq->sqes[slot]);
+    else if (!l->options.nop)
+      aim(l, &sq->sqes[slot]);
     sq->array[tail++ & mask] = slot;
   }
   __atomic_store_n(sq->ktail, tail, __ATOMIC_RELEASE);
@@ -297,6 +324,21 @@ static uint32_t collect(struct raw_loop *l) {
   return n;
 }
 
+static uint32_t collect_split(struct raw_loop *l) {
+  struct io_uring_cq *cq = &l->ring.cq;
+  uint32_t head = *cq->khead, n = __atomic_load_n(cq->ktail, __ATOMIC_ACQUIRE) - head;
+  for (uint32_t i = 0; i < n; i++) {
+    const struct io_uring_cqe *c = &cq->cqes[(head + i) & *cq->kring_mask];
+    if (c->res != (int32_t)l->ring.sq.sqes[c->user_data].len && l->error == 0)
+      l->error = c->res < 0 ? c->res : -EIO;
+    if (c->res > 0) l->moved += (uint32_t)c->res;
+    l->free_slots[l->free_count++] = (uint32_t)c->user_data;
+  }
+  __atomic_store_n(cq->khead, head + n, __ATOMIC_RELEASE);
+  l->in_flight -= n;
+  return n;
+}
+
 /* Submits what is queued and waits for so many completions. */
 static int enter(struct raw_loop *l, uint32_t wait) {
   long r = syscall(__NR_io_uring_enter, l->enter_fd, l->queued, wait,
@@ -310,7 +352,7 @@ static int enter(struct raw_loop *l, uint32_t wait) {
 static uint32_t wait_count(const struct raw_loop *l, bool stopping) {
   uint32_t all = l->in_flight + l->queued;
   if (!stopping && all < l->options.depth) return 0; /* fill up first */
-  return all < l->options.batch ? all : l->options.batch;
+  return all < l->options.complete ? all : l->options.complete;
 }
 
 int raw_loop_run(struct raw_loop *l, uint64_t duration_ns, struct raw_loop_result *result) {
@@ -318,16 +360,18 @@ int raw_loop_run(struct raw_loop *l, uint64_t duration_ns, struct raw_loop_resul
   int r = l->ring_up ? 0 : set_up(l);
   if (r < 0) return r;
   l->error = 0;
+  l->moved = 0;
   uint64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID), start = clock_ns(CLOCK_MONOTONIC);
   bool stop = false;
   while (r == 0 && (!stop || l->in_flight + l->queued > 0)) {
     if (!stop && l->queued == 0) queue_batch(l);
-    if ((r = enter(l, wait_count(l, stop))) == 0) result->ops += collect(l);
+    r = enter(l, wait_count(l, stop));
+    if (r == 0) result->ops += l->options.split ? collect_split(l) : collect(l);
     if (!stop) stop = l->error != 0 || clock_ns(CLOCK_MONOTONIC) - start >= duration_ns;
   }
   result->elapsed_ns = clock_ns(CLOCK_MONOTONIC) - start;
   result->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
-  result->bytes = result->ops * l->options.block_bytes;
+  result->bytes = l->options.split ? l->moved : result->ops * l->options.block_bytes;
   return r < 0 ? r : l->error;
 }
 
@@ -353,7 +397,7 @@ int raw_writer_create(struct raw_writer **writer, const char *path) {
   uint32_t granted;
   if (!w) return -ENOMEM;
   w->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
-  int r = w->fd < 0 ? -errno : make_ring(&w->ring, 4, &granted);
+  int r = w->fd < 0 ? -errno : make_ring(&w->ring, 4, 0, &granted);
   if (r < 0) {
     if (w->fd >= 0) close(w->fd);
     free(w);

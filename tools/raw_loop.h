@@ -14,23 +14,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct split;
 struct raw_loop;
 
 #define RAW_LOOP_FILES_MAX 64u
 #define RAW_LOOP_DEPTH_MAX 4096u
 
 struct raw_loop_options {
-  const char *const *paths; /* files or block devices; each is used in whole blocks */
-  uint32_t path_count;      /* 1 to RAW_LOOP_FILES_MAX */
-  uint64_t skip_bytes;      /* do not touch this much at the start of each; a multiple of 4096 */
-  uint64_t span_bytes;      /* use at most this much of each after that; 0: all of it */
-  uint32_t block_bytes;     /* of one request; a multiple of 512, at most 64 MiB */
-  uint32_t depth;           /* requests in flight, 1 to RAW_LOOP_DEPTH_MAX */
-  uint32_t batch;           /* submitted and collected together, 1 to depth */
-  bool write;               /* destroys what the files hold */
-  bool sequential;          /* one block after the other; default: random */
-  bool nop;                 /* IORING_OP_NOP: what the ring alone costs; no files needed */
-  uint64_t seed;            /* of the random offsets */
+  const char *const *paths;  /* files or block devices; each is used in whole blocks */
+  uint32_t path_count;       /* 1 to RAW_LOOP_FILES_MAX */
+  uint64_t skip_bytes;       /* do not touch this much at the start of each; a multiple of 4096 */
+  uint64_t span_bytes;       /* use at most this much of each after that; 0: all of it */
+  uint32_t block_bytes;      /* of one request; a multiple of 512, at most 64 MiB */
+  uint32_t depth;            /* requests in flight, 1 to RAW_LOOP_DEPTH_MAX */
+  uint32_t batch;            /* submitted together, 1 to depth */
+  uint32_t complete;         /* collected together, 1 to depth; 0: as batch */
+  const struct split *split; /* requests of these sizes, the largest is block_bytes; NULL: of one */
+  bool hipri;                /* poll the device: -EOPNOTSUPP where it has no poll queues */
+  bool write;                /* destroys what the files hold */
+  bool sequential;           /* one block after the other; default: random */
+  bool nop;                  /* IORING_OP_NOP: what the ring alone costs; no files needed */
+  uint64_t seed;             /* of the random offsets */
 };
 
 /* Opens the files and allocates the buffers. 0; -errno, and why (may be NULL) names what is

@@ -52,7 +52,7 @@ number() { sed -nE "s/.*\"$1\": ([0-9]+).*/\1/p" "$work/json" | head -1; }
 all=$(($(number total_ios) + $(number due_but_unsent)))
 [ "$all" -eq 400 ] || complain "$all requests were due in 0.2 s at 2000 a second"
 runs read --store=mem: --size=256M --engine=volume --rw=randrw --rate_iops=2000 --runtime=0.2
-reads=$(number total_ios) both=$(grep -oE '"N": [0-9]+' "$work/json" | grep -oE '[0-9]+' | tr '\n' ' ')
+reads=$(number total_ios) both=$(grep -oE '"N": [1-9][0-9]*' "$work/json" | grep -oE '[0-9]+' | tr '\n' ' ')
 answers "jobs/0/read/clat_ns/N=$reads" "jobs/0/read/lat_ns/N=$reads" 'jobs/0/write/clat_ns/N>0'
 [ "$(echo $both | awk '{ print $1 == $2 && $3 == $4 }')" = 1 ] || complain "service and response times: $both"
 runs write --store=mem: --size=64M --rw=put --rate_iops=500 --rate_process=poisson --numjobs=2

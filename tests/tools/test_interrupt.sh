@@ -53,7 +53,7 @@ answers jobs/0/interrupted=SIGINT 'jobs/0/write/total_ios>0' 'jobs/0/write/runti
 sound
 interrupted TERM 143 IOPS --store="$here" --device=pool --blob-size=16k --where=client --numjobs=2 --rw=get --verify
 answers jobs/0/interrupted=SIGTERM 'jobs/0/read/total_ios>0' jobs/0/total_err=0
-interrupted INT 130 IOPS --store="$here" --device=pool --blob-size=16k --rw=put --verify --rate_iops=500
+interrupted INT 130 IOPS --store="$here" --device=pool --blob-size=16k --rw=put --rate_iops=500
 answers jobs/0/interrupted=SIGINT 'jobs/0/write/total_ios>0' 'jobs/0/job options/rate_iops=500'
 sound
 interrupted INT 130 IOPS --store="$here" --device=pool --rw=flush
