@@ -58,6 +58,12 @@ printed 'median of 2 rounds'
 expect 1 "$bench" --store="$work/store" --create --size=32M --versus='echo 4'
 said 'there is one already'
 
+# Against the raw loop there is an interval in the same form.
+expect 0 "$bench" --store="$work/store" --cores=1 --runtime=100ms --control --output-format=json --output="$work/json"
+answers control/ratio/confidence/percent=95 'control/ratio/confidence/low>0' 'control/ratio/confidence/geometric_mean>0'
+expect 0 "$bench" --store="$work/store" --cores=1 --runtime=100ms --control
+printed 'of the raw loop (median of' '95 % confidence' 'geometric mean'
+
 # What goes wrong.
 versus 1 'echo this was said >&2; exit 3' --rounds=2
 said '(B), round 1' 'exit status 3' 'this was said'
