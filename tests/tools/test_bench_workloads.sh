@@ -215,6 +215,10 @@ machines 6 60 --store="$here" --device=pool --verify --numjobs=8 # the same imag
 expect 0 "$ctl" volume ls "$here"
 printed lambda-base lambda-image
 ! grep -q lambda-vm "$work/out" || complain "machines are left over"
+# What a killed run leaves is removed by the next one.
+timeout --signal=KILL 1 "$bench" --store="$here" --device=pool --workload=lambda --runtime=60 > "$work/out" 2> "$work/err"
+machines 5 10 --store="$here" --device=pool --verify
+holds "b == $image" b=$w/volumes_after_bytes
 runs $memory --workload=lambda --runtime=0.3 # by time; a size of its own
 answers "$c/machine/ops>0"
 runs $memory --workload=lambda --reserve --clones=4
