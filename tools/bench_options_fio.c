@@ -89,24 +89,11 @@ static int take_cpus(struct bench_options *o) {
   return 0;
 }
 
-static int take_complete(struct bench_options *o) {
-  struct fio_options *f = &o->fio;
-  if (!o->batch_given && o->batch > o->iodepth) o->batch = o->iodepth;
-  if (!f->complete_given) f->complete = o->batch;
-  if (!f->complete_given || f->complete <= o->iodepth) return 0;
-  fprintf(stderr,
-          "shard-bench: --iodepth_batch_complete=%llu: not a legal value here; legal: 1 up to "
-          "--iodepth\n",
-          (unsigned long long)f->complete);
-  return -EINVAL;
-}
-
 int bench_take_fio(struct bench_options *o) {
   int r = take_split(o);
   if (r == 0) r = take_target(&o->fio);
   if (r == 0) r = take_steady(&o->fio);
-  if (r == 0) r = take_cpus(o);
-  return r < 0 ? r : take_complete(o);
+  return r < 0 ? r : take_cpus(o);
 }
 
 /* ---- What does not go together ------------------------------------------------------------- */
@@ -201,8 +188,21 @@ static int check_ops(const struct bench_options *o) {
   return 0;
 }
 
+/* Depth and batch are what they will be. */
+static int check_complete(struct bench_options *o) {
+  struct fio_options *f = &o->fio;
+  if (!f->complete_given) f->complete = o->batch;
+  if (f->complete <= o->iodepth) return 0;
+  fprintf(stderr,
+          "shard-bench: --iodepth_batch_complete=%llu: not a legal value here; legal: 1 up to "
+          "--iodepth\n",
+          (unsigned long long)f->complete);
+  return -EINVAL;
+}
+
 int bench_check_fio(struct bench_options *o) {
-  int r = check_split(o);
+  int r = check_complete(o);
+  if (r == 0) r = check_split(o);
   if (r == 0) r = check_target(o);
   if (r == 0) r = check_steady(o);
   if (r == 0) r = check_registered(o);

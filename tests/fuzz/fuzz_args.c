@@ -145,11 +145,16 @@ static void try_bench(int argc, char **argv) {
   check(r == 0 || r == 1 || r == -EINVAL); /* 1: help or version */
   check_message(&c, r == 1 ? 0 : r, "shard-bench: ");
   if (r == 0 && !o->job_file) { /* of a job file nothing else is looked at */
-    check(o->store && o->where_text[0]);
+    check((o->engine == ENGINE_VHOST ? o->socket : o->store) && o->where_text[0]);
     check(o->iodepth >= 1 && o->batch >= 1 && o->batch <= o->iodepth);
-    check(o->blob_bytes >= 1 && o->block_bytes >= 512 && o->block_bytes % 512 == 0);
+    check(o->blob_bytes >= 1 || o->engine == ENGINE_VHOST);
+    check(o->block_bytes >= 512 && o->block_bytes % 512 == 0);
     check(o->numjobs >= 1 && o->numjobs <= 60);
     check(o->core_count <= SR_CORES_MAX);
+    check(o->fio.complete >= 1 && o->fio.complete <= o->iodepth);
+    check(!o->fio.split.count || o->fio.split.upto[o->fio.split.count - 1] == 100);
+    check(!o->fio.split.count || o->block_bytes == o->fio.split.max);
+    check(!o->fio.target_ns || (o->fio.share > 0 && o->fio.share <= 100 && o->sample == 1));
     check(o->runtime_s >= 0.001);
     check(bench_rw_name(o->rw) != NULL);
     check(bench_request_bytes(o) <= UINT64_C(1) << 30);

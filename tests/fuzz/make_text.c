@@ -46,6 +46,12 @@ static void add_args(void) {
       "chunks=3",
       "--store=mem:|--workload=lambda|--clones=7|--boot-writes=0|--volume-size=16M|--stripe=1M",
       "--store=/x|--workload=ingest|--flush-every=100|--blob-size-dist=1k:2k/50:3k/|--where=client",
+      "--store=mem:|--bssplit=4k/60:64k/40|--iodepth_batch_complete=9|--ops=7|--cpus_allowed=0-1,3",
+      "--store=mem:|--latency_target=1.5ms|--latency_window=10ms|--latency_percentile=99.9|--eta="
+      "never",
+      "--store=/"
+      "x|--steadystate=iops_slope:0.3%|--steadystate_duration=2|--fixedbufs|--verify=crc32c",
+      "--engine=vhost|--socket=/s|--rw=randrw|--rate_iops=5|--group_reporting=0|--cores=2,",
   };
   static struct draft d;
   for (size_t i = 0; i < array_size(lines); i++) {
