@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "api/internal.h"
+#include "runtime/port_direct.h"
 
 int64_t run_op(struct sr_port *p, struct shard_op *op) {
   struct port *port = port_of(p);
@@ -48,7 +49,9 @@ int64_t sr_get(struct sr_port *p, struct sr_id id, void *buf, uint64_t offset, u
   op.buf = buf;
   op.offset = offset;
   op.bytes = bytes;
-  return run_op(p, &op);
+  int64_t n = port_refused(p);
+  if (!n) n = port_direct_get(port_of(p), &op);
+  return n == -EAGAIN ? run_op(p, &op) : n;
 }
 
 int sr_delete(struct sr_port *p, struct sr_id id, uint32_t flags) {
@@ -60,7 +63,9 @@ int sr_delete(struct sr_port *p, struct sr_id id, uint32_t flags) {
 
 int sr_stat(struct sr_port *p, struct sr_id id, uint64_t *size_bytes) {
   struct shard_op op = blob_op(p, OP_STAT, id);
-  int r = (int)run_op(p, &op);
+  int r = port_refused(p);
+  if (!r) r = port_direct_stat(port_of(p), &op, &op.size);
+  if (r == -EAGAIN) r = (int)run_op(p, &op);
   if (!r && size_bytes) *size_bytes = op.size;
   return r;
 }

@@ -386,7 +386,14 @@ uint32_t sr_port_in_flight(const struct sr_port *port);
 
 /* ---- Blocking calls --------------------------------------------------------------------- */
 /* Each submits to the port and waits. The port may have other requests in flight; those
- * that finish meanwhile stay there for the next reap. Not on a core's own port (-EDEADLK). */
+ * that finish meanwhile stay there for the next reap. Not on a core's own port (-EDEADLK).
+ *
+ * sr_get(), sr_stat() and sr_exists() spare themselves that where they can: the calling thread
+ * looks up by itself where the bytes lie, reads the device by pread() and verifies them, while the
+ * core sleeps or does other work. Results, order and guarantees are the same. Not so, but by way of
+ * the core: ranges of more than 256 KiB (128 KiB if range or buf are not aligned) or in several
+ * extents, what fails or does not have its checksum, stores in memory, and engines other than
+ * "uring" and "pool". */
 
 int sr_put(struct sr_port *port, struct sr_id id, const void *buf, uint64_t bytes, uint32_t flags);
 int64_t sr_get(struct sr_port *port, struct sr_id id, void *buf, uint64_t offset, uint64_t bytes);
@@ -728,6 +735,7 @@ struct sr_core_stats {
                                               16 is timed */
   uint64_t direct_reads; /* of block_reads: by sr_block_pread(), of volumes of this core; they are
                             not in device_ios nor in latency_ns */
+  uint64_t direct_gets;  /* of gets: by sr_get() on its caller's thread; the same holds for them */
 };
 int sr_core_stats(struct sr_port *port, uint32_t core, struct sr_core_stats *stats);
 

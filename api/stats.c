@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "api/internal.h"
+#include "runtime/port_direct.h"
 #include "runtime/survivors.h"
 #include "shards/volume.h"
 
@@ -137,6 +138,12 @@ int sr_core_stats(struct sr_port *p, uint32_t core, struct sr_core_stats *stats)
   if (r) return r;
   if (core >= port_of(p)->store->core_count) return -EINVAL;
   r = store_call(port_of(p), core, read_core, stats);
+  struct port_direct_stats direct;
+  store_direct_stats(port_of(p)->store, core, &direct);
+  stats->gets += direct.gets;
+  stats->other_ops += direct.stats;
+  stats->read_bytes += direct.read_bytes;
+  stats->direct_gets = direct.gets;
   stats->io_workers = count_io_workers();
   return r;
 }

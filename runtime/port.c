@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "runtime/port_direct.h"
 #include "runtime/store.h"
 
 #define SPIN_NS_MAX 20000
@@ -28,6 +29,7 @@ static int make(struct port **out, struct store *store, uint32_t number) {
     if (!r) r = inbox_add_peer(&store->cores[c].inbox, number, MAILBOX_SLOTS);
     if (r == -EEXIST) r = 0; /* of an attempt that failed later; nothing was ever sent */
   }
+  if (!r) r = port_direct_create(&port->direct, store, number);
   port->event_fd = port->peer.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (!r && port->event_fd < 0) r = -errno;
   if (r) {
@@ -44,6 +46,7 @@ void port_free(struct port *port) {
   if (port->event_fd >= 0) close(port->event_fd);
   free(port->sending);
   free(port->sending_touched);
+  port_direct_destroy(port->direct);
   free(port);
 }
 

@@ -9,6 +9,8 @@
 
 #include "runtime/core.h"
 
+struct port_direct;
+
 struct port {
   struct peer peer;
   struct store *store;
@@ -23,6 +25,7 @@ struct port {
   struct op_chain *sending; /* [core_count] */
   uint32_t *sending_touched;
   uint32_t sending_count;
+  struct port_direct *direct; /* NULL: all goes to the cores */
 };
 
 int port_open(struct port **port, struct store *store, uint32_t depth);

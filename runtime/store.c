@@ -1,5 +1,6 @@
 /* store.c - opening and closing a store: layout, plan, engine, cores, first root. */
 #include "runtime/store.h"
+#include "runtime/port_direct.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -191,6 +192,7 @@ static void destroy(struct store *store) {
     }
   }
   free(store->cores);
+  store_direct_finish(store);
   if (store->arena) arena_destroy(store->arena);
   survivors_close(store->survivors);
   catalog_finish(&store->catalog);
@@ -345,6 +347,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
     log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));
   else
     r = catalog_load(&store->catalog, store->control);
+  if (!r) r = store_direct_start(store);
   if (r) {
     quiesce(store);
     stop_cores(store);

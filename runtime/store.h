@@ -50,6 +50,8 @@ struct range {
   size_t bytes;
 };
 
+struct blob_direct;
+
 struct store {
   struct store_config config;
   struct clock clock;
@@ -77,6 +79,7 @@ struct store {
   pthread_cond_t started;
   uint32_t started_count, stopped_count;
   struct port *ports[PORTS_MAX]; /* kept until close, reused */
+  struct blob_direct *directs;   /* by shard; NULL: see port_direct.h */
   struct range ranges[STORE_RANGES_MAX];
   int open_status;
   struct damage_log damage;

@@ -8,9 +8,11 @@
  * Because scaling keeps the order, growth is one pass from the old array to the new one, so the
  * steps can be small and the load high; and a partition is one stretch of its table.
  *
- * A table's version is odd while its array is changed. A reader on another thread would read
- * version, entry, version again (acquire fences between), under an epoch that retire() and the
- * release of details respect. */
+ * A table's version is odd while its array is changed (watched.h). A reader on another thread
+ * (index_look.c) reads version, entry, version again, and, if the entry leads into the slab, that
+ * and the version once more. What it may still look at stays where it is: arrays until it has gone
+ * (readers.h), the slab's memory for ever. */
+#include "shards/base/watched.h"
 #include "shards/index_find.h"
 
 #include <errno.h>
@@ -44,6 +46,7 @@ int index_create(struct index **out, const uint64_t key[2]) {
   memset(x, 0, sizeof *x);
   memcpy(x->key, key, sizeof x->key);
   slab_init(&x->slab);
+  readers_init(&x->readers);
   for (uint32_t i = 0; i < TABLES; i++)
     x->tables[i] =
         (struct index_table){.entries = (struct index_slot *)(uintptr_t)nothing, .homes = 1};
@@ -71,33 +74,61 @@ static bool new_array(struct index *x, struct index_table *t) {
   return true;
 }
 
-/* The one place where an array goes that readers may still look at. */
-static void retire(struct index *x, const struct index_table *t) {
-  size_t bytes = (size_t)t->slots * sizeof(struct index_slot);
+/* An array that readers may still look at; lies in its first slot. */
+struct retired {
+  uint64_t next, tag, block, bytes; /* struct retired *, readers_tag(), void *, of the slots */
+};
+_Static_assert(sizeof(struct retired) <= sizeof(struct index_slot), "fits a slot");
+
+static void free_array(struct index *x, void *block, size_t bytes) {
   if (bytes == 0) return;
   if (bytes >= PAGE_BYTES) {
     x->table_bytes -= bytes;
-    munmap(t->block, bytes);
+    munmap(block, bytes);
   } else {
-    x->table_bytes -= malloc_usable_size(t->block) + sizeof(size_t);
-    free(t->block);
+    x->table_bytes -= malloc_usable_size(block) + sizeof(size_t);
+    free(block);
   }
+}
+static void free_table(struct index *x, const struct index_table *t) {
+  free_array(x, t->block, (size_t)t->slots * sizeof(struct index_slot));
+}
+
+static void free_retired(struct index *x, bool all) {
+  struct retired *kept = NULL;
+  for (struct retired *r = x->retired, *next; r; r = next) {
+    next = (struct retired *)(uintptr_t)r->next;
+    if (all || readers_passed(&x->readers, r->tag)) {
+      free_array(x, (void *)(uintptr_t)r->block, r->bytes);
+    } else {
+      __atomic_store_n(&r->next, (uintptr_t)kept, __ATOMIC_RELAXED);
+      kept = r;
+    }
+  }
+  x->retired = kept;
+}
+
+/* The one place where an array goes that readers may still look at; they drop what they see of it
+ * by now. It waits for those who do and for the next growth, if there are any. */
+static void retire(struct index *x, const struct index_table *t) {
+  if (t->slots == 0) return;
+  const uint64_t words[] = {(uintptr_t)x->retired, readers_tag(&x->readers), (uintptr_t)t->block,
+                            (uint64_t)t->slots * sizeof(struct index_slot)};
+  watched_copy(t->entries, words, sizeof words);
+  x->retired = (struct retired *)(void *)t->entries;
+  free_retired(x, false);
 }
 
 void index_destroy(struct index *x) {
   if (!x) return;
-  for (uint32_t i = 0; i < TABLES; i++) retire(x, &x->tables[i]);
+  free_retired(x, true);
+  for (uint32_t i = 0; i < TABLES; i++) free_table(x, &x->tables[i]);
   slab_finish(&x->slab);
   free(x);
 }
 
-static void change_begin(struct index_table *t) {
-  __atomic_store_n(&t->version, t->version + 1, __ATOMIC_RELAXED);
-  __atomic_thread_fence(__ATOMIC_RELEASE); /* the odd version is seen before any change */
-}
-static void change_end(struct index_table *t) {
-  __atomic_store_n(&t->version, t->version + 1, __ATOMIC_RELEASE);
-}
+static void change_begin(struct index_table *t) { watched_begin(&t->version); }
+static void change_end(struct index_table *t) { watched_end(&t->version); }
 
 struct index_slot *index_find_farther(const struct index *x, struct index_slot *e, uint32_t order,
                                       struct blob_id id) {
@@ -153,15 +184,15 @@ static int grow(struct index *x, struct index_table *t, uint32_t slots) {
     new.homes = homes_of(new.slots);
     if (!new_array(x, &new)) return -ENOMEM;
     if (copy_entries(x, t, new.entries, new.slots) && has_room(&new)) break;
-    retire(x, &new);
+    free_table(x, &new);
     /* Far too large and still no room: a flood of equal hashes, which no size will spread. */
     if (new.slots > 4 * (uint64_t)t->count + 1024) return -ENOMEM;
   }
   change_begin(t);
-  t->entries = new.entries;
+  __atomic_store_n(&t->entries, new.entries, __ATOMIC_RELAXED);
+  __atomic_store_n(&t->slots, new.slots, __ATOMIC_RELAXED);
+  __atomic_store_n(&t->homes, new.homes, __ATOMIC_RELAXED);
   t->block = new.block;
-  t->slots = new.slots;
-  t->homes = new.homes;
   change_end(t);
   retire(x, &old);
   return 0;
@@ -200,8 +231,8 @@ static void insert(const struct index *x, struct index_table *t, uint64_t hash,
   struct index_slot *end = at;
   while (slot_kind(end) != SLOT_EMPTY) end++;
   change_begin(t);
-  memmove(at + 1, at, (size_t)(end - at) * sizeof *at);
-  *at = *new;
+  watched_move(at + 1, at, (size_t)(end - at) * sizeof *at);
+  watched_copy(at, new, sizeof *at);
   change_end(t);
 }
 
@@ -214,7 +245,7 @@ int index_put(struct index *x, uint64_t hash, const struct blob *blob) {
   if (at) {
     struct index_slot old = *at;
     change_begin(t);
-    *at = new;
+    watched_copy(at, &new, sizeof *at);
     change_end(t);
     x->live_bytes -= slot_bytes(&old);
     slot_release(&x->slab, &old);
@@ -239,8 +270,8 @@ int index_delete(struct index *x, uint64_t hash, struct blob_id id) {
          &t->entries[home_of(t->homes, order_of_entry(x, end))] < end)
     end++;
   change_begin(t);
-  memmove(at, at + 1, (size_t)(end - at - 1) * sizeof *at);
-  memset(end - 1, 0, sizeof *at);
+  watched_move(at, at + 1, (size_t)(end - at - 1) * sizeof *at);
+  watched_copy(end - 1, &(struct index_slot){.where = 0}, sizeof *at);
   change_end(t);
   t->count--;
   x->partition_count[index_partition_of(hash)]--;

@@ -1,12 +1,11 @@
 /* index.h - a shard's index: blob id to place, size and checksums, all in memory.
  *
- * Single writer, the owning core. Partitioned by hash so that a checkpoint can write, and a
- * growth can move, one part at a time (a few partitions share a table); every table carries a
- * version that is odd while it changes, so that readers on other threads can be added without a
- * change of layout. 40 bytes of RAM for a blob of one extent and one granule, all included (32-byte
- * entries in open-addressing tables at high load); 4 more for each further granule. Nothing is
- * allocated by find; put may grow a partition or the detail slab (index_reserve() does it ahead, so
- * that the put that follows cannot fail). */
+ * Single writer, the owning core, to whom all functions belong but index_look(), by which other
+ * threads look up meanwhile. Partitioned by hash so that a checkpoint can write, and a growth can
+ * move, one part at a time (a few partitions share a table). 40 bytes of RAM for a blob of one
+ * extent and one granule, all included (32-byte entries in open-addressing tables at high load);
+ * 4 more for each further granule. Nothing is allocated by find; put may grow a partition or the
+ * detail slab (index_reserve() does it ahead, so that the put that follows cannot fail). */
 #ifndef SHARDS_INDEX_H
 #define SHARDS_INDEX_H
 
@@ -63,6 +62,29 @@ int index_delete(struct index *x, uint64_t hash, struct blob_id id);
 uint64_t index_count(const struct index *x);
 uint64_t index_live_bytes(const struct index *x);
 uint64_t index_ram_bytes(const struct index *x);
+
+/* ---- Other threads -----------------------------------------------------------------------------
+ */
+
+#define INDEX_READERS_MAX 72u
+#define INDEX_LOOK_BYTES  (256u << 10)
+
+/* What has to be read of a blob for a range of its bytes, and what that must be. */
+struct index_look {
+  uint64_t bytes;      /* of the blob */
+  uint64_t start, end; /* bytes of the blob: whole granules, or blocks, around the range; both 0:
+                          nothing is to be read */
+  uint64_t block;      /* of start; the others follow in a row */
+  uint8_t shift;       /* of the granules; 0: they have no checksums */
+  uint32_t sums[INDEX_LOOK_BYTES >> 12];
+};
+/* What the index said of [offset, offset + bytes) of a blob at some moment during the call. Any
+ * thread, beside the writer; of those that call at the same time each has a number of its own as
+ * `reader`, below INDEX_READERS_MAX. Takes no lock and does not wait for the writer.
+ * 0; -ENOENT; -EAGAIN: only the writer can say (the range is larger than INDEX_LOOK_BYTES with what
+ * is around it, lies in several extents, or the index changes all the time). */
+int index_look(struct index *x, uint32_t reader, uint64_t hash, struct blob_id id, uint64_t offset,
+               uint64_t bytes, struct index_look *look);
 
 /* Partitions, for checkpoints and iteration. A blob's partition depends on its hash alone and
  * never changes. */

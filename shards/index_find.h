@@ -3,6 +3,7 @@
 #ifndef SHARDS_INDEX_FIND_H
 #define SHARDS_INDEX_FIND_H
 
+#include "shards/base/readers.h"
 #include "shards/index_slot.h"
 
 #define TABLE_BITS 6u /* of the hash's low 32, from the top */
@@ -29,6 +30,8 @@ struct index {
   uint64_t live_bytes;
   uint64_t table_bytes;
   struct slab slab;
+  struct retired *retired;
+  struct readers readers; /* on other threads: index_look() */
 };
 
 static inline uint32_t table_of(uint64_t hash) { return (uint32_t)hash >> ORDER_BITS; }

@@ -1,4 +1,5 @@
 /* index_slot.c - see index_slot.h. Owned by the shard's core, as the index is. */
+#include "shards/base/watched.h"
 #include "shards/index_slot.h"
 
 #include <errno.h>
@@ -73,10 +74,10 @@ int slot_encode(struct slab *slab, const struct blob *b, struct index_slot *e) {
     if (kind == SLOT_MANY) {
       place = b->extent_count;
       size_t extents = b->extent_count * sizeof(struct extent);
-      if (extents > 0) memcpy(at, b->extents, extents);
+      if (extents > 0) watched_copy(at, b->extents, extents);
       at += extents;
     }
-    if (b->granule_count > 0) memcpy(at, b->checksums, b->granule_count * sizeof(uint32_t));
+    if (b->granule_count > 0) watched_copy(at, b->checksums, b->granule_count * sizeof(uint32_t));
   }
   uint64_t shift = b->granule_shift ? b->granule_shift - SLOT_SHIFT_BASE : 0;
   e->id = b->id;

@@ -56,7 +56,8 @@ struct manifest_config {
  * 0; -EBADMSG (why names the place: shard, log position or block); -ENOMEM; -EIO. */
 int manifest_recover(struct manifest **m, const struct manifest_config *config,
                      const struct root *root, char *why, size_t why_bytes);
-/* -ENOENT; -EBADMSG: nobody knows, since what would tell was damaged (manifest_config.damaged). */
+/* Any thread. -ENOENT; -EBADMSG: nobody knows, since what would tell was damaged
+ * (manifest_config.damaged). */
 int manifest_absent(const struct manifest *m, uint64_t hash);
 /* The same of a blob that is there: true if it may be older than the last one put. */
 bool manifest_is_old(const struct manifest *m, uint64_t hash, struct blob_id id);

@@ -34,6 +34,7 @@ struct space {
    * again need not look. refused_max is 0 if there is nothing to remember. */
   uint64_t refused_blocks;
   uint32_t refused_max;
+  uint64_t reuses; /* read by other threads */
 };
 _Static_assert(offsetof(struct space, readers) == 0, "as space.h says");
 
@@ -258,6 +259,9 @@ static void advance(struct space *s) {
   for (;;) {
     if (grace->count > 0) {
       if (s->readers.count[s->readers.generation ^ 1] > 0 && !PLANTED(reuse_under_readers)) return;
+      /* Before anybody can be given them; what is then written there goes to the device by ways
+       * that are barriers all. */
+      __atomic_store_n(&s->reuses, s->reuses + 1, __ATOMIC_RELEASE);
       block_set_subtract(&s->sets.used, grace);
       s->refused_max = 0;
     }
@@ -284,6 +288,10 @@ void space_unseal(struct space *s) {
 }
 
 void space_readers_gone(struct space *s) { advance(s); }
+
+uint64_t space_reuses(const struct space *s) {
+  return __atomic_load_n(&s->reuses, __ATOMIC_ACQUIRE);
+}
 
 uint64_t space_free_blocks(const struct space *s) { return s->sets.used.bits - s->sets.used.count; }
 

@@ -73,6 +73,10 @@ static inline bool space_read_end_fast(struct space *s, uint32_t generation) {
   return true;
 }
 
+/* How often blocks that were freed have become usable again. Any thread: who finds the same number
+ * before it learned where something lay, and after it has read it, has read what lay there then. */
+uint64_t space_reuses(const struct space *s);
+
 uint64_t space_free_blocks(const struct space *s);
 uint64_t space_pending_blocks(const struct space *s);
 uint64_t space_total_blocks(const struct space *s);

@@ -1,4 +1,5 @@
-/* slab.c - see slab.h. Single-threaded. A free piece's first four bytes name the next one. */
+/* slab.c - see slab.h. Single-threaded. A free piece's first four bytes name the next one; other
+ * threads may still look at them, and drop what they see (watched.h). */
 #include "shards/base/slab.h"
 
 #include <errno.h>
@@ -45,7 +46,7 @@ void slab_finish(struct slab *slab) {
 }
 
 static void push(struct slab *slab, uint32_t class, uint32_t ref) {
-  memcpy(slab_at(slab, ref), &slab->free_head[class], sizeof(uint32_t));
+  __atomic_store_n((uint32_t *)slab_at(slab, ref), slab->free_head[class], __ATOMIC_RELAXED);
   slab->free_head[class] = ref;
   slab->not_empty[class / 64] |= UINT64_C(1) << (class % 64);
 }
