@@ -11,11 +11,11 @@
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
-#define LATENCY_SAMPLE  16u
-#define POLLS_PER_YIELD 16u
-#define YIELD_NS_MAX    UINT64_C(20000) /* of a yield that lets nobody in */
-#define CROWDED_SLEEPS  64u
-#define RETURNED        ((uintptr_t)1) /* tag of a chain that comes back to a core */
+#define LATENCY_SAMPLE 16u
+#define YIELD_EVERY_NS UINT64_C(10000)
+#define YIELD_NS_MAX   UINT64_C(20000) /* of a yield that lets nobody in */
+#define CROWDED_SLEEPS 8u
+#define RETURNED       ((uintptr_t)1) /* tag of a chain that comes back to a core */
 
 /* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
 
@@ -505,11 +505,11 @@ bool core_cpu_is_wanted(const struct clock *clock) {
  */
 static bool may_poll(struct core *core, uint64_t idle_ns) {
   if (core->crowded || idle_ns >= core->poll_window_ns) return false;
-  if (++core->polls % POLLS_PER_YIELD == 0 && core_cpu_is_wanted(&core->store->clock)) {
-    core->crowded = CROWDED_SLEEPS;
-    return false;
-  }
-  return true;
+  if (idle_ns < core->yield_ns) return true;
+  core->yield_ns = idle_ns + YIELD_EVERY_NS;
+  if (!core_cpu_is_wanted(&core->store->clock)) return true;
+  core->crowded = CROWDED_SLEEPS;
+  return false;
 }
 
 static void run(struct core *core) {
@@ -521,7 +521,10 @@ static void run(struct core *core) {
       continue;
     }
     uint64_t now = clock_now_ns(&core->store->clock);
-    if (!idle_since) idle_since = now;
+    if (!idle_since) {
+      idle_since = now;
+      core->yield_ns = YIELD_EVERY_NS;
+    }
     if (may_poll(core, now - idle_since)) {
       __builtin_ia32_pause();
       continue;

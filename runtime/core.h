@@ -98,7 +98,8 @@ struct core {
   struct shard_op flush_request; /* for logs that run full */
   bool flush_requested;
   uint64_t poll_window_ns; /* adaptive: how long to poll before sleeping */
-  uint32_t polls, crowded; /* crowded: so often to sleep without polling */
+  uint64_t yield_ns;       /* idle for so long: yields next */
+  uint32_t crowded;        /* so often to sleep without polling */
   struct port *port;       /* the core's own */
   struct core_scrub scrub;
   struct splitter *splitter;

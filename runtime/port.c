@@ -165,13 +165,17 @@ static int64_t left_ns(uint64_t start, uint64_t now, int64_t timeout_ns) {
 
 /* Polls for a moment: what is on its way comes sooner than a sleep ends. True: something is here.
  */
-static bool spin(struct port *port, uint64_t end_ns) {
+static bool spin(struct port *port, uint64_t start_ns, uint64_t spin_ns) {
   struct store *store = port->store;
-  bool done = false;
+  bool done = false, yielded = false;
   if (atomic_fetch_add_explicit(&store->spinners, 1, memory_order_relaxed) < store->spinners_max) {
-    for (uint32_t turn = 1; !(done = port_drain(port)); turn++) {
-      uint64_t now = clock_now_ns(&store->clock);
-      if (now >= end_ns || (turn % 16 == 0 && core_cpu_is_wanted(&store->clock))) break;
+    while (!(done = port_drain(port))) {
+      uint64_t gone = clock_now_ns(&store->clock) - start_ns;
+      if (gone >= spin_ns) break;
+      if (gone >= SPIN_NS_MAX / 2 && !yielded) {
+        if (core_cpu_is_wanted(&store->clock)) break;
+        yielded = true;
+      }
       __builtin_ia32_pause();
     }
   }
@@ -186,7 +190,7 @@ int port_wait(struct port *port, int64_t timeout_ns) {
   uint64_t start = clock_now_ns(&store->clock);
   uint64_t spin_ns = min_u64((uint64_t)store->config.poll_us * 1000, SPIN_NS_MAX);
   if (timeout_ns >= 0) spin_ns = min_u64(spin_ns, (uint64_t)timeout_ns);
-  if (spin_ns && spin(port, start + spin_ns)) return 1;
+  if (spin_ns && spin(port, start, spin_ns)) return 1;
   bool slept = false, done;
   while (!(done = port_drain(port))) {
     int64_t left = left_ns(start, clock_now_ns(&store->clock), timeout_ns);

@@ -206,9 +206,9 @@ static void run_done(struct io *io) {
 }
 
 static void run_add(struct run *r, struct io *io) {
-  struct iovec *row = &r->iov[r->rows - 1];
-  if (r->rows && (char *)row->iov_base + row->iov_len == io->buf)
-    row->iov_len += io->bytes;
+  struct iovec *last = r->rows ? &r->iov[r->rows - 1] : NULL;
+  if (last && (char *)last->iov_base + last->iov_len == io->buf)
+    last->iov_len += io->bytes;
   else
     r->iov[r->rows++] = (struct iovec){io->buf, io->bytes};
   *r->end = io;
