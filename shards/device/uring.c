@@ -138,20 +138,22 @@ static inline void fill_plain(struct uring *u, struct io_uring_sqe *sqe, struct 
   sqe->__pad2[0] = 0;
 }
 
-static inline void prep_plain(struct uring *u, struct io *io, uintptr_t base, uint32_t bytes) {
-  fill_plain(u, next_sqe(u), io, base, bytes);
+/* An entry for the library to fill: from 2.6 on it leaves fields as they are. */
+static inline struct io_uring_sqe *blank(struct io_uring_sqe *sqe) {
+  return memset(sqe, 0, sizeof *sqe);
 }
 
 /* A flush, a vectored transfer or a row of what such a one has left, a write with FUA. */
-static __attribute__((noinline)) void prep_special(struct uring *u, struct io *io) {
+static __attribute__((noinline)) void fill_special(struct uring *u, struct io_uring_sqe *sqe,
+                                                   struct io *io) {
   uint32_t row, entries = io_entries(io);
   if (io->op != IO_FLUSH && !entries) {
     uintptr_t base = (uintptr_t)io_rest(io, &row);
-    prep_plain(u, io, base, row);
+    fill_plain(u, sqe, io, base, row);
     return;
   }
-  struct io_uring_sqe *sqe = next_sqe(u);
   int fd = u->files[io->file];
+  blank(sqe);
   if (io->op == IO_FLUSH)
     io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
   else if (io->op == IO_READ)
@@ -163,12 +165,14 @@ static __attribute__((noinline)) void prep_special(struct uring *u, struct io *i
   sqe->user_data = (uintptr_t)io;
 }
 
-static inline void prep(struct uring *u, struct io *io) {
+static inline void fill(struct uring *u, struct io_uring_sqe *sqe, struct io *io) {
   if (io_is_plain(io))
-    prep_plain(u, io, (uintptr_t)io->buf + io->moved, io->bytes - io->moved);
+    fill_plain(u, sqe, io, (uintptr_t)io->buf + io->moved, io->bytes - io->moved);
   else
-    prep_special(u, io);
+    fill_special(u, sqe, io);
 }
+
+static inline void prep(struct uring *u, struct io *io) { fill(u, next_sqe(u), io); }
 
 /* One that may have to wait, or is more than a plain transfer. */
 static __attribute__((noinline)) void submit_odd(struct uring *u, struct io *io) {
@@ -238,18 +242,11 @@ static __attribute__((noinline)) bool join(struct uring *u, struct io *io) {
   if (r ? r->count == RUN_IOS : !(r = run_begin(u))) return false;
   run_add(r, io);
   u->last_end += io->bytes;
-  struct io_uring_sqe *sqe = u->last_sqe;
-  if (r->rows == 1) {
-    r->io.buf = r->iov[0].iov_base;
-    fill_plain(u, sqe, &r->io, (uintptr_t)r->io.buf, r->io.bytes);
-  } else {
-    r->io.flags = IO_VECTORED;
-    r->io.buf = r->iov;
-    r->io.result = (int32_t)r->rows;
-    io_uring_prep_writev(sqe, u->files[io->file], r->iov, r->rows, r->io.offset);
-    sqe->flags = u->sqe_flags;
-    sqe->user_data = (uintptr_t)&r->io;
-  }
+  bool one = r->rows == 1;
+  r->io.buf = one ? r->iov[0].iov_base : r->iov;
+  r->io.flags = one ? 0 : IO_VECTORED;
+  r->io.result = (int32_t)r->rows;
+  fill(u, u->last_sqe, &r->io);
   return true;
 }
 
@@ -264,8 +261,8 @@ static void submit_write(struct uring *u, struct io *io) {
   u->last = io->bytes <= RUN_IO_BYTES_MAX ? io : NULL;
   u->last_run = NULL;
   u->last_end = io->offset + io->bytes;
-  u->last_sqe = &u->sqes[u->sqe_tail & u->sq_mask];
-  prep_plain(u, io, (uintptr_t)io->buf, io->bytes);
+  u->last_sqe = next_sqe(u);
+  fill_plain(u, u->last_sqe, io, (uintptr_t)io->buf, io->bytes);
 }
 
 static void uring_submit(struct device *d, struct io *io) {
@@ -281,7 +278,7 @@ static void uring_submit(struct device *d, struct io *io) {
     return;
   }
   u->in_flight++;
-  prep_plain(u, io, (uintptr_t)io->buf, io->bytes);
+  fill_plain(u, next_sqe(u), io, (uintptr_t)io->buf, io->bytes);
 }
 
 /* ---- Talking to the kernel -------------------------------------------------------------- */
@@ -449,14 +446,14 @@ static bool sq_has_room(struct uring *u) {
 static bool arm(struct uring *u) {
   if (!u->wake_armed) {
     if (!sq_has_room(u)) return false;
-    struct io_uring_sqe *sqe = next_sqe(u);
+    struct io_uring_sqe *sqe = blank(next_sqe(u));
     io_uring_prep_read(sqe, u->wake_fd, &u->wake_count, sizeof u->wake_count, 0);
     sqe->user_data = (uintptr_t)&u->wake_io;
     u->wake_armed = true;
   }
   if (!u->other_armed && u->other_fd >= 0) {
     if (!sq_has_room(u)) return false;
-    struct io_uring_sqe *sqe = next_sqe(u);
+    struct io_uring_sqe *sqe = blank(next_sqe(u));
     io_uring_prep_poll_add(sqe, u->other_fd, POLLIN);
     sqe->user_data = (uintptr_t)&u->other_io;
     u->other_armed = true;
