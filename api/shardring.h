@@ -726,7 +726,8 @@ struct sr_core_stats {
   uint64_t gets, puts, deletes, other_ops, read_bytes, write_bytes;
   uint64_t block_reads, block_writes;  /* of volumes and files; their bytes are in the above */
   uint64_t hops_in, batches_in;        /* requests and batches that came through mailboxes */
-  uint64_t device_submits, device_ios; /* system calls to submit, and I/Os submitted */
+  uint64_t device_submits, device_ios; /* system calls to submit, and I/Os submitted: small writes
+                                          in a row on disk may be one */
   uint64_t device_flushes, device_fua_writes; /* among these I/Os */
   uint64_t steps, idle_steps, sleeps, wakes_sent, wakes_received;
   uint64_t io_workers; /* io-wq threads of this process now, all cores together */

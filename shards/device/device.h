@@ -10,6 +10,9 @@
  * device_poll() only, after all completions at hand have been collected, and may submit.
  * Short reads and writes are resubmitted by the engine, EINTR and EAGAIN retried, and
  * requests above the in-flight cap wait in the engine: device_submit() never fails.
+ * An engine may make one request of writes in a row on disk (each has its own result all the same,
+ * and may have been written twice if one of them failed); statistics, poll() and in_flight() count
+ * such a request as one.
  *
  * No file descriptor and no ring is assumed by this header's users: the table also serves
  * engines that have neither. */
