@@ -34,7 +34,7 @@ static bool is_block_op(const struct sr_request *r) {
 static bool well_formed(const struct sr_request *r) {
   if (is_block_op(r)) return true; /* block_fill() looks closer */
   if (r->op < SR_OP_GET || r->op > SR_OP_BATCH || r->flags & ~FLAGS_KNOWN) return false;
-  if (!r->buf && r->bytes && !(r->flags & SR_RESERVE))
+  if (!r->buf && r->bytes && (r->op == SR_OP_GET || !(r->flags & SR_RESERVE)))
     return r->op != SR_OP_GET && r->op != SR_OP_PUT && r->op != SR_OP_APPEND;
   return r->op != SR_OP_APPEND || r->stream;
 }

@@ -234,7 +234,8 @@ static bool start_incoming(struct core *core) {
     op->tick = 0;
     if (unlikely(++turn % LATENCY_SAMPLE == 0)) {
       op->tick = now;
-      op->done = core_op_done; /* which looks at the tick */
+      op->done = core_op_done; /* which looks at the tick, and at: */
+      op->core = (uint8_t)core->index;
     }
     if (likely(op->kind == OP_GET)) {
       gets++;

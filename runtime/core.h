@@ -142,12 +142,11 @@ void core_prefetch(const struct core *core, struct shard_op *op);
 bool core_cpu_is_wanted(const struct clock *clock);
 /* Puts an op of the core's own port among the ops to be started (this core's, or another's). */
 void core_enter(struct core *core, struct shard_op *op);
-/* An OP_GET from the core's own port; false, and nothing has happened, if the shard is another
- * core's. */
+/* An OP_GET from the core's own port, whose op->core is set when it is needed; false, and nothing
+ * has happened, if the shard is another core's. */
 static inline bool core_enter_get(struct core *core, struct shard_op *op, struct peer *owner) {
   const struct hosted *h = &core->shards[shard_of_hash(op->hash, core->shard_count)];
   if (unlikely(!h->shard)) return false;
-  op->core = (uint8_t)core->index;
   op->owner = owner;
   op->done = core_own_op_done;
   op->work = h->shard; /* for who starts it */

@@ -206,7 +206,7 @@ void shard_get(struct shard *s, struct shard_op *op) {
   const struct index_slot *e = index_near(s->index, op->hash, op->id);
   uint64_t bytes = op->bytes, block;
   uint64_t low = ((uintptr_t)op->buf | op->offset | bytes) & (BLOCK_BYTES - 1);
-  if (unlikely(!e || low || !op->buf || bytes - 1 >= IO_BYTES_MAX)) goto other;
+  if (unlikely(!e || low || bytes - 1 >= IO_BYTES_MAX)) goto other;
   enum slot_kind kind = slot_kind(e);
   uint64_t size = slot_bytes(e);
   if (unlikely(size < bytes || op->offset > size - bytes)) goto other;
