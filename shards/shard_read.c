@@ -92,12 +92,11 @@ struct place {
 };
 
 /* One I/O into the caller's buffer; file and offset are set. shift: of the granules that
- * op->checksum is of; 0: none. */
-static inline void send_short(struct shard *s, struct shard_op *op, uint64_t block, uint64_t bytes,
+ * op->checksum is of, which lie at op->block; 0: none. */
+static inline void send_short(struct shard *s, struct shard_op *op, uint64_t bytes,
                               uint64_t io_bytes, uint8_t shift) {
   s->ops++;
   op->work = s;
-  op->block = block;
   op->result = (int64_t)bytes;
   op->generation = (uint16_t)space_read_begin(s->space);
   op->pad = shift;
@@ -125,12 +124,13 @@ static bool get_short(struct shard *s, struct shard_op *op, const struct place *
   s->near.offset = (segment->first_block - segment->region_block) << BLOCK_SHIFT;
   s->near.read = op->io.kind;
   if (verify) {
+    op->block = p->block;
     const uint32_t *sums = p->checksums + (op->offset >> p->granule_shift);
     op->checksum = bytes <= mask + 1
                        ? *sums
                        : crc32c(0, sums, sizeof *sums * ((bytes + mask) >> p->granule_shift));
   }
-  send_short(s, op, p->block, bytes, io_bytes, verify ? p->granule_shift : 0);
+  send_short(s, op, bytes, io_bytes, verify ? p->granule_shift : 0);
   return true;
 }
 
@@ -186,10 +186,9 @@ static inline bool find_near(struct shard *s, struct shard_op *op, const struct 
 static __attribute__((noinline)) void get_granule(struct shard *s, struct shard_op *op,
                                                   const struct index_slot *e) {
   uint8_t shift = slot_granule_shift(e);
-  uint64_t block;
   op->checksum = (uint32_t)e->rest;
   if (unlikely(op->bytes != UINT64_C(1) << shift || op->offset & (op->bytes - 1) ||
-               !find_near(s, op, e, &block))) {
+               !find_near(s, op, e, &op->block))) {
     get_other(s, op);
     return;
   }
@@ -197,7 +196,7 @@ static __attribute__((noinline)) void get_granule(struct shard *s, struct shard_
     const uint32_t *sums = slab_at(&s->index->slab, (uint32_t)e->rest);
     op->checksum = sums[op->offset >> shift];
   }
-  send_short(s, op, block, op->bytes, op->bytes, shift);
+  send_short(s, op, op->bytes, op->bytes, shift);
 }
 
 /* By far the most: whole blocks of a blob in one row, within one granule, where the one before lay.
@@ -218,7 +217,7 @@ void shard_get(struct shard *s, struct shard_op *op) {
     }
   }
   if (unlikely(!find_near(s, op, e, &block))) goto other;
-  send_short(s, op, block, bytes, bytes, 0);
+  send_short(s, op, bytes, bytes, 0);
   return;
 other:
   get_other(s, op);
