@@ -12,6 +12,7 @@
 
 #include "shards/base/plant.h"
 #include "tests/api/fixture.h"
+#include "tests/api/pread_steps.h"
 
 #define BLOCK       4096u
 #define SHARD_BYTES (32 * MIB)
@@ -19,31 +20,6 @@
 #ifdef SHARDRING_PLANTS
 enum plant plant_chosen = PLANT_NONE;
 #endif
-
-/* ---- Stepping in ------------------------------------------------------------------------------
- */
-
-typedef void step_in(void *arg);
-static _Thread_local step_in *before_pread, *after_pread;
-static _Thread_local void *pread_arg;
-static _Thread_local int pread_errno;
-static _Thread_local char *pread_buf;
-
-ssize_t __real_pread64(int fd, void *buf, size_t bytes, off_t offset);
-ssize_t __wrap_pread64(int fd, void *buf, size_t bytes, off_t offset);
-ssize_t __wrap_pread64(int fd, void *buf, size_t bytes, off_t offset) {
-  step_in *before = before_pread, *after = after_pread;
-  before_pread = after_pread = NULL;
-  if (before) before(pread_arg);
-  if (pread_errno) {
-    errno = pread_errno;
-    return -1;
-  }
-  ssize_t n = __real_pread64(fd, buf, bytes, offset);
-  pread_buf = buf;
-  if (after) after(pread_arg);
-  return n;
-}
 
 /* ---- Helpers ----------------------------------------------------------------------------------
  */
