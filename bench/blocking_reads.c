@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "api/shardring.h"
+#include "bench/clock.h"
 
 #define BLOCK       4096u
 #define STORE_BYTES (UINT64_C(768) << 20)
@@ -40,12 +41,6 @@ static uint32_t turn_ms = 400;
 static void fail(const char *what, int64_t error) {
   fprintf(stderr, "blocking_reads: %s: %s\n", what, strerror((int)-error));
   exit(1);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /* ---- The store --------------------------------------------------------------------------------

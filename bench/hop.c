@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "api/shardring.h"
+#include "bench/clock.h"
 
 #define BATCH       16u
 #define IN_FLIGHT   256u
@@ -40,12 +41,6 @@ static void must(const char *what, int64_t result) {
   if (result >= 0) return;
   fprintf(stderr, "hop: %s: %s\n", what, strerror((int)-result));
   exit(1);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static void pin(pthread_t thread, int cpu) {

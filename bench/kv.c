@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/clock.h"
 #include "bench/kv.h"
 #include "tools/args.h"
 
@@ -66,19 +67,6 @@ static char *pool; /* random bytes, POOL_BYTES and one value more */
 int kv_fail(const char *what, const char *why, int error) {
   fprintf(stderr, "kv: %s: %s\n", what, why ? why : strerror(-error));
   return error;
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static double cpu_s(void) {
-  struct rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-         (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
 /* splitmix64: a bijection, so no two keys are alike. */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "api/shardring.h"
+#include "bench/clock.h"
 #include "tools/args.h"
 
 #define WRITERS_MAX 256
@@ -50,19 +51,6 @@ struct writer {
 static int complain(const char *what, int error) {
   fprintf(stderr, "puts: %s: %s\n", what, strerror(-error));
   return error;
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static double cpu_s(void) {
-  struct rusage u;
-  getrusage(RUSAGE_SELF, &u);
-  return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-         (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
 static void fill(void *buffer, uint64_t bytes, uint64_t seed) {

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "api/shardring.h"
+#include "bench/clock.h"
 
 #define BLOBS      100000u
 #define BYTES      4096u
@@ -38,12 +39,6 @@ static void must(const char *what, int64_t result) {
   if (result >= 0) return;
   fprintf(stderr, "puts_beside: %s: %s\n", what, strerror((int)-result));
   exit(1);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static uint64_t draw(void) {

@@ -23,6 +23,7 @@
 
 #include "api/shardring_vhost.h"
 #include "api/vhost/front.h"
+#include "bench/clock.h"
 
 #define WARM_UP 100u
 
@@ -41,12 +42,6 @@ static void die(const char *what, int64_t error) {
 }
 static void must(const char *what, int64_t result) {
   if (result < 0) die(what, result);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 /* ---- One disk -----------------------------------------------------------------------------------
