@@ -75,10 +75,12 @@ int sr_exists(struct sr_port *p, struct sr_id id) {
   return r == -ENOENT ? 0 : r ? r : 1;
 }
 
-int sr_flush(struct sr_port *p) {
-  struct shard_op op = {.kind = OP_FLUSH};
+static int flush(struct sr_port *p, uint8_t flags) {
+  struct shard_op op = {.kind = OP_FLUSH, .flags = flags};
   return (int)run_op(p, &op);
 }
+
+int sr_flush(struct sr_port *p) { return flush(p, 0); }
 
 int sr_batch(struct sr_port *p, struct sr_request *const parts[], uint32_t count, uint32_t flags) {
   struct shard_op op = {0};
@@ -116,7 +118,7 @@ int sr_list(struct sr_port *p, struct sr_cursor *cursor, struct sr_entry *entrie
 int sr_checkpoint(struct sr_port *p) {
   struct shard_op op = {.kind = OP_CHECKPOINT};
   int64_t r = run_on_shards(p, &op);
-  return r < 0 ? (int)r : sr_flush(p);
+  return r < 0 ? (int)r : flush(p, OP_ROOT);
 }
 
 /* Moves, then a flush that frees the old places, then holes. A second round moves into the room
@@ -147,7 +149,7 @@ int sr_vacuum(struct sr_port *p, struct sr_vacuum_result *result) {
       r = run_op(p, &op);
       total.moved_bytes += one.moved_bytes;
     }
-    if (r >= 0) r = sr_flush(p);
+    if (r >= 0) r = flush(p, OP_ROOT);
   }
   for (uint32_t c = 0; c < s->core_count && r >= 0; c++)
     r = store_call(port_of(p), c, punch_core, &total);

@@ -262,7 +262,7 @@ static void self_finished(struct peer *peer, struct shard_op *op) {
 static void request_flush(struct core *core) {
   if (core->flush_requested || atomic_load_explicit(&core->quiet, memory_order_acquire)) return;
   core->flush_requested = true;
-  core->flush_request = (struct shard_op){.kind = OP_FLUSH, .owner = &core->self};
+  core->flush_request = (struct shard_op){.kind = OP_FLUSH, .flags = OP_ROOT, .owner = &core->self};
   core_enter(core, &core->flush_request);
 }
 

@@ -8,9 +8,13 @@
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
+#define ROOTS_SKIPPED_MAX 8u /* one after the other: roots are what gives space back */
+
 static void start(struct flusher *f);
 static void core_answered(struct peer *peer, struct shard_op *op);
 static void enter_flushing(struct flusher *f);
+static void after_flush(struct flusher *f);
+static void after_survival(struct flusher *f);
 static void enter_rooting(struct flusher *f);
 static void enter_settling(struct flusher *f);
 
@@ -53,20 +57,34 @@ bool flusher_gate_open(const struct flusher *f) {
   return f->state == FLUSH_IDLE ? !f->waiting.head : f->state != FLUSH_SEALING;
 }
 
+/* Who wants to know that a root names it all, and not only that it survives. */
+static bool wants_root(const struct flusher *f, const struct shard_op *op) {
+  return op->flags & OP_ROOT || op->owner == &f->store->batcher.peer;
+}
+
+/* Completes those that are served; before the root is written, those that need not wait for it. */
+static void serve(struct flusher *f, bool rooted) {
+  struct op_chain all = f->served;
+  f->served = (struct op_chain){0};
+  f->flushes += !f->counted;
+  f->counted = true;
+  for (struct shard_op *op = all.head, *next; op; op = next) {
+    next = op->next;
+    if (!rooted && wants_root(f, op)) {
+      op_chain_add(&f->served, op);
+      continue;
+    }
+    f->shared += next != NULL || f->served.head; /* all but one */
+    op->result = f->result;
+    core_complete(&f->store->cores[0], op);
+  }
+}
+
 static void finish_served(struct flusher *f) {
-  struct core *core0 = &f->store->cores[0];
   f->state = FLUSH_IDLE;
   /* If nothing was dirty there is no root of this epoch: the next flush has it again. */
   atomic_store_explicit(&f->started_epoch, f->root->epoch, memory_order_seq_cst);
-  f->flushes++;
-  for (struct shard_op *op = f->served.head; op;) {
-    struct shard_op *next = op->next;
-    f->shared += next != NULL; /* all but one */
-    op->result = f->result;
-    core_complete(core0, op);
-    op = next;
-  }
-  f->served = (struct op_chain){0};
+  serve(f, true);
   flusher_start(f);
 }
 
@@ -94,7 +112,9 @@ static void core_answered(struct peer *peer, struct shard_op *op) {
   if (f->state == FLUSH_SEALING)
     enter_flushing(f);
   else if (f->state == FLUSH_FLUSHING)
-    enter_rooting(f);
+    after_flush(f);
+  else if (f->state == FLUSH_SURVIVING)
+    after_survival(f);
   else
     finish_served(f);
 }
@@ -131,6 +151,7 @@ static void start(struct flusher *f) {
   f->epoch = f->root->epoch + 1;
   atomic_store_explicit(&f->started_epoch, f->epoch, memory_order_seq_cst);
   f->result = 0;
+  f->counted = false;
   ask_cores(f, seal_core);
 }
 
@@ -183,7 +204,7 @@ static void enter_flushing(struct flusher *f) {
   if (deal_files(f) > 0)
     ask_cores(f, flush_core);
   else
-    enter_rooting(f);
+    after_flush(f);
 }
 
 /* A failed flush of any of its files is the shard's failure, be it this one or an earlier one of
@@ -285,12 +306,55 @@ static bool merge(struct flusher *f) {
   return dirty;
 }
 
+/* What is flushed survives without a root: recovery sees by itself that it counts. */
+static bool survives_without_root(const struct flusher *f) {
+  bool does = !f->result && !f->force_root;
+  for (uint32_t s = 0; s < f->store->shard_count; s++) {
+    const struct manifest_seal *seal = &f->shards[s].seal;
+    does &= !seal->result && (!seal->dirty || (seal->verifiable && !seal->batched));
+  }
+  return does || PLANTED(serve_before_root);
+}
+
+static void survive_core(struct core *core, struct shard_op *op) {
+  for (uint32_t i = 0; i < core->mine_count; i++) {
+    core_mark_busy(core, core->mine[i]);
+    manifest_seal_survives(shard_manifest(core->shards[core->mine[i]].shard));
+  }
+  core_complete(core, op);
+}
+
+static void after_flush(struct flusher *f) {
+  spread_results(f);
+  spread_batches(f);
+  f->skip = false;
+  f->dirty = merge(f);
+  if (!f->dirty || !survives_without_root(f)) {
+    enter_rooting(f);
+    return;
+  }
+  f->state = FLUSH_SURVIVING;
+  ask_cores(f, survive_core);
+}
+
+/* Those who came meanwhile should not wait for a root that nobody needs now. */
+static bool may_skip_root(const struct flusher *f) {
+  bool may = f->waiting.head && !f->served.head && f->skipped < ROOTS_SKIPPED_MAX;
+  for (uint32_t s = 0; s < f->store->shard_count; s++) may &= !f->shards[s].seal.directory;
+  return may;
+}
+
+static void after_survival(struct flusher *f) {
+  serve(f, false);
+  f->skip = may_skip_root(f);
+  enter_rooting(f);
+}
+
 static void enter_rooting(struct flusher *f) {
   f->root_result = 0;
   f->state = FLUSH_ROOTING;
-  spread_results(f);
-  spread_batches(f);
-  if (!merge(f)) {
+  f->skipped = f->skip ? f->skipped + 1 : 0;
+  if (!f->dirty || f->skip) {
     enter_settling(f);
     return;
   }
@@ -307,8 +371,11 @@ static void settle_core(struct core *core, struct shard_op *op) {
     const struct manifest_seal *seal = &f->shards[core->mine[i]].seal;
     int result = seal->result ? seal->result : f->root_result;
     core_mark_busy(core, core->mine[i]);
-    manifest_root_durable(shard_manifest(core->shards[core->mine[i]].shard), f->root->epoch,
-                          result);
+    struct manifest *m = shard_manifest(core->shards[core->mine[i]].shard);
+    if (f->skip)
+      manifest_root_skipped(m);
+    else
+      manifest_root_durable(m, f->root->epoch, result);
   }
   core_complete(core, op);
 }

@@ -7,11 +7,15 @@
  *        --all cores--> flushing every core flushes the dirty files, each file once, all files of
  *                                all cores at the same time: the block layer merges flushes that
  *                                overlap. Slices of one device share its one flush.
- *        --all cores--> rooting  root E in its slot, one FUA write, or a write and a flush (see
- *                                settings.h); once it is durable a second slot gets it as well,
+ *        --all cores--> surviving  if recovery can see by itself that what was flushed counts
+ *                                (manifest.h): every core tells its shards, callers complete; and
+ *                                if others have come meanwhile, and nobody needs a root, none is
+ *                                written: the next flush has this epoch again
+ *        --all cores--> rooting  root E in its slot, one FUA
+ * write, or a write and a flush (see settings.h); once it is durable a second slot gets it as well,
  *                                for which nobody waits
  *        --durable--> settling   every core tells its shards (freed space moves on)
- *        --all cores--> idle     the callers complete; those who came meanwhile start anew
+ *        --all cores--> idle     the other callers complete; those who came meanwhile start anew
  *
  * A failure stops the shards that it concerns, those of a failed frame or on a failed file, and no
  * other: the root goes on to say of them what it said before. The callers get the error.
@@ -22,7 +26,14 @@
 
 #include "runtime/core.h"
 
-enum flush_state { FLUSH_IDLE, FLUSH_SEALING, FLUSH_FLUSHING, FLUSH_ROOTING, FLUSH_SETTLING };
+enum flush_state {
+  FLUSH_IDLE,
+  FLUSH_SEALING,
+  FLUSH_FLUSHING,
+  FLUSH_SURVIVING,
+  FLUSH_ROOTING,
+  FLUSH_SETTLING
+};
 
 struct flusher;
 struct flush_core { /* one core's part */
@@ -56,6 +67,10 @@ struct flusher {
   _Atomic uint64_t started_epoch; /* of the last flush that began to seal */
   _Atomic uint64_t durable_epoch; /* of the last root that all shards got into */
   struct root *next;
+  bool dirty;       /* the running flush has something for a root */
+  bool counted;     /* in `flushes` */
+  bool skip;        /* and writes none all the same */
+  uint32_t skipped; /* so many before it did not either */
   uint32_t pending;
   uint64_t epoch;  /* of the running flush */
   bool force_root; /* write a root even if no shard was dirty: at open */

@@ -176,7 +176,7 @@ static int start_threads(struct store *store) {
 }
 
 static int run_flush(struct store *store) {
-  struct shard_op op = {.kind = OP_FLUSH};
+  struct shard_op op = {.kind = OP_FLUSH, .flags = OP_ROOT};
   int r = port_run(store->control, 0, &op);
   return r ? r : (int)op.result;
 }

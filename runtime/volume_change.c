@@ -182,7 +182,7 @@ static int reserve_each(struct change *ch) {
 
 /* Logs that are full: as batch.h makes room. */
 static int make_room(struct change *ch, uint32_t tries) {
-  struct shard_op flush = {.kind = OP_FLUSH};
+  struct shard_op flush = {.kind = OP_FLUSH, .flags = OP_ROOT};
   for (uint32_t s = 0; s < ch->port->store->shard_count && tries > TRIES_WITH_FLUSH; s++) {
     struct shard_op op = {.kind = OP_CHECKPOINT};
     int64_t r = concerned(ch, s) ? run_in_shard(ch->port, s, &op) : 0;

@@ -53,7 +53,7 @@ static void leave_out(struct port *port, struct vdisk *x, struct vdisk *n) {
  * durable sooner, with N's clusters gone. Nor must anybody else who saw N's layer, if X is written
  * to: what X overwrites in places that were N's is overwritten for them, too. */
 static int make_sure(struct port *port, const struct vdisk *x, const struct vdisk *n) {
-  struct shard_op flush = {.kind = OP_FLUSH};
+  struct shard_op flush = {.kind = OP_FLUSH, .flags = OP_ROOT};
   bool in_order = x->sealed && !vdisk_striped(x); /* the log of one shard says it all */
   uint64_t epoch = max_u64(n->foreign_epoch, in_order ? 0 : n->left_epoch);
   if (epoch_durable(port->store, epoch) || PLANTED(merge_at_once)) return 0;

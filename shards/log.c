@@ -371,7 +371,7 @@ uint32_t log_entry_decode(struct entry *e, const void *buf, uint64_t left, uint6
 struct disk_frame {
   uint32_t magic;
   uint32_t checksum; /* of the frame's blocks, this field 0 */
-  uint64_t store, position, sequence, epoch, incarnation;
+  uint64_t store, position, sequence, epoch, incarnation, durable;
   uint32_t chain, payload_bytes, entry_count;
   uint16_t shard, flags;
 };
@@ -396,14 +396,15 @@ void frame_encode(struct frame *f, void *buf) {
   struct disk_frame *d = buf;
   uint64_t bytes = frame_blocks(f->payload_bytes) << BLOCK_SHIFT;
   check(bytes <= FRAME_BYTES_MAX);
-  memset((char *)buf + FRAME_HEADER_BYTES + f->payload_bytes, 0,
-         bytes - FRAME_HEADER_BYTES - f->payload_bytes);
+  memset((char *)buf + FRAME_HEADER_BYTES + f->payload_bytes,
+         f->flags & FRAME_COMMIT ? COMMIT_FILL : 0, bytes - FRAME_HEADER_BYTES - f->payload_bytes);
   *d = (struct disk_frame){.magic = FRAME_MAGIC,
                            .store = f->store,
                            .position = f->position,
                            .sequence = f->sequence,
                            .epoch = f->epoch,
                            .incarnation = f->incarnation,
+                           .durable = f->durable,
                            .chain = f->chain,
                            .payload_bytes = f->payload_bytes,
                            .entry_count = f->entry_count,
@@ -415,12 +416,16 @@ void frame_encode(struct frame *f, void *buf) {
 int frame_decode_header(struct frame *f, const void *buf, const char **why) {
   const struct disk_frame *d = buf;
   if (d->magic != FRAME_MAGIC) return *why = "no frame here", -EBADMSG;
+  bool empty = d->flags & (FRAME_COMMIT | FRAME_SKIP);
   if (d->payload_bytes > FRAME_BYTES_MAX - FRAME_HEADER_BYTES || d->payload_bytes % 8 ||
-      d->flags & ~(FRAME_COMMIT | FRAME_SKIP) || (d->flags && (d->payload_bytes || d->entry_count)))
+      d->flags & ~(FRAME_COMMIT | FRAME_SKIP | FRAME_VERIFIABLE) ||
+      (empty && (d->payload_bytes || d->entry_count || d->flags & FRAME_VERIFIABLE)) ||
+      d->durable > d->position || (d->flags & FRAME_COMMIT && d->durable != d->position))
     return *why = "impossible frame header", -EBADMSG;
   *f = (struct frame){.store = d->store,
                       .shard = d->shard,
                       .incarnation = d->incarnation,
+                      .durable = d->durable,
                       .epoch = d->epoch,
                       .position = d->position,
                       .sequence = d->sequence,

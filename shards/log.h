@@ -103,21 +103,27 @@ bool log_entry_peek(const void *buf, uint64_t left, struct blob_id *id, uint32_t
 
 /* ---- Frames: what is written at once ----------------------------------------------------- */
 
-#define FRAME_HEADER_BYTES 64u
+#define FRAME_HEADER_BYTES 72u
 #define FRAME_BLOCKS_MAX   84u
 #define FRAME_BYTES_MAX    (FRAME_BLOCKS_MAX * BLOCK_BYTES)
 _Static_assert(FRAME_HEADER_BYTES + ENTRY_BYTES_MAX <= FRAME_BYTES_MAX, "any entry fits a frame");
 
 enum frame_flag {
-  FRAME_COMMIT = 1, /* everything before it counts */
-  FRAME_SKIP = 2,   /* the ring ends before the next frame fits: goes on at its start */
+  FRAME_COMMIT = 1,     /* everything before it counts: `durable` is its own position */
+  FRAME_SKIP = 2,       /* the ring ends before the next frame fits: goes on at its start */
+  FRAME_VERIFIABLE = 4, /* all data that its entries name have checksums in them: if everything
+                           before it counts and these match, it counts as well */
 };
+/* What follows the header of a commit frame. With zeros there, the sectors of an older frame behind
+ * a torn write of its first sector alone can look like one wrong bit. */
+#define COMMIT_FILL 0xc3
 struct frame {
   uint64_t store; /* of log_store_key() */
   uint32_t shard;
   uint64_t incarnation, epoch;
   uint64_t position; /* in blocks since format */
   uint64_t sequence; /* of the first entry; of the next one where there is none */
+  uint64_t durable;  /* when it was written, everything before this position counted for ever */
   uint32_t chain;    /* checksum of the frame before */
   uint32_t payload_bytes, entry_count;
   uint16_t flags;

@@ -131,9 +131,18 @@ void manifest_cancel_entry(struct manifest *m, uint32_t bytes) { cancel(m, bytes
 
 void manifest_use_group(struct manifest *m, const struct manifest_group *g) {
   m->reserved_count += g->count - group_frames(m, g); /* modulo 2^32: the sum is not below 0 */
+  m->in_group = g->count > 1;
 }
 
-void manifest_note_batch(struct manifest *m) { m->batch_sequence = m->sequence; }
+void manifest_end_group(struct manifest *m) {
+  m->in_group = false;
+  m->group_buffer = NULL;
+}
+
+void manifest_note_batch(struct manifest *m) {
+  m->batch_sequence = m->sequence;
+  manifest_log_batched(m);
+}
 
 /* ---- Changes ----------------------------------------------------------------------------- */
 
@@ -147,7 +156,8 @@ static void free_old(struct manifest *m, uint64_t hash, struct blob_id id) {
 uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob) {
   uint32_t bytes = entry_put_bytes(blob->extent_count, blob->granule_count);
   void *at = manifest_log_place(m, bytes);
-  manifest_log_added(m, log_entry_put(at, blob));
+  bool checked = !(blob->flags & BLOB_NO_CHECKSUM);
+  manifest_log_added(m, log_entry_put(at, blob), checked ? blob->bytes : UNVERIFIABLE);
   free_old(m, hash, blob->id);
   /* Again: other puts may have used the room that was reserved. Only growth of a table or of the
    * slab can fail here, for want of memory, and then there is no way back. */
@@ -160,7 +170,7 @@ uint64_t manifest_put(struct manifest *m, uint64_t hash, const struct blob *blob
 uint64_t manifest_delete(struct manifest *m, uint64_t hash, struct blob_id id) {
   if (!PLANTED(forget_deletes)) {
     void *at = manifest_log_place(m, reserved_bytes(0, 0));
-    manifest_log_added(m, log_entry_delete(at, id));
+    manifest_log_added(m, log_entry_delete(at, id), 0);
   }
   free_old(m, hash, id);
   check(index_delete(m->index, hash, id) == 0);

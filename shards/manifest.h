@@ -91,6 +91,8 @@ void manifest_cancel_group(struct manifest *m, const struct manifest_group *g);
 /* Begins the use: g->count single reservations follow from it, to be consumed before this call's
  * caller returns. */
 void manifest_use_group(struct manifest *m, const struct manifest_group *g);
+/* Ends it: after a crash all its changes are there, or none. */
+void manifest_end_group(struct manifest *m);
 /* The last changes belong to a batch with others in other shards: they, and all before them, count
  * only when a root names them. Until then no commit is made here, since it would make them count in
  * this shard alone; who waits for one waits for a store-wide flush, which is asked for. */
@@ -159,8 +161,9 @@ uint64_t manifest_put_record(struct manifest *m, struct blob_id key, const void 
 const struct records *manifest_records(const struct manifest *m);
 
 /* Calls done when everything up to the sequence survives any crash: writes the staged frames,
- * one flush of the region's files, one commit frame (FUA); waiters share it (group commit). Or,
- * after manifest_note_batch(), when a root names it. */
+ * one flush of the region's files; then, if there is something in them that recovery could not
+ * verify, one commit frame (FUA). Waiters share it (group commit). Or, after
+ * manifest_note_batch(), when a root names it. */
 struct manifest_waiter {
   void (*done)(struct manifest_waiter *waiter, int result);
   struct manifest_waiter *next; /* the manifest's */
@@ -177,11 +180,13 @@ struct manifest_seal {
   uint64_t epoch;
   bool flush_files; /* false: the caller flushes the device for all shards, after done */
   bool dirty;
-  bool flushed; /* durable commits have flushed all of it already: no file needs a flush */
-  bool batched; /* has changes of manifest_note_batch() that no root names yet: either all shards
-                   that say so get into the next root, or none. Of a shard that stopped earlier:
-                   only in its first seal since. */
-  int result;   /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
+  bool flushed;    /* durable commits have flushed all of it already: no file needs a flush */
+  bool batched;    /* has changes of manifest_note_batch() that no root names yet: either all shards
+                      that say so get into the next root, or none. Of a shard that stopped earlier:
+                      only in its first seal since. */
+  bool verifiable; /* flushed, it survives: recovery needs no root to see that it counts */
+  bool directory;  /* has written one, which only a root names */
+  int result;      /* 0 or -errno: then this shard stops writing (-EIO) until it is reopened */
   struct root_shard root;
 };
 void manifest_seal(struct manifest *m, struct manifest_seal *seal);
@@ -189,6 +194,10 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal);
  * counts, freed space moves on, the log's head advances. Or the flush has failed (-errno): this
  * shard stops writing. */
 void manifest_root_durable(struct manifest *m, uint64_t epoch, int result);
+/* What was sealed, and is verifiable, is flushed: it is durable, before its root is. */
+void manifest_seal_survives(struct manifest *m);
+/* After that: no root is written for it, it belongs to the next epoch again. */
+void manifest_root_skipped(struct manifest *m);
 
 bool manifest_stopped(
     const struct manifest *m); /* after a failed write or flush: takes no change */

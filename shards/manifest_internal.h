@@ -5,6 +5,7 @@
  *   manifest_log.c   buffers become frames on disk; barriers: commit and seal
  *   checkpoint.c     rolling checkpoints and their directory
  *   recover.c        from disk to all of this
+ *   recover_tail.c   which frames behind the root's tail count
  *   recover_map.c    clusters and records in it
  *
  * Buffers. A buffer collects entries; it is closed when it has FRAME_TARGET_BYTES, or by a
@@ -20,8 +21,14 @@
  * a note makes a barrier necessary. A commit that has nothing but notes to cover ends with its
  * flush, without a commit frame.
  *
- * Barriers. One at a time. While one runs no new frame is started, so that a commit frame
- * follows directly on the frames that its flush has covered. */
+ * Barriers. One at a time. While one runs no new frame is started, so that the end of the log is
+ * the end of what its flush has covered.
+ *
+ * What a flush alone makes durable. A frame is verifiable if checksums in it tell whether the data
+ * that it names have reached the device; recovery looks, so after frames and flush it counts.
+ * Behind frames of which nobody could tell (volumes' clusters, blobs without checksums, parts of
+ * batches) a commit needs a commit frame, written when the flush is done. Recovery must not take
+ * long: from VERIFY_BYTES_MAX of data on frames are not verifiable either. */
 #ifndef SHARDS_MANIFEST_INTERNAL_H
 #define SHARDS_MANIFEST_INTERNAL_H
 
@@ -36,6 +43,10 @@
  * close early. */
 #define LOG_MARGIN_BLOCKS (FRAME_BLOCKS_MAX + 16u)
 #define LOG_BLOCKS_MIN    256u
+#define VERIFY_BYTES_MAX  (UINT64_C(32) << 20)
+#define UNVERIFIABLE      UINT64_MAX /* instead of bytes of data: no checksum tells of them */
+/* A blob of so many bytes is worth a frame of its own, on its way before anybody asks for it. */
+#define FRAME_AT_ONCE_BYTES (UINT64_C(256) << 10)
 
 struct log_buffer {
   struct io io;
@@ -45,6 +56,7 @@ struct log_buffer {
   struct survivor_buffer *survivor; /* NULL: it dies with the process */
   uint32_t payload_bytes, entry_count;
   uint64_t sequence;
+  uint64_t data_bytes; /* that its entries name; UNVERIFIABLE */
   bool written;
 };
 
@@ -94,7 +106,12 @@ struct manifest {
   uint64_t sequence; /* of the next entry */
   uint64_t position; /* of the next frame */
   uint32_t chain;
-  uint64_t flushed_position; /* after the last commit: all before it is durable */
+  uint64_t flushed_position; /* all before it is durable, and counts */
+  uint64_t told_position;    /* what frames so far have told of that */
+  uint32_t flushed_chain;    /* the chain there, and */
+  uint64_t witness_position; /* the position behind a witness that stands there; 0: none */
+  uint64_t plain_position;   /* behind the last frame that was not verifiable */
+  uint64_t unverified_bytes; /* of data that frames behind flushed_position name */
   uint64_t durable_head;     /* the last durable root's log_head */
   uint64_t notes;            /* of data that was overwritten in place, so far */
   uint64_t covered;          /* what has a ticket below this survives a crash */
@@ -129,6 +146,8 @@ struct manifest {
   struct root_shard root; /* the last durable one's, or the one to come while sealed */
   struct root_shard next_root;
   uint64_t commits, commit_waiters;
+  bool in_group;                   /* changes of one batch are being added */
+  struct log_buffer *group_buffer; /* where the first of them went; NULL: none yet */
   uint64_t batch_sequence; /* changes of many shards' batches lie before it. root.sequence below it:
                               no root names them all yet */
 
@@ -191,9 +210,12 @@ void manifest_cancel_entry(struct manifest *m, uint32_t bytes);
 /* manifest_log.c */
 int manifest_log_create(struct manifest *m);
 void manifest_log_destroy(struct manifest *m);
+/* What is in buffers belongs to a batch of many shards: only a root or a commit makes it count. */
+void manifest_log_batched(struct manifest *m);
 /* Where to encode an entry of at most so many bytes; then manifest_log_added(). */
 void *manifest_log_place(struct manifest *m, uint32_t bytes_max);
-void manifest_log_added(struct manifest *m, uint32_t bytes);
+/* data_bytes: of the data that the entry names, all of them under checksums in it; UNVERIFIABLE. */
+void manifest_log_added(struct manifest *m, uint32_t bytes, uint64_t data_bytes);
 bool manifest_log_pump(struct manifest *m);
 uint64_t manifest_log_free_blocks(const struct manifest *m);
 /* Blocks that what waits in buffers will take. */

@@ -5,10 +5,12 @@
  *   manifest_commit(), manifest_seal() -> start: closes the open buffer
  *   STEP_FRAMES        all closed buffers are written (seal: the directory too)
  *   STEP_FLUSH         one flush of each file of the region
- *   STEP_COMMIT_FRAME  commit only, and only if there are entries to cover: the frame that makes
- *                      them count, FUA
+ *   STEP_COMMIT_FRAME  commit only, and only if there are frames to cover that recovery could not
+ *                      verify: the frame that makes them count, FUA
  *   finish             waiters, or seal->done
- * Each I/O's end calls barrier_advance(). A failed write or flush is never tried again: the
+ * After a commit without such a frame, and if nobody has more to write, one is written all the
+ * same, for which nobody waits: the witness by which damage of what was durable is told from a torn
+ * tail. Each I/O's end calls barrier_advance(). A failed write or flush is never tried again: the
  * manifest stops writing. */
 #include <errno.h>
 #include <stdlib.h>
@@ -58,6 +60,7 @@ static void open_buffer(struct manifest *m) {
   m->free_buffers = b->next;
   m->free_count--;
   b->payload_bytes = b->entry_count = 0;
+  b->data_bytes = 0;
   b->sequence = m->sequence;
   if (b->survivor) survivor_begin(b->survivor, b->sequence);
   m->open_buffer = b;
@@ -76,14 +79,36 @@ void *manifest_log_place(struct manifest *m, uint32_t bytes_max) {
   return m->open_buffer->bytes + FRAME_HEADER_BYTES + m->open_buffer->payload_bytes;
 }
 
-void manifest_log_added(struct manifest *m, uint32_t bytes) {
+static void add_data(struct log_buffer *b, uint64_t bytes) {
+  bool never = bytes == UNVERIFIABLE || b->data_bytes == UNVERIFIABLE;
+  b->data_bytes = never ? UNVERIFIABLE : b->data_bytes + bytes;
+}
+
+/* Of a batch that does not fit one frame none may count without the others. */
+static void note_group(struct manifest *m, struct log_buffer *b) {
+  if (!m->group_buffer) m->group_buffer = b;
+  if (m->group_buffer == b || PLANTED(split_a_batch)) return;
+  add_data(m->group_buffer, UNVERIFIABLE);
+  add_data(b, UNVERIFIABLE);
+}
+
+void manifest_log_batched(struct manifest *m) {
+  if (m->open_buffer) add_data(m->open_buffer, UNVERIFIABLE);
+  for (struct log_buffer *b = m->closed; b; b = b->next) add_data(b, UNVERIFIABLE);
+}
+
+void manifest_log_added(struct manifest *m, uint32_t bytes, uint64_t data_bytes) {
   struct log_buffer *b = m->open_buffer;
   b->payload_bytes += bytes;
   b->entry_count++;
+  add_data(b, data_bytes);
+  if (m->in_group) note_group(m, b);
   check(FRAME_HEADER_BYTES + b->payload_bytes <= FRAME_BYTES_MAX);
   if (b->survivor) survivor_fill(b->survivor, b->payload_bytes, b->entry_count);
   if (m->recovering) return;
-  if (b->payload_bytes >= manifest_frame_target(m) && may_close_early(m)) close_buffer(m);
+  bool at_once = data_bytes >= FRAME_AT_ONCE_BYTES && b->data_bytes != UNVERIFIABLE && !m->in_group;
+  if ((at_once || b->payload_bytes >= manifest_frame_target(m)) && may_close_early(m))
+    close_buffer(m);
 }
 
 /* ---- Frames ------------------------------------------------------------------------------ */
@@ -98,6 +123,7 @@ static struct frame next_frame(const struct manifest *m, uint64_t sequence) {
                         .epoch = m->epoch,
                         .position = m->position,
                         .sequence = sequence,
+                        .durable = m->flushed_position,
                         .chain = m->chain};
 }
 
@@ -116,6 +142,7 @@ static void write_frame(struct manifest *m, struct frame *f, char *bytes, struct
   check(region_map(m->config.region, log_place(f->position, log), blocks, io) == blocks);
   m->position = log_next(f->position, blocks, f->flags, log);
   m->chain = f->checksum;
+  m->told_position = f->flags & FRAME_COMMIT ? m->position : f->durable;
   m->frames++;
   m->writes_in_flight++;
   device_submit(m->config.device, io);
@@ -136,7 +163,8 @@ static void release_written(struct manifest *m) {
   }
 }
 
-static void skip_written(struct io *io) {
+/* A frame without entries is written. */
+static void empty_written(struct io *io) {
   struct manifest *m = container_of(io, struct manifest, frame_io);
   m->writes_in_flight--;
   if (io->result) manifest_fail(m, io->result, "a write to the log");
@@ -154,7 +182,7 @@ static bool make_place(struct manifest *m, uint64_t blocks, uint64_t sequence) {
   if (m->frame_io.op) return false;
   struct frame f = next_frame(m, sequence);
   f.flags = FRAME_SKIP;
-  write_frame(m, &f, m->frame_bytes, &m->frame_io, skip_written, 0);
+  write_frame(m, &f, m->frame_bytes, &m->frame_io, empty_written, 0);
   return true;
 }
 
@@ -171,6 +199,31 @@ static void buffer_written(struct io *io) {
   barrier_advance(m);
 }
 
+/* Whether recovery will take the frame if it finds nothing but it and the data that it names: what
+ * comes before must be like that too, and all of it must be read in a moment. */
+static bool is_verifiable(const struct manifest *m, const struct log_buffer *b) {
+  return b->data_bytes != UNVERIFIABLE && m->plain_position <= m->flushed_position &&
+         m->unverified_bytes + b->data_bytes <= VERIFY_BYTES_MAX;
+}
+
+static void write_buffer(struct manifest *m, struct log_buffer *b) {
+  struct frame f = next_frame(m, b->sequence);
+  bool verifiable = is_verifiable(m, b);
+  f.flags = verifiable ? FRAME_VERIFIABLE : 0;
+  f.payload_bytes = b->payload_bytes;
+  f.entry_count = b->entry_count;
+  b->written = false;
+  b->next = NULL;
+  *m->writing_last = b;
+  m->writing_last = &b->next;
+  if (b->survivor && PLANTED(forget_while_writing)) survivor_empty(b->survivor);
+  write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
+  if (verifiable)
+    m->unverified_bytes += b->data_bytes;
+  else
+    m->plain_position = m->position;
+}
+
 /* Starts the writes of closed buffers. During a barrier only those that it waits for. */
 static void write_closed(struct manifest *m) {
   while (m->closed && !m->stopped) {
@@ -179,15 +232,7 @@ static void write_closed(struct manifest *m) {
     if (!make_place(m, frame_blocks(b->payload_bytes), b->sequence)) return;
     m->closed = b->next;
     if (!m->closed) m->closed_last = &m->closed;
-    struct frame f = next_frame(m, b->sequence);
-    f.payload_bytes = b->payload_bytes;
-    f.entry_count = b->entry_count;
-    b->written = false;
-    b->next = NULL;
-    *m->writing_last = b;
-    m->writing_last = &b->next;
-    if (b->survivor && PLANTED(forget_while_writing)) survivor_empty(b->survivor);
-    write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
+    write_buffer(m, b);
   }
 }
 
@@ -200,9 +245,16 @@ bool manifest_log_pump(struct manifest *m) {
 
 /* ---- Barriers ---------------------------------------------------------------------------- */
 
+/* A witness has nothing that a root would have to name, nor need it be durable; unless replay would
+ * begin behind it. */
+static uint64_t counted_end(const struct manifest *m) {
+  bool spare = m->position == m->witness_position && m->pending_head <= m->flushed_position;
+  return spare ? m->flushed_position : m->position;
+}
+
 static bool seal_has_work(const struct manifest *m) {
-  return m->sequence > m->root.sequence || m->position != m->root.log_tail || m->directory_stale ||
-         m->notes > m->flushed_notes;
+  return m->sequence > m->root.sequence || counted_end(m) != m->root.log_tail ||
+         m->directory_stale || m->notes > m->flushed_notes;
 }
 
 static void finish_seal(struct manifest *m) {
@@ -243,13 +295,37 @@ static void note_covered(struct manifest *m, uint64_t sequence, uint64_t notes) 
   m->flushed_notes = max_u64(m->flushed_notes, notes);
 }
 
+/* All frames before the position count for ever. */
+static void note_flushed(struct manifest *m, uint64_t position) {
+  m->flushed_position = max_u64(m->flushed_position, position);
+  if (m->flushed_position == m->position) m->unverified_bytes = 0;
+}
+
+/* A frame of one block that always fits. */
+static void write_commit_frame(struct manifest *m, uint64_t sequence, uint8_t flags) {
+  check(make_place(m, 1, sequence));
+  struct frame f = next_frame(m, sequence);
+  f.flags = FRAME_COMMIT;
+  f.durable = f.position;
+  write_frame(m, &f, m->frame_bytes, &m->frame_io, empty_written, flags);
+}
+
+static void write_witness(struct manifest *m) {
+  bool more = m->waiters || m->seal_waiting || m->closed || m->open_buffer || m->frame_io.op;
+  if (m->told_position >= m->flushed_position || more || m->stopped) return;
+  m->flushed_chain = m->chain;
+  write_commit_frame(m, m->sequence, 0);
+  m->witness_position = m->position;
+}
+
 static void finish_commit(struct manifest *m) {
   if (!m->barrier_result) {
     note_covered(m, m->barrier_sequence, m->barrier_notes);
-    m->flushed_position = m->position;
+    note_flushed(m, m->position);
     m->commits++;
   }
   serve_waiters(m, m->barrier_sequence + m->barrier_notes);
+  write_witness(m);
 }
 
 static void finish_barrier(struct manifest *m) {
@@ -289,22 +365,9 @@ static void flush_files(struct manifest *m) {
   m->flushes_in_flight--;
 }
 
-static void commit_written(struct io *io) {
-  struct manifest *m = container_of(io, struct manifest, frame_io);
-  m->writes_in_flight--;
-  io->op = 0;
-  if (io->result) manifest_fail(m, io->result, "a commit");
-  release_written(m);
-  barrier_advance(m);
-}
-
-static void write_commit_frame(struct manifest *m) {
-  check(make_place(m, 1, m->barrier_sequence)); /* one block always fits */
-  struct frame f = next_frame(m, m->barrier_sequence);
-  f.flags = FRAME_COMMIT;
-  m->step = STEP_COMMIT_FRAME;
-  write_frame(m, &f, m->frame_bytes, &m->frame_io, commit_written,
-              PLANTED(commit_without_fua) ? 0 : IO_FUA);
+static bool needs_commit_frame(const struct manifest *m) {
+  return m->barrier == BARRIER_COMMIT && m->committed < m->barrier_sequence &&
+         m->plain_position > m->flushed_position && !PLANTED(trust_what_is_plain);
 }
 
 static bool frames_written(const struct manifest *m) {
@@ -316,14 +379,16 @@ static bool frames_written(const struct manifest *m) {
 
 /* What a root must say if it were written now. */
 static void note_root(struct manifest *m) {
-  m->next_root.log_tail = m->position;
+  uint64_t end = counted_end(m);
+  m->next_root.log_tail = end;
   m->next_root.sequence = m->barrier_sequence;
-  m->next_root.chain = m->chain;
+  m->next_root.chain = end < m->position ? m->flushed_chain : m->chain;
   m->next_root.zeroed_blocks = m->zeroed_blocks;
   m->next_root.blobs = index_count(m->index);
-  m->seal->flushed = m->position == m->flushed_position &&
-                     m->next_root.dir_block == m->root.dir_block &&
+  m->seal->flushed = end == m->flushed_position && m->next_root.dir_block == m->root.dir_block &&
                      m->barrier_notes == m->flushed_notes;
+  m->seal->verifiable = m->plain_position <= m->flushed_position;
+  m->seal->directory = m->directory_moved;
 }
 
 void barrier_advance(struct manifest *m) {
@@ -349,10 +414,12 @@ void barrier_advance(struct manifest *m) {
     if (!PLANTED(commit_without_flush)) return;
   }
   if (m->flushes_in_flight || m->writes_in_flight) return;
-  if (m->step == STEP_FLUSH && m->barrier == BARRIER_COMMIT && m->committed < m->barrier_sequence)
-    write_commit_frame(m);
-  else
+  if (m->step == STEP_FLUSH && needs_commit_frame(m)) {
+    m->step = STEP_COMMIT_FRAME;
+    write_commit_frame(m, m->barrier_sequence, PLANTED(commit_without_fua) ? 0 : IO_FUA);
+  } else {
     finish_barrier(m);
+  }
 }
 
 static void start_seal(struct manifest *m) {
@@ -407,7 +474,7 @@ void manifest_seal(struct manifest *m, struct manifest_seal *seal) {
   m->flush_asked = false;
   seal->root = m->root;
   seal->result = m->stopped ? -EIO : 0;
-  seal->dirty = seal->flushed = false;
+  seal->dirty = seal->flushed = seal->verifiable = seal->directory = false;
   seal->batched = manifest_batched(m);
   if (m->stopped) m->batch_sequence = 0; /* said once */
   if (m->stopped || m->config.read_only || (!seal_has_work(m) && !m->barrier)) {
@@ -432,12 +499,27 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   }
   m->unsettled = false;
   m->root = m->next_root;
+  note_flushed(m, m->root.log_tail);
+  m->told_position = max_u64(m->told_position, m->root.log_tail); /* it says so itself */
   m->durable_head = m->root.log_head;
   m->log_short = false;
   note_covered(m, m->sealed_sequence, m->sealed_notes);
   space_durable(m->space);
   checkpoint_root_durable(m);
   if (m->barrier != BARRIER_COMMIT) serve_waiters(m, m->covered);
+}
+
+void manifest_seal_survives(struct manifest *m) {
+  if (!m->sealed) return;
+  note_covered(m, m->sealed_sequence, m->sealed_notes);
+  note_flushed(m, m->next_root.log_tail);
+  if (m->barrier != BARRIER_COMMIT) serve_waiters(m, m->covered);
+}
+
+void manifest_root_skipped(struct manifest *m) {
+  if (!m->sealed) return;
+  m->sealed = false;
+  space_unseal(m->space);
 }
 
 /* ---- Life -------------------------------------------------------------------------------- */

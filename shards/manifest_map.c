@@ -84,8 +84,10 @@ uint64_t manifest_set_clusters(struct manifest *m, struct layer *layer, uint64_t
   check(have != NULL && which != 0 && count_bits(which) <= reserved);
   bool whole = which == UINT64_MAX;
   void *at = manifest_log_place(m, entry_map_bytes(count_bits(which)));
-  manifest_log_added(m, log_entry_map(at, layer_id(layer), leaf, whole,
-                                      whole ? clusters_lasting(clusters) : which, clusters));
+  manifest_log_added(m,
+                     log_entry_map(at, layer_id(layer), leaf, whole,
+                                   whole ? clusters_lasting(clusters) : which, clusters),
+                     UNVERIFIABLE);
   free_places(m, have, which, clusters);
   set_all(m, layer, leaf, which, clusters);
   manifest_cancel_map(m, reserved); /* consumed */
@@ -99,7 +101,8 @@ uint64_t manifest_move_clusters(struct manifest *m, struct layer *from, uint64_t
   check(layer_leaf(from, leaf) != NULL && layer_leaf(to, leaf) != NULL);
   void *at = manifest_log_place(m, entry_move_bytes(count_bits(which_to)));
   manifest_log_added(
-      m, log_entry_move(at, layer_id(from), which_from, layer_id(to), which_to, leaf, clusters));
+      m, log_entry_move(at, layer_id(from), which_from, layer_id(to), which_to, leaf, clusters),
+      UNVERIFIABLE);
   set_all(m, from, leaf, which_from, NULL);
   set_all(m, to, leaf, which_to, clusters);
   manifest_cancel_map(m, reserved); /* consumed */
@@ -121,7 +124,7 @@ int manifest_set_sums(struct manifest *m, struct layer *layer, uint64_t leaf,
   int r = layer_set_sums(m->map, layer, leaf, sums);
   if (!r && sums_count(sums->has)) {
     void *at = manifest_log_place(m, entry_sums_bytes(SUMS_BLOCKS));
-    manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, sums));
+    manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, sums), UNVERIFIABLE);
     manifest_next_ticket(m);
   }
   manifest_cancel_sums(m); /* consumed */
@@ -135,7 +138,7 @@ int manifest_reserve_void(struct manifest *m) {
 uint64_t manifest_void_sums(struct manifest *m, struct layer *layer, uint64_t leaf) {
   static const struct leaf_sums none;
   void *at = manifest_log_place(m, entry_sums_bytes(0));
-  manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, &none));
+  manifest_log_added(m, log_entry_sums(at, layer_id(layer), leaf, &none), UNVERIFIABLE);
   layer_heat_sums(m->map, layer, leaf);
   manifest_cancel_entry(m, entry_sums_bytes(0)); /* consumed */
   return manifest_next_ticket(m);
@@ -165,7 +168,7 @@ void manifest_cancel_record(struct manifest *m, uint32_t bytes) {
 uint64_t manifest_put_record(struct manifest *m, struct blob_id key, const void *data,
                              uint32_t bytes) {
   void *at = manifest_log_place(m, entry_record_bytes(bytes));
-  manifest_log_added(m, log_entry_record(at, key, data, bytes));
+  manifest_log_added(m, log_entry_record(at, key, data, bytes), UNVERIFIABLE);
   records_put(m->records, key, data, bytes);
   manifest_cancel_entry(m, entry_record_bytes(bytes)); /* consumed */
   return manifest_next_ticket(m);

@@ -1,11 +1,11 @@
 /* recover.c - from a root to a manifest in memory: checkpoints, log, free space. Synchronous, on
  * the thread of the shard's core; changes nothing on disk, so a crash in it is no crash at all.
  *
- *   checkpoints -> replay [head, tail) of the root -> behind the tail as far as the last commit
- *   frame of the same incarnation -> claim all blocks that something names
+ *   checkpoints -> replay [head, tail) of the root -> behind the tail what counts
+ *   (recover_tail.c) -> claim all blocks that something names
  *
  * Up to the root's tail every frame must be good. Behind it the chain may end anywhere (a torn
- * tail), unless a frame further on shows that a commit had covered the place: that is damage. */
+ * tail), unless a frame further on says that more was durable: that is damage. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,66 +137,47 @@ const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f,
     if (used_ < why_bytes) snprintf(why + used_, why_bytes - used_, __VA_ARGS__);                  \
   } while (0)
 
-/* Applies all frames from w up to a position; each must be there. */
+/* Applies the frame at w, which must be there. */
+static int replay_one(struct manifest *m, struct log_reader *r, struct walk *w, char *why,
+                      size_t why_bytes) {
+  struct frame f;
+  const char *what = "";
+  int error = 0;
+  uint64_t position = w->position;
+  const char *buf = next_in_chain(r, w, &f, &what, &error);
+  if (buf) error = apply_frame(m, &f, buf, &what);
+  if (!buf && !error) error = -EBADMSG;
+  if (error) REFUSE(position, "%s", what);
+  return error;
+}
+
+/* All frames from w up to a position. */
 static int replay(struct manifest *m, struct log_reader *r, struct walk *w, uint64_t end, char *why,
                   size_t why_bytes) {
   while (w->position < end) {
-    struct frame f;
-    const char *what = "";
-    int error = 0;
-    uint64_t position = w->position;
-    const char *buf = next_in_chain(r, w, &f, &what, &error);
-    if (buf) error = apply_frame(m, &f, buf, &what);
-    if (!buf && !error) error = -EBADMSG;
-    if (error) {
-      REFUSE(position, "%s", what);
-      return error;
-    }
+    int error = replay_one(m, r, w, why, why_bytes);
+    if (error) return error;
   }
   if (w->position == end) return 0;
   REFUSE(end, "a frame lies across the committed end");
   return -EBADMSG;
 }
 
-int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
-                 uint64_t *committed) {
-  while (w->position < limit) {
-    struct frame f;
-    const char *what;
-    int error;
-    struct walk next = *w;
-    if (!next_in_chain(r, &next, &f, &what, &error)) return error == -EBADMSG ? 0 : error;
-    if (f.incarnation != incarnation || next.position > limit) return 0;
-    *w = next;
-    if (f.flags & FRAME_COMMIT || PLANTED(replay_past_the_tail)) *committed = w->position;
+/* The frames from w on that count by themselves. */
+static int replay_verified(struct manifest *m, struct log_reader *r, struct walk *w, uint64_t end,
+                           char *why, size_t why_bytes) {
+  for (;;) {
+    int counts = counts_by_itself(r, w, r->incarnation, end);
+    if (counts < 0)
+      REFUSE(w->position, "what this frame names cannot be read: %s", strerror(-counts));
+    if (counts <= 0) return counts;
+    int error = replay_one(m, r, w, why, why_bytes);
+    if (error) return error;
   }
-  return 0;
 }
 
-/* Behind its header a commit frame is zeros: that tells most blocks apart from one at once. */
-static bool may_be_commit(const char *block) {
-  uint32_t others = 0;
-  for (uint32_t i = FRAME_HEADER_BYTES; i < BLOCK_BYTES && others < 2; i++) others += block[i] != 0;
-  return others < 2;
-}
-
-bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation) {
-  int error = 0;
-  struct frame f;
-  const char *what, *buf = reader_get(r, w->position, 1, &error);
-  char *copy = buf && may_be_commit(buf) ? aligned_alloc(BLOCK_BYTES, BLOCK_BYTES) : NULL;
-  if (!copy) return false;
-  memcpy(copy, buf, BLOCK_BYTES);
-  bool is = frame_correct_bit(copy) && !frame_decode_header(&f, copy, &what) &&
-            f.flags & FRAME_COMMIT && f.store == r->m->store_key && f.shard == r->m->config.shard &&
-            f.position == w->position && f.incarnation == incarnation && f.chain == w->chain &&
-            f.sequence == w->sequence;
-  free(copy);
-  return is;
-}
-
-/* The chain has ended at a position. If, further on, there are frames of this incarnation that lead
- * to a commit, the end is no torn tail: the commit had covered it. */
+/* The chain has ended at a position. If, further on, a frame of this incarnation says that more was
+ * durable, the end is no torn tail. */
 static int check_for_hole(const struct manifest *m, struct log_reader *r, const struct walk *w,
                           uint64_t incarnation, uint64_t limit, char *why, size_t why_bytes) {
   uint64_t log = m->config.region->log_blocks;
@@ -210,13 +191,13 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
     int error;
     if (!read_frame(r, p, &f, &what, &error)) continue;
     if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
-    uint64_t committed = 0;
+    uint64_t proven = 0;
     struct walk from = {.position = p};
-    error = find_commits(r, &from, incarnation, limit, &committed);
+    error = find_proven(r, &from, incarnation, limit, &proven);
     if (error) return error;
-    if (!committed) continue;
-    REFUSE(w->position, "damaged, but committed: a commit up to block %llu covers it",
-           (unsigned long long)log_place(committed, log));
+    if (proven <= w->position) continue;
+    REFUSE(w->position, "damaged, but committed: a frame behind it says so of all up to block %llu",
+           (unsigned long long)log_place(proven, log));
     return -EBADMSG;
   }
   return 0;
@@ -237,11 +218,32 @@ static bool config_survives(const struct manifest *m) {
   return m->config.survived && !m->config.read_only;
 }
 
+/* Behind the root's tail: what counts there. */
+static int replay_tail(struct manifest *m, struct log_reader *r, struct walk *w, char *why,
+                       size_t why_bytes) {
+  uint64_t proven = w->position, limit = m->root.log_head + m->config.region->log_blocks;
+  struct walk end = *w;
+  int e = find_proven(r, &end, r->incarnation, limit, &proven);
+  if (config_survives(m)) proven = end.position; /* whole frames are enough */
+  if (!e) e = check_for_hole(m, r, &end, r->incarnation, limit, why, why_bytes);
+  if (e && e != -EBADMSG) REFUSE(end.position, "cannot be read: %s", strerror(-e));
+  if (!e && r->root_lost) { /* by what follows, or by what lies behind the chain's end */
+    REFUSE(end.position,
+           "written after a newer root than epoch %llu was durable: that root is lost",
+           (unsigned long long)r->epoch);
+    e = -EBADMSG;
+  }
+  if (!e) e = replay(m, r, w, proven, why, why_bytes);
+  return e ? e : replay_verified(m, r, w, end.position, why, why_bytes);
+}
+
 static int replay_log(struct manifest *m, const struct root *root, char *why, size_t why_bytes) {
   const struct root_shard *s = &root->shards[m->config.shard];
   struct log_reader r = {.m = m,
                          .incarnation = root->incarnation,
                          .epoch = root->epoch,
+                         .rewrites =
+                             m->config.device && !m->config.read_only && !PLANTED(trust_the_tail),
                          .window = aligned_alloc(BLOCK_BYTES, WINDOW_BLOCKS << BLOCK_SHIFT)};
   if (!r.window) return -ENOMEM;
   struct walk w = {.position = s->log_head};
@@ -253,23 +255,10 @@ static int replay_log(struct manifest *m, const struct root *root, char *why, si
   }
   if (!e) {
     w = (struct walk){s->log_tail, s->sequence, s->chain, true};
-    uint64_t committed = s->log_tail, limit = s->log_head + m->config.region->log_blocks;
-    struct walk end = w;
-    e = find_commits(&r, &end, root->incarnation, limit, &committed);
-    if (config_survives(m)) committed = end.position; /* whole frames are enough */
-    if (!e) e = check_for_hole(m, &r, &end, root->incarnation, limit, why, why_bytes);
-    if (!e && r.root_lost) { /* by what follows, or by what lies behind the chain's end */
-      REFUSE(end.position,
-             "written after a newer root than epoch %llu was durable: that root is lost",
-             (unsigned long long)root->epoch);
-      e = -EBADMSG;
-    }
-    if (!e)
-      e = replay(m, &r, &w, committed, why, why_bytes);
-    else if (e != -EBADMSG)
-      REFUSE(end.position, "cannot be read: %s", strerror(-e));
+    e = replay_tail(m, &r, &w, why, why_bytes);
   }
   free(r.window);
+  free(r.data);
   m->position = w.position;
   m->sequence = w.sequence;
   m->chain = w.chain;
@@ -329,6 +318,7 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
   m->store_key = log_store_key(config->uuid);
   m->root = root->shards[config->shard];
   m->durable_head = m->root.log_head;
+  m->flushed_position = m->told_position = m->root.log_tail;
   m->epoch = root->epoch;
   m->zeroed_blocks = m->root.zeroed_blocks;
   int r = index_create(&m->index, config->hash_key);

@@ -12,6 +12,8 @@ _Static_assert(WINDOW_BLOCKS > FRAME_BLOCKS_MAX && HOLE_SCAN_BLOCKS > FRAME_BLOC
 struct log_reader {
   const struct manifest *m;
   char *window;                /* WINDOW_BLOCKS */
+  bool rewrites;               /* what counts and may be in the device's cache alone */
+  char *data;                  /* of recover_tail.c; NULL until it is needed */
   uint64_t first, blocks;      /* positions in the window */
   uint64_t incarnation, epoch; /* of the root */
   bool root_lost;              /* a frame that follows was written when a newer root was durable */
@@ -31,11 +33,16 @@ const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f,
 /* The same, and it follows the frame before: moves w on. */
 const char *next_in_chain(struct log_reader *r, struct walk *w, struct frame *f, const char **what,
                           int *error);
-/* Walks on as long as frames of this incarnation follow; *committed is where the last commit
- * frame ends, or unchanged. w ends behind the last good frame. 0, or -errno: what cannot be read
- * is no torn tail. */
-int find_commits(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
-                 uint64_t *committed);
+/* Walks on as long as frames of this incarnation follow; *proven grows to the last position that
+ * one of them says to be durable. w ends behind the last good frame. 0, or -errno: what cannot be
+ * read is no torn tail. */
+int find_proven(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
+                uint64_t *proven);
+/* All before w counts. 1: so does the frame at w, since it is one of this incarnation, verifiable,
+ * and the data that it names match (or it has none). 0: it does not. -EIO: data cannot be read;
+ * -ENOMEM. If r->rewrites, it is written again. */
+int counts_by_itself(struct log_reader *r, const struct walk *w, uint64_t incarnation,
+                     uint64_t limit);
 /* At the chain's end: a commit frame that would follow but for a single bit. A torn write does not
  * look like that, so it is no torn tail. */
 bool is_damaged_commit(struct log_reader *r, const struct walk *w, uint64_t incarnation);

@@ -183,7 +183,8 @@ struct log_end {
   int error; /* the place where the chain ends cannot be read: perhaps it is not the end */
 };
 
-/* The next place behind w from which frames lead to a commit: w goes behind it. 0: none. */
+/* The next place behind w from which frames say that more was durable: w goes behind them. 0: none.
+ */
 static uint64_t next_commit(struct log_reader *r, struct walk *w, uint64_t incarnation,
                             uint64_t limit) {
   uint64_t past = min_u64(w->position + HOLE_SCAN_BLOCKS, limit), found = 0;
@@ -194,8 +195,8 @@ static uint64_t next_commit(struct log_reader *r, struct walk *w, uint64_t incar
     if (!read_frame(r, p, &f, &what, &error)) continue;
     if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
     struct walk from = {.position = p};
-    (void)find_commits(r, &from, incarnation, limit, &found);
-    if (!found) continue;
+    (void)find_proven(r, &from, incarnation, limit, &found);
+    if (found <= w->position) continue;
     *w = from;
     return found;
   }
@@ -207,7 +208,7 @@ static struct log_end find_end(struct log_reader *r, struct walk w, uint64_t inc
                                uint64_t limit) {
   struct log_end end = {.position = w.position, .sequence = DAMAGE_COUNT_UNKNOWN};
   for (;;) {
-    end.error = find_commits(r, &w, incarnation, limit, &end.position);
+    end.error = find_proven(r, &w, incarnation, limit, &end.position);
     end.chain_end = w.position;
     if (w.position < limit && is_damaged_commit(r, &w, incarnation)) {
       end.position = ++w.position;
@@ -222,9 +223,26 @@ static struct log_end find_end(struct log_reader *r, struct walk w, uint64_t inc
   }
 }
 
+/* The frames behind w that count by themselves, up to the chain's end. *at: where data cannot be
+ * read. */
+static int replay_verified(struct manifest *m, struct replay *x, uint64_t end, uint64_t *at) {
+  for (;;) {
+    int r = counts_by_itself(&x->reader, &x->w, x->incarnation, end);
+    *at = x->w.position;
+    if (r <= 0) return r;
+    struct frame f;
+    const char *what;
+    const char *buf = next_in_chain(&x->reader, &x->w, &f, &what, &r);
+    r = buf ? apply_frame(m, &f, buf) : r;
+    if (r) return r;
+  }
+}
+
 static int replay_tail(struct manifest *m, struct replay *x, uint64_t limit) {
   struct log_end end = find_end(&x->reader, x->w, x->incarnation, limit);
   int r = replay(m, x, end.position, end.sequence);
+  if (!r && !end.error) end.error = replay_verified(m, x, end.chain_end, &end.chain_end);
+  if (end.error == -ENOMEM) return end.error;
   if (r || !end.error) return r;
   recover_report_log(m, end.chain_end, 1, DAMAGE_COUNT_UNKNOWN, end.error,
                      "cannot be read; whether the log ends here is unknown");
@@ -303,6 +321,7 @@ static int replay_log(struct manifest *m, const struct root *root) {
     if (!r && (m->config.root_lost || x.reader.root_lost)) r = replay_beyond(m, &x, limit);
   }
   free(x.reader.window);
+  free(x.reader.data);
   m->position = x.w.position;
   m->sequence = x.w.sequence;
   m->chain = x.w.chain;

@@ -17,7 +17,7 @@ static int adopt(struct manifest *m, const char *bytes, uint32_t size, const cha
   int r = recover_apply_entry(m, &e, m->sequence, what);
   if (r) return r;
   memcpy(manifest_log_place(m, n), bytes, n);
-  manifest_log_added(m, n);
+  manifest_log_added(m, n, UNVERIFIABLE);
   m->sequence++;
   return (int)n;
 }

@@ -55,6 +55,7 @@ enum shard_op_flag { /* as enum sr_flags */
                      OP_IF_ABSENT = 2,
                      OP_NO_CHECKSUM = 4,
                      OP_RESERVE = 8,
+                     OP_ROOT = 16,       /* flushes: done when a root names it all, not before */
                      OP_READ_ONLY = 128, /* volumes: came through a handle that may not write */
 };
 

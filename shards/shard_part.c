@@ -155,6 +155,7 @@ static void apply(struct shard *s, struct shard_op *first) {
       op->result = apply_delete(s, op);
   }
   if (part_of(first)->many_shards) manifest_note_batch(s->manifest);
+  manifest_end_group(s->manifest);
   op_complete(s, first, first->result);
 }
 

@@ -18,7 +18,11 @@
   X(reuse_under_readers, "freed blocks are given out while somebody reads them")                   \
   X(skip_frame_checksum, "a frame of the log is believed without its checksum")                    \
   X(forget_a_shard, "the merge forgets what the last shard said")                                  \
-  X(replay_past_the_tail, "frames behind the last commit are replayed")                            \
+  X(replay_past_the_tail, "frames that nothing proves are replayed")                               \
+  X(skip_verification, "frames count without a look at the data that they name")                   \
+  X(trust_the_tail, "what only its checksums prove is not written again by an open")               \
+  X(trust_what_is_plain, "no commit frame is written behind what cannot be verified")              \
+  X(split_a_batch, "frames of a batch in one shard count one by one")                              \
   X(accept_an_old_root, "the oldest valid root is taken, not the newest")                          \
   X(lose_a_wake_up, "a sender does not wake a core that sleeps")                                   \
   X(keep_the_incarnation, "an open does not take a new incarnation")                               \
@@ -33,6 +37,7 @@
   X(commit_covers_batches, "a commit of one shard covers its part of a batch")                     \
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
   X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
+  X(serve_before_root, "a flush is over before the root that alone makes it count")                \
   X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")     \
   KILL_PLANTS(X)                                                                                   \
   VOLUME_PLANTS(X)

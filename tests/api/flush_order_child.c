@@ -30,9 +30,9 @@ int main(int argc, char **argv) {
   if (sr_put(p, (struct sr_id){1, 2}, data, 8192, 0)) return 1;
   mark("MARK-FLUSH\n");
   if (sr_flush(p)) return 1;
-  mark("MARK-END\n");
   sr_port_close(p);
-  sr_store_abandon(s);
+  if (sr_store_close(s)) return 1; /* waits for the root */
+  mark("MARK-END\n");
   free(data);
   return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include "shards/base/crc32c.h"
 #include "shards/manifest_internal.h" /* for mrig_check_space(): who holds which block */
 
 /* ---- The disk ------------------------------------------------------------------------------ */
@@ -152,17 +153,40 @@ void mrig_write(struct mrig *r, uint64_t block, const void *bytes) {
 struct stamp {
   uint64_t id, version, extent;
 };
-static void write_stamps(struct mrig *r, uint32_t id, uint64_t version,
-                         const struct extent *extents, int count) {
-  for (int i = 0; i < count; i++) {
-    char block[BLOCK_BYTES] = {0};
-    struct stamp s = {id, version, (uint64_t)i};
-    memcpy(block, &s, sizeof s);
-    mrig_write(r, extents[i].block, block);
-  }
+/* Byte `at` of a blob's block [0, BLOCK_BYTES): a stamp in the first block of an extent, and what
+ * the version says in the others. */
+static void fill_block(char *block, const struct stamp *s, uint64_t in_extent) {
+  memset(block, (int)(s->version + in_extent), BLOCK_BYTES);
+  if (in_extent == 0) memcpy(block, s, sizeof *s);
 }
 
-/* The version is in the checksums; all that the blob says must fit it. */
+/* Writes a blob's data as the last of it is cut off, zeros behind; sums: NULL, or of each granule.
+ */
+static void write_data(struct mrig *r, uint32_t id, uint64_t version, const struct blob *b,
+                       uint32_t *sums) {
+  uint64_t left = b->bytes, granule = UINT64_C(1) << b->granule_shift, in_granule = 0;
+  uint32_t crc = 0, done = 0;
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    struct stamp s = {id, version, i};
+    for (uint64_t k = 0; k < b->extents[i].blocks; k++) {
+      char block[BLOCK_BYTES];
+      uint64_t data = min_u64(left, BLOCK_BYTES);
+      fill_block(block, &s, k);
+      memset(block + data, 0, BLOCK_BYTES - data);
+      mrig_write(r, b->extents[i].block + k, block);
+      crc = crc32c(crc, block, data);
+      left -= data;
+      in_granule += data;
+      if (!sums || (in_granule < granule && left > 0) || data == 0) continue;
+      sums[done++] = crc;
+      crc = 0;
+      in_granule = 0;
+    }
+  }
+  assert_int_equal(left, 0);
+}
+
+/* What the first bytes of the blob's data say; all of them must fit. */
 static uint64_t version_of(struct mrig *r, uint32_t id, const struct blob *b) {
   struct stamp s;
   if (b->extent_count == 0) return b->bytes == 0 ? UINT64_MAX : 0;
@@ -174,8 +198,6 @@ static uint64_t version_of(struct mrig *r, uint32_t id, const struct blob *b) {
     assert_int_equal(t.version, s.version);
     assert_int_equal(t.extent, i);
   }
-  for (uint32_t i = 0; i < b->granule_count; i++)
-    assert_int_equal(b->checksums[i], (uint32_t)(s.version + i));
   return s.version;
 }
 
@@ -346,14 +368,15 @@ void mrig_drain(struct mrig *r) {
 
 /* ---- Changes ----------------------------------------------------------------------------- */
 
-int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {
+int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags) {
   struct extent extents[8];
+  uint64_t last = bytes % BLOCK_BYTES; /* has room for a stamp: it may be an extent by itself */
+  if (last > 0 && last < sizeof(struct stamp)) bytes += sizeof(struct stamp) - last;
   static uint32_t sums[BLOB_GRANULES_MAX];
   struct blob b = {.id = mrig_id(id), .bytes = bytes, .granule_shift = blob_granule_shift(bytes)};
   uint64_t version = ++r->versions;
-  b.flags = random_below(&r->random, 8) == 0 ? BLOB_NO_CHECKSUM : 0;
+  b.flags = flags;
   if (!b.flags) b.granule_count = blob_granule_count(bytes, b.granule_shift);
-  for (uint32_t i = 0; i < b.granule_count; i++) sums[i] = (uint32_t)(version + i);
   int n = space_alloc(manifest_space(r->m), bytes_to_blocks(bytes), extents, 8, 0);
   if (n < 0) return n;
   b.extents = extents;
@@ -365,9 +388,13 @@ int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {
     space_cancel(manifest_space(r->m), extents, b.extent_count);
     return e;
   }
-  write_stamps(r, id, version, extents, n);
+  write_data(r, id, version, &b, b.flags ? NULL : sums);
   model_set(r, manifest_put(r->m, hash, &b), id, n ? version : UINT64_MAX);
   return 0;
+}
+
+int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {
+  return mrig_put_as(r, id, bytes, random_below(&r->random, 8) ? 0 : BLOB_NO_CHECKSUM);
 }
 
 int mrig_delete(struct mrig *r, uint32_t id) {

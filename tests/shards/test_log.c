@@ -213,22 +213,25 @@ static struct frame make_frame(uint32_t payload) {
   return f;
 }
 
+#define ONE_BLOCK (BLOCK_BYTES - FRAME_HEADER_BYTES)
 static void test_frames_round_trip(void **state) {
   (void)state;
-  static const uint32_t sizes[] = {0, 32, 4032, 4040, 65536, FRAME_BYTES_MAX - FRAME_HEADER_BYTES};
+  static const uint32_t sizes[] = {0,     32,   ONE_BLOCK, ONE_BLOCK + 8,
+                                   65536, FRAME_BYTES_MAX - FRAME_HEADER_BYTES};
   for (size_t i = 0; i < array_size(sizes); i++) {
     struct frame f = make_frame(sizes[i]), g;
     const char *why = "";
     memset(&g, 0xff, sizeof g);
     assert_int_equal(frame_decode_header(&g, buf, &why), 0);
     assert_true(f.store == g.store && f.shard == g.shard && f.incarnation == g.incarnation);
+    assert_true(f.durable == g.durable);
     assert_true(f.epoch == g.epoch && f.position == g.position && f.sequence == g.sequence);
     assert_true(f.chain == g.chain && f.payload_bytes == g.payload_bytes && f.flags == g.flags);
     assert_true(f.entry_count == g.entry_count && f.checksum == g.checksum);
     assert_true(frame_checksum_matches(buf));
   }
-  assert_int_equal(frame_blocks(4032), 1);
-  assert_int_equal(frame_blocks(4040), 2);
+  assert_int_equal(frame_blocks(ONE_BLOCK), 1);
+  assert_int_equal(frame_blocks(ONE_BLOCK + 8), 2);
 }
 
 static void test_frames_any_byte_damaged(void **state) {
