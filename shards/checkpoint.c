@@ -185,7 +185,7 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
   do bytes += partition_bytes(m, c->first + c->count++);
   while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes);
   c->sequence = m->sequence;
-  c->position = m->position; /* what is in buffers gets a place from here on */
+  c->position = manifest_log_end(m); /* what is in buffers gets a place from here on */
   if (bytes == sizeof(struct disk_checkpoint)) return true;
   if (!checkpoint_grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
   struct disk_checkpoint head = {.magic = CHECKPOINT_MAGIC,
@@ -204,7 +204,7 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
 }
 
 static void find_head(struct manifest *m) {
-  uint64_t head = m->position;
+  uint64_t head = manifest_log_end(m);
   for (uint32_t p = 0; p < INDEX_PARTITIONS; p++)
     head = min_u64(head, m->of_partition[p] ? m->of_partition[p]->position : 0);
   if (PLANTED(head_too_far))

@@ -205,7 +205,7 @@ bool manifest_wants_flush(const struct manifest *m) {
       checkpoint_flush_helps(m))
     return true;
   /* Nothing left to checkpoint, and what is staged fills the log: it must become frames first. */
-  if (m->log_short && gain == 0 && m->pending_head == m->position) return staged > 0;
+  if (m->log_short && gain == 0 && m->pending_head == manifest_log_end(m)) return staged > 0;
   if (m->log_short && gain > 0) return true;
   if (used <= usable / 2) return false;
   return gain >= usable / 8 || (gain > 0 && used > usable - usable / 4);

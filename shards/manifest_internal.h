@@ -111,7 +111,8 @@ struct manifest {
   uint32_t flushed_chain;    /* the chain there, and */
   uint64_t witness_position; /* the position behind a witness that stands there; 0: none */
   uint64_t plain_position;   /* behind the last frame that was not verifiable */
-  uint64_t unverified_bytes; /* of data that frames behind flushed_position name */
+  uint64_t named_bytes;      /* of data that verifiable frames name, so far */
+  uint64_t flushed_bytes;    /* of these, those of frames before flushed_position */
   uint64_t durable_head;     /* the last durable root's log_head */
   uint64_t notes;            /* of data that was overwritten in place, so far */
   uint64_t covered;          /* what has a ticket below this survives a crash */
@@ -142,7 +143,7 @@ struct manifest {
   struct manifest_waiter *waiters, **waiters_last;
   struct manifest_seal *seal;
   bool seal_waiting, sealed;
-  uint64_t sealed_sequence, sealed_notes;
+  uint64_t sealed_sequence, sealed_notes, sealed_bytes;
   struct root_shard root; /* the last durable one's, or the one to come while sealed */
   struct root_shard next_root;
   uint64_t commits, commit_waiters;
@@ -218,6 +219,11 @@ void *manifest_log_place(struct manifest *m, uint32_t bytes_max);
 void manifest_log_added(struct manifest *m, uint32_t bytes, uint64_t data_bytes);
 bool manifest_log_pump(struct manifest *m);
 uint64_t manifest_log_free_blocks(const struct manifest *m);
+/* Where the log ends, for roots and checkpoints: a witness has nothing that they would have to
+ * name, nor need it be durable. */
+static inline uint64_t manifest_log_end(const struct manifest *m) {
+  return m->position == m->witness_position ? m->flushed_position : m->position;
+}
 /* Blocks that what waits in buffers will take. */
 uint64_t manifest_log_staged_blocks(const struct manifest *m);
 /* What puts may fill of the log: all but the margin and the part that is kept for deletes. */

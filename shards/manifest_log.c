@@ -203,7 +203,7 @@ static void buffer_written(struct io *io) {
  * comes before must be like that too, and all of it must be read in a moment. */
 static bool is_verifiable(const struct manifest *m, const struct log_buffer *b) {
   return b->data_bytes != UNVERIFIABLE && m->plain_position <= m->flushed_position &&
-         m->unverified_bytes + b->data_bytes <= VERIFY_BYTES_MAX;
+         m->named_bytes - m->flushed_bytes + b->data_bytes <= VERIFY_BYTES_MAX;
 }
 
 static void write_buffer(struct manifest *m, struct log_buffer *b) {
@@ -219,7 +219,7 @@ static void write_buffer(struct manifest *m, struct log_buffer *b) {
   if (b->survivor && PLANTED(forget_while_writing)) survivor_empty(b->survivor);
   write_frame(m, &f, b->bytes, &b->io, buffer_written, 0);
   if (verifiable)
-    m->unverified_bytes += b->data_bytes;
+    m->named_bytes += b->data_bytes;
   else
     m->plain_position = m->position;
 }
@@ -245,15 +245,8 @@ bool manifest_log_pump(struct manifest *m) {
 
 /* ---- Barriers ---------------------------------------------------------------------------- */
 
-/* A witness has nothing that a root would have to name, nor need it be durable; unless replay would
- * begin behind it. */
-static uint64_t counted_end(const struct manifest *m) {
-  bool spare = m->position == m->witness_position && m->pending_head <= m->flushed_position;
-  return spare ? m->flushed_position : m->position;
-}
-
 static bool seal_has_work(const struct manifest *m) {
-  return m->sequence > m->root.sequence || counted_end(m) != m->root.log_tail ||
+  return m->sequence > m->root.sequence || manifest_log_end(m) != m->root.log_tail ||
          m->directory_stale || m->notes > m->flushed_notes;
 }
 
@@ -295,10 +288,10 @@ static void note_covered(struct manifest *m, uint64_t sequence, uint64_t notes) 
   m->flushed_notes = max_u64(m->flushed_notes, notes);
 }
 
-/* All frames before the position count for ever. */
-static void note_flushed(struct manifest *m, uint64_t position) {
+/* All frames before the position, which name so many bytes, count for ever. */
+static void note_flushed(struct manifest *m, uint64_t position, uint64_t bytes) {
   m->flushed_position = max_u64(m->flushed_position, position);
-  if (m->flushed_position == m->position) m->unverified_bytes = 0;
+  m->flushed_bytes = max_u64(m->flushed_bytes, bytes);
 }
 
 /* A frame of one block that always fits. */
@@ -321,7 +314,7 @@ static void write_witness(struct manifest *m) {
 static void finish_commit(struct manifest *m) {
   if (!m->barrier_result) {
     note_covered(m, m->barrier_sequence, m->barrier_notes);
-    note_flushed(m, m->position);
+    note_flushed(m, m->position, m->named_bytes);
     m->commits++;
   }
   serve_waiters(m, m->barrier_sequence + m->barrier_notes);
@@ -351,7 +344,6 @@ static void file_flushed(struct io *io) {
 
 static void flush_files(struct manifest *m) {
   const struct region *r = m->config.region;
-  m->step = STEP_FLUSH;
   m->flushes_in_flight = 1; /* none may finish before all are counted */
   for (uint32_t i = 0; i < r->segment_count; i++) {
     bool seen = false;
@@ -379,7 +371,7 @@ static bool frames_written(const struct manifest *m) {
 
 /* What a root must say if it were written now. */
 static void note_root(struct manifest *m) {
-  uint64_t end = counted_end(m);
+  uint64_t end = manifest_log_end(m);
   m->next_root.log_tail = end;
   m->next_root.sequence = m->barrier_sequence;
   m->next_root.chain = end < m->position ? m->flushed_chain : m->chain;
@@ -389,6 +381,7 @@ static void note_root(struct manifest *m) {
                      m->barrier_notes == m->flushed_notes;
   m->seal->verifiable = m->plain_position <= m->flushed_position;
   m->seal->directory = m->directory_moved;
+  m->sealed_bytes = m->named_bytes;
 }
 
 void barrier_advance(struct manifest *m) {
@@ -407,11 +400,11 @@ void barrier_advance(struct manifest *m) {
       finish_barrier(m);
       return;
     }
-    if (PLANTED(commit_without_flush))
-      m->step = STEP_FLUSH;
-    else
+    m->step = STEP_FLUSH;
+    if (!PLANTED(commit_without_flush)) {
       flush_files(m);
-    if (!PLANTED(commit_without_flush)) return;
+      return;
+    }
   }
   if (m->flushes_in_flight || m->writes_in_flight) return;
   if (m->step == STEP_FLUSH && needs_commit_frame(m)) {
@@ -499,7 +492,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
   }
   m->unsettled = false;
   m->root = m->next_root;
-  note_flushed(m, m->root.log_tail);
+  note_flushed(m, m->root.log_tail, m->sealed_bytes);
   m->told_position = max_u64(m->told_position, m->root.log_tail); /* it says so itself */
   m->durable_head = m->root.log_head;
   m->log_short = false;
@@ -512,7 +505,7 @@ void manifest_root_durable(struct manifest *m, uint64_t epoch, int result) {
 void manifest_seal_survives(struct manifest *m) {
   if (!m->sealed) return;
   note_covered(m, m->sealed_sequence, m->sealed_notes);
-  note_flushed(m, m->next_root.log_tail);
+  note_flushed(m, m->next_root.log_tail, m->sealed_bytes);
   if (m->barrier != BARRIER_COMMIT) serve_waiters(m, m->covered);
 }
 

@@ -11,11 +11,13 @@
 static void check_frame(const struct frame *f) {
   check(f->payload_bytes % 8 == 0);
   check(frame_blocks(f->payload_bytes) <= FRAME_BLOCKS_MAX);
-  check((f->flags & ~(FRAME_COMMIT | FRAME_SKIP)) == 0);
-  if (f->flags) check(f->payload_bytes == 0 && f->entry_count == 0);
+  bool empty = f->flags & (FRAME_COMMIT | FRAME_SKIP);
+  check((f->flags & ~(FRAME_COMMIT | FRAME_SKIP | FRAME_VERIFIABLE)) == 0);
+  if (empty) check(f->payload_bytes == 0 && f->entry_count == 0 && !(f->flags & FRAME_VERIFIABLE));
+  check(f->flags & FRAME_COMMIT ? f->durable == f->position : f->durable <= f->position);
 }
 
-/* The frame with the same fields and payload, and with zeros behind it as always. */
+/* The frame with the same fields and payload, and with what always is behind it. */
 static void check_encoder(const struct frame *f, const char *buf) {
   uint64_t bytes = frame_blocks(f->payload_bytes) << BLOCK_SHIFT;
   uint64_t used = FRAME_HEADER_BYTES + f->payload_bytes;
@@ -25,7 +27,7 @@ static void check_encoder(const struct frame *f, const char *buf) {
   frame_encode(&g, again);
   check(frame_checksum_matches(again));
   bool padded = false;
-  for (uint64_t i = used; i < bytes; i++) padded |= buf[i] != 0;
+  for (uint64_t i = used; i < bytes; i++) padded |= buf[i] != again[i];
   if (!padded) check((g.checksum == f->checksum) == frame_checksum_matches(buf));
   check(memcmp(again, buf, 4) == 0);
   check(memcmp(again + 8, buf + 8, used - 8) == 0); /* all but the checksum */

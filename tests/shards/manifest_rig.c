@@ -368,7 +368,7 @@ void mrig_drain(struct mrig *r) {
 
 /* ---- Changes ----------------------------------------------------------------------------- */
 
-int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags) {
+static int put(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags, bool reserved) {
   struct extent extents[8];
   uint64_t last = bytes % BLOCK_BYTES; /* has room for a stamp: it may be an extent by itself */
   if (last > 0 && last < sizeof(struct stamp)) bytes += sizeof(struct stamp) - last;
@@ -383,7 +383,7 @@ int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags) {
   b.extent_count = (uint32_t)n;
   b.checksums = sums;
   uint64_t hash = mrig_hash(r, b.id);
-  int e = manifest_reserve(r->m, hash, b.extent_count, b.granule_count);
+  int e = reserved ? 0 : manifest_reserve(r->m, hash, b.extent_count, b.granule_count);
   if (e) {
     space_cancel(manifest_space(r->m), extents, b.extent_count);
     return e;
@@ -391,6 +391,14 @@ int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags) {
   write_data(r, id, version, &b, b.flags ? NULL : sums);
   model_set(r, manifest_put(r->m, hash, &b), id, n ? version : UINT64_MAX);
   return 0;
+}
+
+int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t flags) {
+  return put(r, id, bytes, flags, false);
+}
+
+void mrig_put_reserved(struct mrig *r, uint32_t id, uint64_t bytes) {
+  assert_int_equal(put(r, id, bytes, 0, true), 0);
 }
 
 int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes) {

@@ -92,6 +92,8 @@ void mrig_drain(struct mrig *r);
 /* 0, or what manifest_reserve() or space_alloc() say. */
 int mrig_put(struct mrig *r, uint32_t id, uint64_t bytes); /* one in eight without checksums */
 int mrig_put_as(struct mrig *r, uint32_t id, uint64_t bytes, uint8_t blob_flags);
+/* One of a group that manifest_reserve_group() has made room for; one block. */
+void mrig_put_reserved(struct mrig *r, uint32_t id, uint64_t bytes);
 int mrig_delete(struct mrig *r, uint32_t id); /* 0 too where there is nothing */
 /* What a change besides those has returned, and how it changes the digest. */
 void mrig_changed(struct mrig *r, uint64_t ticket, uint64_t delta);

@@ -216,8 +216,8 @@ static struct frame make_frame(uint32_t payload) {
 #define ONE_BLOCK (BLOCK_BYTES - FRAME_HEADER_BYTES)
 static void test_frames_round_trip(void **state) {
   (void)state;
-  static const uint32_t sizes[] = {0,     32,   ONE_BLOCK, ONE_BLOCK + 8,
-                                   65536, FRAME_BYTES_MAX - FRAME_HEADER_BYTES};
+  static const uint32_t sizes[] = {
+      0, 32, ONE_BLOCK, ONE_BLOCK + 8, 65536, FRAME_BYTES_MAX - FRAME_HEADER_BYTES};
   for (size_t i = 0; i < array_size(sizes); i++) {
     struct frame f = make_frame(sizes[i]), g;
     const char *why = "";
