@@ -42,6 +42,17 @@ static bool fits(const struct head *h, const struct layout *l) {
          (h->incarnation == l->root->incarnation || PLANTED(survivors_of_another_open));
 }
 
+/* Why what was left must not be used, or NULL. What one shard has and another has not could be half
+ * of a batch: so it counts for all of them or for none. */
+static const char *unusable(const struct head *h) {
+  const struct survivor *shards = (const void *)((const char *)h + BLOCK_BYTES);
+  if (survivors_is_marked(h) && !PLANTED(survive_half_a_change))
+    return "was killed in the middle of a change of several shards";
+  for (uint32_t i = 0; i < h->shard_count; i++)
+    if (shards[i].failed) return "had a write or a flush that failed";
+  return NULL;
+}
+
 struct survivors *survivors_open(struct survivors_place *place, const struct layout *l,
                                  const struct logger *logger) {
   uint64_t bytes = survivors_bytes(l->shard_count);
@@ -53,15 +64,12 @@ struct survivors *survivors_open(struct survivors_place *place, const struct lay
   s->place = place;
   s->logger = logger;
   const struct head *left = place->find(place, bytes);
-  if (left && fits(left, l)) {
-    if (!survivors_is_marked(left) || PLANTED(survive_half_a_change))
-      s->left = left;
-    else
-      log_line(logger, 1,
-               "%s: the process before was killed in the middle of a change of several shards: the "
-               "store goes on from its last durable state",
-               place->name);
-  }
+  bool is_ours = left && fits(left, l);
+  const char *why = is_ours ? unusable(left) : NULL;
+  if (is_ours && !why) s->left = left;
+  if (why)
+    log_line(logger, 1, "%s: the process before %s: the store goes on from its last durable state",
+             place->name, why);
   s->kept = place->make(place, bytes);
   if (!s->kept) return s;
   *s->kept = (struct head){.version = VERSION, .shard_count = l->shard_count};

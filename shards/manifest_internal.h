@@ -96,8 +96,8 @@ struct manifest {
   struct space *space;
   uint64_t store_key;
   bool stopped;
-  bool
-      unsettled; /* survived changes: no root has them yet, so what they freed is in the last one */
+  bool unsettled;   /* changes behind the root's tail: until one has them, recovery may begin again
+                       from   the last one, so what they freed must stay as it is */
   bool recovering;  /* entries of a process before us are added: buffers get full */
   bool flush_asked; /* by manifest_ask_flush(); until the next seal */
 

@@ -27,6 +27,7 @@ void manifest_fail(struct manifest *m, int error, const char *what) {
              "shard %u: %s failed: %s: writing stops until the store is reopened", m->config.shard,
              what, strerror(-error));
   m->stopped = true;
+  if (m->config.survivor) __atomic_store_n(&m->config.survivor->failed, 1, __ATOMIC_SEQ_CST);
   if (!m->barrier_result) m->barrier_result = error;
 }
 

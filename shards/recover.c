@@ -177,11 +177,13 @@ static int replay_verified(struct manifest *m, struct log_reader *r, struct walk
 }
 
 /* The chain has ended at a position. If, further on, a frame of this incarnation says that more was
- * durable, the end is no torn tail. */
+ * durable, the end is no torn tail. A commit frame there tells of nothing that is not proven
+ * already, unless it lies behind that. */
 static int check_for_hole(const struct manifest *m, struct log_reader *r, const struct walk *w,
-                          uint64_t incarnation, uint64_t limit, char *why, size_t why_bytes) {
+                          uint64_t proven, uint64_t limit, char *why, size_t why_bytes) {
+  uint64_t incarnation = r->incarnation;
   uint64_t log = m->config.region->log_blocks;
-  if (w->position < limit && is_damaged_commit(r, w, incarnation)) {
+  if (w->position < limit && w->position > proven && is_damaged_commit(r, w, incarnation)) {
     REFUSE(w->position, "a commit with one wrong bit");
     return -EBADMSG;
   }
@@ -191,13 +193,13 @@ static int check_for_hole(const struct manifest *m, struct log_reader *r, const 
     int error;
     if (!read_frame(r, p, &f, &what, &error)) continue;
     if (f.incarnation != incarnation || f.sequence < w->sequence) continue;
-    uint64_t proven = 0;
+    uint64_t told = 0;
     struct walk from = {.position = p};
-    error = find_proven(r, &from, incarnation, limit, &proven);
+    error = find_proven(r, &from, incarnation, limit, &told);
     if (error) return error;
-    if (proven <= w->position) continue;
+    if (told <= w->position) continue;
     REFUSE(w->position, "damaged, but committed: a frame behind it says so of all up to block %llu",
-           (unsigned long long)log_place(proven, log));
+           (unsigned long long)log_place(told, log));
     return -EBADMSG;
   }
   return 0;
@@ -225,7 +227,7 @@ static int replay_tail(struct manifest *m, struct log_reader *r, struct walk *w,
   struct walk end = *w;
   int e = find_proven(r, &end, r->incarnation, limit, &proven);
   if (config_survives(m)) proven = end.position; /* whole frames are enough */
-  if (!e) e = check_for_hole(m, r, &end, r->incarnation, limit, why, why_bytes);
+  if (!e) e = check_for_hole(m, r, &end, proven, limit, why, why_bytes);
   if (e && e != -EBADMSG) REFUSE(end.position, "cannot be read: %s", strerror(-e));
   if (!e && r->root_lost) { /* by what follows, or by what lies behind the chain's end */
     REFUSE(end.position,
@@ -358,7 +360,7 @@ int manifest_recover(struct manifest **out, const struct manifest_config *config
     m->notes++;
   else if (config_survives(m))
     m->notes++; /* nor is what it had written anew flushed */
-  m->unsettled = config_survives(m);
+  m->unsettled = config_survives(m) || m->position > m->root.log_tail;
   *out = m;
   return 0;
 }

@@ -210,7 +210,7 @@ static struct log_end find_end(struct log_reader *r, struct walk w, uint64_t inc
   for (;;) {
     end.error = find_proven(r, &w, incarnation, limit, &end.position);
     end.chain_end = w.position;
-    if (w.position < limit && is_damaged_commit(r, &w, incarnation)) {
+    if (w.position < limit && w.position > end.position && is_damaged_commit(r, &w, incarnation)) {
       end.position = ++w.position;
       end.sequence = w.sequence;
       w.chained = false;

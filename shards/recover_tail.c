@@ -74,7 +74,8 @@ static bool verify_bytes(struct verifier *v, const char *bytes, uint64_t count) 
 static int verify_blob(struct log_reader *r, const struct blob *b) {
   const struct region *region = r->m->config.region;
   struct verifier v = {.blob = b};
-  if (b->flags & BLOB_NO_CHECKSUM) return 0;
+  if (b->flags & BLOB_NO_CHECKSUM || b->bytes > VERIFY_BYTES_MAX - r->verified_bytes) return 0;
+  r->verified_bytes += b->bytes;
   for (uint32_t i = 0; i < b->extent_count && v.done < b->bytes; i++) {
     struct extent e = b->extents[i];
     while (e.blocks > 0 && v.done < b->bytes) {
@@ -82,7 +83,6 @@ static int verify_blob(struct log_reader *r, const struct blob *b) {
       uint64_t blocks = min_u64(min_u64(e.blocks, READ_BLOCKS), bytes_to_blocks(left));
       uint64_t data = min_u64(blocks << BLOCK_SHIFT, left);
       int error = region_read(region, r->data, e.block, blocks);
-      if (!error && r->rewrites) error = region_write(region, r->data, e.block, blocks);
       if (error) return error;
       if (!verify_bytes(&v, r->data, data)) return 0;
       if (!is_zero(r->data + data, (blocks << BLOCK_SHIFT) - data)) return 0;
@@ -93,27 +93,49 @@ static int verify_blob(struct log_reader *r, const struct blob *b) {
   return 1;
 }
 
-static int rewrite_frame(struct log_reader *r, const struct frame *f, const char *buf) {
-  const struct region *region = r->m->config.region;
-  uint64_t place = log_place(f->position, region->log_blocks);
-  return r->rewrites ? region_write(region, buf, place, frame_blocks(f->payload_bytes)) : 0;
-}
-
-static int verify_frame(struct log_reader *r, const struct frame *f, const char *buf) {
+/* Calls fn for the blobs that a frame names, as long as it returns 1. */
+static int each_blob(struct log_reader *r, const struct frame *f, const char *buf,
+                     int (*fn)(struct log_reader *r, const struct blob *b)) {
   const char *payload = buf + FRAME_HEADER_BYTES, *what;
   uint64_t at = 0;
-  int is = 1;
-  if (!r->data) r->data = aligned_alloc(BLOCK_BYTES, READ_BLOCKS << BLOCK_SHIFT);
-  if (!r->data) return -ENOMEM;
-  for (uint32_t i = 0; is == 1 && i < f->entry_count; i++) {
+  int result = 1;
+  for (uint32_t i = 0; result == 1 && i < f->entry_count; i++) {
     struct entry e;
     uint32_t n = log_entry_decode(&e, payload + at, f->payload_bytes - at,
                                   r->m->config.region->blocks, &what);
     if (!n || !entry_is_blob(e.type)) return 0;
-    if (e.type != ENTRY_DELETE) is = verify_blob(r, &e.blob);
+    if (e.type != ENTRY_DELETE) result = fn(r, &e.blob);
     at += n;
   }
-  return is;
+  return result;
+}
+
+/* 1, or an error. */
+static int rewrite_blob(struct log_reader *r, const struct blob *b) {
+  const struct region *region = r->m->config.region;
+  uint64_t left = bytes_to_blocks(b->bytes);
+  for (uint32_t i = 0; i < b->extent_count; i++) {
+    struct extent e = b->extents[i];
+    for (e.blocks = min_u64(e.blocks, left); e.blocks > 0;) {
+      uint64_t blocks = min_u64(e.blocks, READ_BLOCKS);
+      int error = region_read(region, r->data, e.block, blocks);
+      if (!error) error = region_write(region, r->data, e.block, blocks);
+      if (error) return error;
+      e.block += blocks;
+      e.blocks -= blocks;
+      left -= blocks;
+    }
+  }
+  return 1;
+}
+
+/* Data first: a frame is the proof of them. */
+static int rewrite_frame(struct log_reader *r, const struct frame *f, const char *buf) {
+  const struct region *region = r->m->config.region;
+  uint64_t place = log_place(f->position, region->log_blocks);
+  int result = f->flags & FRAME_VERIFIABLE ? each_blob(r, f, buf, rewrite_blob) : 1;
+  if (result < 0) return result;
+  return region_write(region, buf, place, frame_blocks(f->payload_bytes));
 }
 
 int counts_by_itself(struct log_reader *r, const struct walk *w, uint64_t incarnation,
@@ -125,10 +147,13 @@ int counts_by_itself(struct log_reader *r, const struct walk *w, uint64_t incarn
   const char *buf = w->position < limit ? next_in_chain(r, &next, &f, &what, &error) : NULL;
   if (!buf || f.incarnation != incarnation || next.position > limit) return 0;
   int counts = 1;
+  if (!r->data) r->data = aligned_alloc(BLOCK_BYTES, READ_BLOCKS << BLOCK_SHIFT);
+  if (!r->data) return -ENOMEM;
   bool empty = f.flags & (FRAME_COMMIT | FRAME_SKIP); /* nothing could be missing */
   if (!empty && !(f.flags & FRAME_VERIFIABLE) && !PLANTED(replay_past_the_tail)) return 0;
-  if (f.flags & FRAME_VERIFIABLE && !PLANTED(skip_verification)) counts = verify_frame(r, &f, buf);
-  if (counts == 1 && (error = rewrite_frame(r, &f, buf))) return error;
+  if (f.flags & FRAME_VERIFIABLE && !PLANTED(skip_verification))
+    counts = each_blob(r, &f, buf, verify_blob);
+  if (counts == 1 && r->rewrites && (error = rewrite_frame(r, &f, buf))) return error;
   return counts;
 }
 

@@ -35,6 +35,8 @@ static void move_piece(struct work *w, struct piece *p) {
     piece_free(p);
     return;
   }
+  /* Zeros behind the blob's end, whatever lay there: recovery and scrubs look at them. */
+  memset((char *)p->io.buf + data, 0, p->io.bytes - data);
   p->io = p->to;
   p->io.op = IO_WRITE;
   p->io.done = move_written;

@@ -18,7 +18,8 @@ struct survivor_buffer {
 };
 struct survivor { /* whole blocks */
   struct survivor_buffer buffers[LOG_BUFFERS];
-  char padding[BLOCK_BYTES - LOG_BUFFERS * sizeof(struct survivor_buffer)];
+  uint64_t failed; /* a write or flush did: what is on disk may be less than what can be read */
+  char padding[BLOCK_BYTES - LOG_BUFFERS * sizeof(struct survivor_buffer) - sizeof(uint64_t)];
   char bytes[LOG_BUFFERS][FRAME_BYTES_MAX]; /* each begins with the place of a frame's header */
 };
 _Static_assert(sizeof(struct survivor) % BLOCK_BYTES == 0, "buffers go out by direct I/O");

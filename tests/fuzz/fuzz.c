@@ -49,7 +49,7 @@ void repair_root(void *buf, size_t bytes) {
 
 uint32_t frame_bytes_of(const void *buf) {
   uint32_t payload;
-  memcpy(&payload, (const char *)buf + 52, 4);
+  memcpy(&payload, (const char *)buf + 60, 4);
   if (payload > FRAME_BYTES_MAX - FRAME_HEADER_BYTES) return 0;
   return (uint32_t)(frame_blocks(payload) << BLOCK_SHIFT);
 }

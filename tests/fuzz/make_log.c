@@ -131,6 +131,7 @@ static void add_frame(const char *name, uint16_t flags, bool payload) {
                     .position = 77,
                     .sequence = 1000,
                     .chain = 0xabcdef,
+                    .durable = flags & FRAME_COMMIT ? 77 : 70,
                     .flags = flags};
   if (payload) {
     f.payload_bytes = (uint32_t)all_entries(buf + FRAME_HEADER_BYTES);
@@ -149,6 +150,7 @@ void corpus_log(void) {
   add_volume_entries();
   add_sums();
   add_frame("entries", 0, true);
+  add_frame("verifiable", FRAME_VERIFIABLE, true);
   add_frame("empty", 0, false);
   add_frame("commit", FRAME_COMMIT, false);
   add_frame("skip", FRAME_SKIP, false);

@@ -57,16 +57,16 @@ static void repair_header(const struct pieces *p, char *buf, uint8_t repair, uin
                           size_t length) {
   if (repair & REPAIR_OWNER) {
     put(buf, 8, log_store_key(pieces_uuid), 8);
-    put(buf, 60, 0, 2);
+    put(buf, 68, 0, 2);
   }
   if (repair & REPAIR_POSITION) put(buf, 16, position, 8);
   if (repair & REPAIR_CHAIN) {
     put(buf, 24, p->sequence, 8);
-    put(buf, 48, p->chain, 4);
+    put(buf, 56, p->chain, 4);
   }
   if (repair & REPAIR_INCARNATION) put(buf, 40, PIECES_INCARNATION, 8);
   if (repair & REPAIR_LENGTH && length > FRAME_HEADER_BYTES)
-    put(buf, 52, (length - FRAME_HEADER_BYTES) & ~UINT64_C(7), 4);
+    put(buf, 60, (length - FRAME_HEADER_BYTES) & ~UINT64_C(7), 4);
   if (repair & REPAIR_CHECKSUM) repair_frame(buf);
 }
 

@@ -254,7 +254,7 @@ static void test_hostile_headers(void **state) {
     struct frame g;
     const char *why = "";
     make_frame(64);
-    for (int k = 0; k < 8; k++) buf[48 + random_below(&r, 16)] = (char)random_next(&r);
+    for (int k = 0; k < 8; k++) buf[56 + random_below(&r, 16)] = (char)random_next(&r);
     if (frame_decode_header(&g, buf, &why)) continue;
     assert_true(frame_blocks(g.payload_bytes) <= FRAME_BLOCKS_MAX);
     (void)frame_checksum_matches(buf);

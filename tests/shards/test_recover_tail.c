@@ -188,6 +188,65 @@ static void checkpoints_behind_a_witness(void **state) {
   mrig_close(&r);
 }
 
+/* What a witness that nothing needs says: one wrong bit in it is no damage. */
+static void a_witness_behind_a_root_is_not_missed(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open(&r, 4096, 9);
+  assert_int_equal(mrig_put_as(&r, 1, 100, 0), 0);
+  assert_int_equal(mrig_commit(&r), 0);
+  mrig_drain(&r);
+  mrig_flush(&r);
+  assert_int_equal(r.root.shards[2].log_tail + 1, r.m->position);
+  mrig_block(&r, r.m->position - 1)[30] ^= 1;
+  assert_int_equal(recover_at(&r, r.next_sequence), 0);
+  mrig_close(&r);
+}
+
+/* Recovery may begin once more from the root that does not know of the tail: until one does,
+ * nothing is written where the tail has freed something. */
+static void what_the_tail_freed_stays(void **state) {
+  (void)state;
+  struct mrig r;
+  struct manifest *m;
+  mrig_open(&r, 4096, 8);
+  for (uint32_t i = 0; i < 60; i++) assert_int_equal(mrig_put_as(&r, i, 5000, 0), 0);
+  mrig_flush(&r);
+  for (uint32_t i = 0; i < 50; i++) assert_int_equal(mrig_delete(&r, i), 0);
+  assert_int_equal(mrig_commit(&r), 0);
+  mrig_drain(&r);
+  assert_int_equal(mrig_recover(&r, &m), 0);
+  assert_true(manifest_unsettled(m));
+  uint64_t writes = r.disk.writes;
+  manifest_checkpoint_all(m);
+  for (int i = 0; i < 20; i++) {
+    manifest_tick(m);
+    device_poll(&r.disk.device);
+  }
+  assert_int_equal(r.disk.writes, writes);
+  assert_false(manifest_checkpoint_done(m));
+  manifest_destroy(m);
+  assert_int_equal(recover_at(&r, r.next_sequence), 0);
+  mrig_close(&r);
+}
+
+/* However much a hostile log names, an open reads no more of it than of an honest one. */
+static void what_is_verified_is_bounded(void **state) {
+  (void)state;
+  struct mrig r;
+  mrig_open_log(&r, 40000, 512, 10);
+  mrig_flush(&r);
+  uint64_t before = r.next_sequence, each = VERIFY_BYTES_MAX / 4;
+  for (uint32_t i = 0; i < 5; i++) {
+    assert_int_equal(mrig_put_as(&r, i, each, 0), 0);
+    mrig_step(&r);
+    mrig_drain(&r);
+    r.m->flushed_bytes = r.m->named_bytes; /* a liar */
+  }
+  assert_int_equal(recover_at(&r, before + 4), 0);
+  mrig_close(&r);
+}
+
 /* A flush whose root is left out: durable, and part of the next one. */
 static void roots_that_are_left_out(void **state) {
   (void)state;
@@ -228,6 +287,9 @@ int main(void) {
       cmocka_unit_test(too_much_to_verify_gets_a_commit_frame),
       cmocka_unit_test(a_batch_of_two_frames_is_not_split),
       cmocka_unit_test(checkpoints_behind_a_witness),
+      cmocka_unit_test(a_witness_behind_a_root_is_not_missed),
+      cmocka_unit_test(what_the_tail_freed_stays),
+      cmocka_unit_test(what_is_verified_is_bounded),
       cmocka_unit_test(roots_that_are_left_out),
   };
   return cmocka_run_group_tests_name("recover_tail", tests, NULL, NULL);
