@@ -81,8 +81,8 @@ static void take_frame(struct pieces *p, uint8_t repair, uint16_t place, const u
   uint64_t blocks = max_u64(frame_bytes_of(buf) >> BLOCK_SHIFT, 1);
   write_at(p, block, buf, min_u64(blocks, PIECES_LOG_BLOCKS - block) << BLOCK_SHIFT);
   if (!(repair & PIECE_NO_STEP)) {
-    p->position = log_next(position, blocks, (uint16_t)get(buf, 62, 2), PIECES_LOG_BLOCKS);
-    p->sequence = get(buf, 24, 8) + get(buf, 56, 4);
+    p->position = log_next(position, blocks, (uint16_t)get(buf, 70, 2), PIECES_LOG_BLOCKS);
+    p->sequence = get(buf, 24, 8) + get(buf, 64, 4);
     p->chain = (uint32_t)get(buf, 4, 4);
   }
   free(buf);

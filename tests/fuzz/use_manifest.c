@@ -280,6 +280,7 @@ void use_commit(struct manifest *m, const struct manifest_config *config) {
   manifest_commit(m, &w.waiter);
   wait_for(m, config->device, &w.done);
   check(w.result == 0);
+  while (!manifest_idle(m)) device_poll(config->device); /* what tells of it */
 }
 
 void use_checkpoint(struct manifest *m, const struct manifest_config *config, struct root *root) {
