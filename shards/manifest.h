@@ -52,7 +52,8 @@ struct manifest_config {
 
 /* Loads the checkpoints that the root names, replays the log up to the committed tail (the
  * root's, or a later commit frame's), rebuilds the free space. Synchronous; many shards may do
- * it in parallel on their own threads. Changes nothing on disk.
+ * it in parallel on their own threads. What is on disk stays what
+ * it is: at most the same bytes are written again (recover_tail.c).
  * 0; -EBADMSG (why names the place: shard, log position or block); -ENOMEM; -EIO. */
 int manifest_recover(struct manifest **m, const struct manifest_config *config,
                      const struct root *root, char *why, size_t why_bytes);

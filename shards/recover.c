@@ -1,5 +1,6 @@
 /* recover.c - from a root to a manifest in memory: checkpoints, log, free space. Synchronous, on
- * the thread of the shard's core; changes nothing on disk, so a crash in it is no crash at all.
+ * the thread of the shard's core; what is on disk stays what it is (recover_tail.c), so a crash in
+ * it is no crash at all.
  *
  *   checkpoints -> replay [head, tail) of the root -> behind the tail what counts
  *   (recover_tail.c) -> claim all blocks that something names
@@ -170,6 +171,12 @@ static int replay_verified(struct manifest *m, struct log_reader *r, struct walk
     int counts = counts_by_itself(r, w, r->incarnation, end);
     if (counts < 0)
       REFUSE(w->position, "what this frame names cannot be read: %s", strerror(-counts));
+    if (counts == 0 && r->mismatch)
+      log_line(
+          &m->config.logger, 1,
+          "shard %u: log position %llu: data of the last changes are not there: dropped, as of a "
+          "commit that a crash has stopped",
+          m->config.shard, (unsigned long long)w->position);
     if (counts <= 0) return counts;
     int error = replay_one(m, r, w, why, why_bytes);
     if (error) return error;

@@ -13,6 +13,7 @@ struct log_reader {
   const struct manifest *m;
   char *window;                /* WINDOW_BLOCKS */
   bool rewrites;               /* what counts and may be in the device's cache alone */
+  bool mismatch;               /* the last frame did not count, for its data */
   uint64_t verified_bytes;     /* of data behind what is proven */
   char *data;                  /* of recover_tail.c; NULL until it is needed */
   uint64_t first, blocks;      /* positions in the window */

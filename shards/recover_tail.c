@@ -145,6 +145,7 @@ int counts_by_itself(struct log_reader *r, const struct walk *w, uint64_t incarn
   const char *what;
   int error;
   const char *buf = w->position < limit ? next_in_chain(r, &next, &f, &what, &error) : NULL;
+  r->mismatch = false;
   if (!buf || f.incarnation != incarnation || next.position > limit) return 0;
   int counts = 1;
   if (!r->data) r->data = aligned_alloc(BLOCK_BYTES, READ_BLOCKS << BLOCK_SHIFT);
@@ -153,6 +154,7 @@ int counts_by_itself(struct log_reader *r, const struct walk *w, uint64_t incarn
   if (!empty && !(f.flags & FRAME_VERIFIABLE) && !PLANTED(replay_past_the_tail)) return 0;
   if (f.flags & FRAME_VERIFIABLE && !PLANTED(skip_verification))
     counts = each_blob(r, &f, buf, verify_blob);
+  r->mismatch = counts == 0;
   if (counts == 1 && r->rewrites && (error = rewrite_frame(r, &f, buf))) return error;
   return counts;
 }
