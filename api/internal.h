@@ -14,6 +14,8 @@ static inline struct port *port_of(const struct sr_port *p) { return (struct por
 _Static_assert(sizeof(struct sr_request) == 256, "four cache lines");
 _Static_assert(sizeof(((struct sr_request *)0)->opaque) == sizeof(struct shard_op),
                "an op fits a request");
+_Static_assert((offsetof(struct sr_request, opaque) + offsetof(struct shard_op, next)) % 64 == 0,
+               "what travels is one line");
 static inline struct shard_op *op_of(struct sr_request *r) { return (struct shard_op *)r->opaque; }
 static inline struct sr_request *request_of(struct shard_op *op) {
   return container_of(op, struct sr_request, opaque);

@@ -121,7 +121,7 @@ static inline int fill(const struct store *s, const struct sr_request *r, struct
   return 0;
 }
 
-/* On a core, whatever is not a get from one of its shards. */
+/* On a core, whatever is no plain get. */
 __attribute__((noinline)) static int enter_other(struct port *port, struct sr_request *r) {
   uint32_t core;
   if (!r || !r->done) return -EINVAL;
@@ -145,6 +145,10 @@ static int submit_here(struct port *port, struct sr_request *const requests[], u
       struct shard_op *op = op_of(r);
       fill_op(s, r, op);
       if (core_enter_get(here, op, &port->peer)) continue;
+      op->core = (uint8_t)core_of_hash(s, op->hash);
+      op->owner = &port->peer;
+      core_leave(here, op);
+      continue;
     }
     e = enter_other(port, r);
     if (e) break;

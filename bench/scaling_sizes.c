@@ -50,8 +50,8 @@ int main(void) {
   static const uint32_t shards[] = {1, 2, 8, 32, 64, 256, 1024};
   printf(
       "{\"core\": %zu, \"inbox\": %zu, \"request\": %zu, \"mailbox_slots\": %u, \"ring\": %zu,\n",
-      sizeof(struct core), sizeof(struct inbox), sizeof(struct sr_request), MAILBOX_SLOTS,
-      ring_bytes(MAILBOX_SLOTS));
+      sizeof(struct core), sizeof(struct inbox), sizeof(struct sr_request), CORE_SLOTS,
+      ring_bytes(CORE_SLOTS));
   printf(" \"ports_max\": %u, \"cores_max\": %u, \"shards_max\": %u, \"root_slots\": %u,\n",
          PORTS_MAX, CORES_MAX, SR_SHARDS_MAX, FORMAT_ROOT_SLOTS);
   printf(" \"root_bytes\": {");

@@ -15,6 +15,7 @@
 #define YIELD_EVERY_NS UINT64_C(10000)
 #define YIELD_NS_MAX   UINT64_C(20000) /* of a yield that lets nobody in */
 #define CROWDED_SLEEPS 8u
+#define MAIL_LOOKS     16u            /* between two steps that find nothing */
 #define RETURNED       ((uintptr_t)1) /* tag of a chain that comes back to a core */
 
 /* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
@@ -45,9 +46,9 @@ void core_complete(struct core *core, struct shard_op *op) {
     op_chain_add(&core->local_done, op);
     return;
   }
-  struct op_chain *chain = &core->returns[peer->number];
-  if (!chain->head) core->touched[core->touched_count++] = (uint16_t)peer->number;
-  op_chain_add(chain, op);
+  struct op_mail *mail = &core->returns[peer->number];
+  if (!mail->count) core->touched[core->touched_count++] = (uint16_t)peer->number;
+  op_mail_add(mail, op);
 }
 
 void core_op_done(struct shard_op *op) {
@@ -77,16 +78,17 @@ static void send_returns(struct core *core) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < core->touched_count; i++) {
     uint32_t number = core->touched[i];
-    struct op_chain *chain = &core->returns[number];
-    struct peer *peer = chain->head->owner;
+    struct op_mail *mail = &core->returns[number];
+    struct peer *peer = mail->chain.head->owner;
     bool wake = false;
-    uintptr_t batch = (uintptr_t)chain->head | (peer->local ? RETURNED : 0);
+    uintptr_t batch = (uintptr_t)mail->chain.head | (peer->local ? RETURNED : 0);
     uint32_t from = peer->local ? PORTS_MAX + core->index : core->index;
-    if (!mailbox_send(peer->inbox, from, (void *)batch, &wake)) {
+    mail->slot.batch = (void *)batch;
+    if (!mailbox_send_slot(peer->inbox, from, &mail->slot, &wake)) {
       core->touched[kept++] = (uint16_t)number;
       continue;
     }
-    *chain = (struct op_chain){0};
+    op_mail_clear(mail);
     if (wake) {
       core->stats.wakes_sent++;
       wake_peer(peer);
@@ -96,13 +98,25 @@ static void send_returns(struct core *core) {
 }
 
 bool core_has_room(const struct core *core, const struct peer *from) {
-  return mailbox_room(&core->inbox, from->number) > 0;
+  return mailbox_has_room(&core->inbox, from->number);
+}
+
+static bool post(struct core *core, const struct peer *from, const struct mailbox_slot *slot) {
+  bool wake = false;
+  if (!mailbox_send_slot(&core->inbox, from->number, slot, &wake)) return false;
+  if (wake && !PLANTED(lose_a_wake_up)) core->device->ops->wake(core->device);
+  return true;
 }
 
 bool core_post(struct core *core, const struct peer *from, struct shard_op *head) {
-  bool wake = false;
-  if (!mailbox_send(&core->inbox, from->number, head, &wake)) return false;
-  if (wake && !PLANTED(lose_a_wake_up)) core->device->ops->wake(core->device);
+  head->ahead = NULL;
+  return post(core, from, &(struct mailbox_slot){.batch = head});
+}
+
+bool core_post_mail(struct core *core, const struct peer *from, struct op_mail *mail) {
+  mail->slot.batch = mail->chain.head;
+  if (!post(core, from, &mail->slot)) return false;
+  op_mail_clear(mail);
   return true;
 }
 
@@ -110,9 +124,7 @@ static void send_outgoing(struct core *core) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < core->outgoing_touched_count; i++) {
     uint32_t target = core->outgoing_touched[i];
-    if (core_post(&core->store->cores[target], &core->self, core->outgoing[target].head))
-      core->outgoing[target] = (struct op_chain){0};
-    else
+    if (!core_post_mail(&core->store->cores[target], &core->self, &core->outgoing[target]))
       core->outgoing_touched[kept++] = (uint16_t)target;
   }
   core->outgoing_touched_count = kept;
@@ -132,31 +144,51 @@ void core_enter(struct core *core, struct shard_op *op) {
     op_chain_add(&core->incoming, op);
     return;
   }
-  struct op_chain *chain = &core->outgoing[op->core];
-  if (!chain->head) core->outgoing_touched[core->outgoing_touched_count++] = op->core;
-  op_chain_add(chain, op);
+  core_leave(core, op);
 }
 
 /* ---- Into the core ------------------------------------------------------------------------- */
 
+static void append(struct op_chain *to, struct shard_op *head, struct shard_op *tail) {
+  if (to->tail)
+    to->tail->next = head;
+  else
+    to->head = head;
+  to->tail = tail;
+}
+
+static void deliver_returned(struct core *core, struct shard_op *head) {
+  append(&core->local_done, head, op_fetch_chain(head));
+}
+
+/* Here a request's first line is waited for, if need be; the others, of who needs them, come
+ * until it is started. */
+static void deliver_requests(struct core *core, struct shard_op *head) {
+  struct shard_op *op = head, *last;
+  uint32_t n = 0;
+  do {
+    op_fetch_ahead(op);
+    op->done = core_op_done;
+    if (op->kind != OP_NOP) {
+      mailbox_fetch(&op->io);
+      mailbox_fetch(&op->buf);
+      core_prefetch(core, op);
+    }
+    n++, last = op, op = op->next;
+  } while (op);
+  append(&core->incoming, head, last);
+  core->stats.hops_in += n;
+}
+
 static void deliver(void *arg, uint32_t peer, void *batch) {
   struct core *core = arg;
-  bool returned = (uintptr_t)batch & RETURNED;
-  struct op_chain *to = returned ? &core->local_done : &core->incoming;
-  struct shard_op *op = (struct shard_op *)((uintptr_t)batch & ~RETURNED);
+  struct shard_op *head = (struct shard_op *)((uintptr_t)batch & ~RETURNED);
   (void)peer;
   core->stats.batches_in++;
-  while (op) {
-    struct shard_op *next = op->next;
-    __builtin_prefetch(next);
-    if (!returned) {
-      op->done = core_op_done;
-      core_prefetch(core, op);
-      core->stats.hops_in++;
-    }
-    op_chain_add(to, op);
-    op = next;
-  }
+  if ((uintptr_t)batch & RETURNED)
+    deliver_returned(core, head);
+  else
+    deliver_requests(core, head);
 }
 
 void core_mark_busy(struct core *core, uint32_t shard) {
@@ -228,11 +260,12 @@ static bool start_incoming(struct core *core) {
   uint64_t gets = 0, bytes = 0;
   if (!op) return false;
   core->incoming = (struct op_chain){0};
-  uint32_t now = (uint32_t)clock_now_ns(&core->store->clock) | 1, turn = core->latency_turn;
+  uint32_t now = 0, turn = core->latency_turn;
   for (struct shard_op *next; op; op = next) {
     next = op->next; /* the op may be gone once it is started */
     op->tick = 0;
     if (unlikely(++turn % LATENCY_SAMPLE == 0)) {
+      if (!now) now = (uint32_t)clock_now_ns(&core->store->clock) | 1;
       op->tick = now;
       op->done = core_op_done; /* which looks at the tick, and at: */
       op->core = (uint8_t)core->index;
@@ -327,6 +360,7 @@ bool core_step(struct core *core) {
   bool ticked = was_busy && tick_shards(core);
   if (unlikely(core->scrub.on)) ticked |= core_scrub_tick(core);
   if (was_busy) publish_dirty(core);
+  if (core->touched_count) send_returns(core); /* others wait for it while ours goes on */
   bool finished = finish_local(core);
   if (core->services.first) core_services_end_step(&core->services);
   if (core->touched_count) send_returns(core);
@@ -372,7 +406,7 @@ int core_init(struct core *core, struct store *store, uint32_t index) {
   splitter_init(core->splitter, core);
   int r = inbox_init(&core->inbox, PEERS_MAX);
   for (uint32_t c = 0; !r && c < store->core_count; c++) /* its own number: store_post() */
-    r = inbox_add_peer(&core->inbox, PORTS_MAX + c, MAILBOX_SLOTS);
+    r = inbox_add_peer(&core->inbox, PORTS_MAX + c, c == index ? MAILBOX_SLOTS : CORE_SLOTS);
   return r;
 }
 
@@ -513,6 +547,16 @@ static bool may_poll(struct core *core, uint64_t idle_ns) {
   return false;
 }
 
+/* After a step that found nothing, where nothing but mail can come: looks for it a few times before
+ * the next one, which looks at everything and at the clock. */
+static void look_for_mail(const struct core *core) {
+  __builtin_ia32_pause();
+  if (core->busy_count || core->scrub.on || core->services.first ||
+      core->device->ops->in_flight(core->device))
+    return;
+  for (uint32_t i = 0; i < MAIL_LOOKS && !inbox_has_mail(&core->inbox); i++) __builtin_ia32_pause();
+}
+
 static void run(struct core *core) {
   uint64_t idle_since = 0;
   core->poll_window_ns = (uint64_t)core->store->config.poll_us * 1000;
@@ -527,7 +571,7 @@ static void run(struct core *core) {
       core->yield_ns = YIELD_EVERY_NS;
     }
     if (may_poll(core, now - idle_since)) {
-      __builtin_ia32_pause();
+      look_for_mail(core);
       continue;
     }
     if (core->crowded) core->crowded--;

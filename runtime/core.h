@@ -29,7 +29,8 @@ struct splitter;
 #define CORES_MAX       256u
 #define PORTS_MAX       65u                     /* of the caller, and the store's own */
 #define PEERS_MAX       (PORTS_MAX + CORES_MAX) /* ports first, then cores */
-#define MAILBOX_SLOTS   256u
+#define MAILBOX_SLOTS   255u                    /* a ring has one more */
+#define CORE_SLOTS      63u                     /* from core to core, who keep what does not fit */
 #define LATENCY_BUCKETS 320u
 
 enum core_op_kind {
@@ -65,6 +66,51 @@ static inline void op_chain_add(struct op_chain *c, struct shard_op *op) {
   c->tail = op;
 }
 
+/* Ops on their way to another thread: a chain, of which each op also names the one MAILBOX_TOUCHES
+ * further on, and the first ones at once in the slot, so that the receiver's cache misses overlap.
+ */
+struct op_mail {
+  struct op_chain chain;
+  struct shard_op *behind; /* so many before the next one */
+  uint32_t count;
+  struct mailbox_slot slot;
+};
+static inline void op_mail_add(struct op_mail *m, struct shard_op *op) {
+  op->ahead = NULL;
+  op_chain_add(&m->chain, op);
+  if (m->count < MAILBOX_TOUCHES) {
+    m->slot.touch[m->count] = &op->next;
+  } else if (m->count == MAILBOX_TOUCHES) {
+    m->behind = m->chain.head;
+    m->behind->ahead = op;
+  } else {
+    m->behind = m->behind->next;
+    m->behind->ahead = op;
+  }
+  m->count++;
+}
+/* After it was sent. */
+static inline void op_mail_clear(struct op_mail *m) {
+  m->chain = (struct op_chain){0};
+  for (uint32_t i = 0; i < MAILBOX_TOUCHES && i < m->count; i++) m->slot.touch[i] = NULL;
+  m->count = 0;
+}
+static inline void op_fetch_ahead(const struct shard_op *op) {
+  if (op->ahead) mailbox_fetch(&op->ahead->next);
+}
+/* A chain that has come back: its last op. The other lines are fetched because a request that is
+ * back will be filled again. */
+static inline struct shard_op *op_fetch_chain(struct shard_op *op) {
+  for (;; op = op->next) {
+    op_fetch_ahead(op);
+    if (op->kind != OP_NOP) {
+      mailbox_fetch(&op->io);
+      mailbox_fetch(&op->buf);
+    }
+    if (!op->next) return op;
+  }
+}
+
 struct hosted {
   struct shard *shard;
   const struct index *index; /* the shard's */
@@ -85,10 +131,10 @@ struct core {
 
   struct op_chain incoming;   /* to be started in the next step */
   struct op_chain local_done; /* of the core's own port */
-  struct op_chain returns[PEERS_MAX];
+  struct op_mail returns[PEERS_MAX];
   uint16_t touched[PEERS_MAX]; /* peers with something in returns */
   uint32_t touched_count;
-  struct op_chain outgoing[CORES_MAX]; /* from the core's own port to other cores */
+  struct op_mail outgoing[CORES_MAX]; /* from the core's own port to other cores */
   uint16_t outgoing_touched[CORES_MAX];
   uint32_t outgoing_touched_count;
   uint32_t busy_count; /* of hosted shards */
@@ -154,12 +200,20 @@ static inline bool core_enter_get(struct core *core, struct shard_op *op, struct
   op_chain_add(&core->incoming, op);
   return true;
 }
+/* An op of the core's own port, whose op->core is another one: it leaves at the end of the step. */
+static inline void core_leave(struct core *core, struct shard_op *op) {
+  struct op_mail *mail = &core->outgoing[op->core];
+  if (!mail->count) core->outgoing_touched[core->outgoing_touched_count++] = op->core;
+  op_mail_add(mail, op);
+}
 /* op is done: routes it back to its owner. */
 void core_complete(struct core *core, struct shard_op *op);
 /* The shard has background work: tick it. */
 void core_mark_busy(struct core *core, uint32_t shard);
 /* From the thread that is `from`: sends a chain of requests to a core. False: mailbox full. */
 bool core_post(struct core *core, const struct peer *from, struct shard_op *head);
+/* The same of what op_mail_add() has made, which is empty then. */
+bool core_post_mail(struct core *core, const struct peer *from, struct op_mail *mail);
 bool core_has_room(const struct core *core, const struct peer *from);
 
 uint32_t latency_bucket(uint64_t ns);

@@ -1,5 +1,4 @@
-/* mailbox.c - inboxes: a ring for each sender, a bitmap of who has sent, a sleep flag. The one
- * door to ck_ring.
+/* mailbox.c - inboxes: a ring for each sender, a bitmap of who sends, a sleep flag.
  *
  * Threads: as mailbox.h says. Invariants:
  *   - A ring's memory, once published in rings[], stays until inbox_finish(), since the
@@ -7,7 +6,7 @@
  *     again; only a ring that is too small is retired, so that a number's retired rings
  *     together are smaller than its current one.
  *   - A peer with something in its ring has its ready bit set, or is between the two steps of
- *     mailbox_send(), or is being drained at this moment. */
+ *     mailbox_send(), or the receiver is in forget_silent(). */
 #include "runtime/mailbox.h"
 
 #include <errno.h>
@@ -16,107 +15,87 @@
 
 #include "shards/base/base.h"
 
-/* Whether to use ck. ThreadSanitizer does not see ck's fences, which are inline assembly. And
- * where loads may pass later stores, ck's consumer gives a slot back with a store fence alone,
- * which does not keep the load of the slot before it: so only on x86, which keeps that order. */
-#if defined(__SANITIZE_THREAD__)
-#define RING_IS_CK 0
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RING_IS_CK 0
-#endif
-#endif
-#if !defined(RING_IS_CK)
-#if defined(__x86_64__)
-#define RING_IS_CK 1
-#else
-#define RING_IS_CK 0
-#endif
-#endif
-
 #define LINE_PAIR_BYTES 128 /* lines are prefetched in pairs */
+#define LOOKS_AT_SILENT 64u /* drains that find nothing of a peer before its bit is taken */
 
-#if RING_IS_CK
-
-#include <ck_ring.h>
-
-struct ring {
-  ck_ring_t counters; /* keeps the consumer's, the producer's and the constants apart */
+/* A slot is full once it has the number of its batch: who looks for mail looks at the line that
+ * brings it, and at no other. Numbers begin at 1 and wrap. */
+struct slot {
+  _Atomic uint32_t number;
+  struct mailbox_slot mail;
 };
-typedef ck_ring_buffer_t ring_slot;
-
-static void ring_init(struct ring *ring, uint32_t size) { ck_ring_init(&ring->counters, size); }
-
-static bool ring_put(struct ring *ring, ring_slot *slots, void *batch) {
-  return ck_ring_enqueue_spsc(&ring->counters, slots, batch);
-}
-
-static bool ring_take(struct ring *ring, ring_slot *slots, void **batch) {
-  return ck_ring_dequeue_spsc(&ring->counters, slots, batch);
-}
-
-static uint32_t ring_used(const struct ring *ring) { return ck_ring_size(&ring->counters); }
-
-#else
-
-/* The same ring on C11 atomics. */
-struct ring {
-  _Atomic uint32_t head; /* the consumer's */
-  char pad_tail[64];
-  _Atomic uint32_t tail; /* the producer's */
-  char pad_mask[64];
-  uint32_t mask;
-};
-typedef void *ring_slot;
-
-static void ring_init(struct ring *ring, uint32_t size) {
-  atomic_init(&ring->head, 0);
-  atomic_init(&ring->tail, 0);
-  ring->mask = size - 1;
-}
-
-static bool ring_put(struct ring *ring, ring_slot *slots, void *batch) {
-  uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
-  uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
-  if (tail - head == ring->mask) return false;
-  slots[tail & ring->mask] = batch;
-  atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
-  return true;
-}
-
-static bool ring_take(struct ring *ring, ring_slot *slots, void **batch) {
-  uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
-  uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_acquire);
-  if (head == tail) return false;
-  *batch = slots[head & ring->mask];
-  atomic_store_explicit(&ring->head, head + 1, memory_order_release);
-  return true;
-}
-
-static uint32_t ring_used(const struct ring *ring) {
-  uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
-  return atomic_load_explicit(&ring->tail, memory_order_acquire) - head;
-}
-
-#endif
+_Static_assert(sizeof(struct slot) == 64, "a line");
 
 struct mailbox_ring {
-  struct ring ring;
-  char pad_constants[64];
-  uint32_t capacity; /* size - 1: a ring keeps one slot empty */
+  uint32_t capacity; /* size - 1 */
   bool open;         /* the sender's; the receiver does not look */
   struct mailbox_ring *retired;
-  ring_slot slots[] __attribute__((aligned(64)));
+  char pad_sender[LINE_PAIR_BYTES];
+  uint32_t sent;
+  uint32_t taken_seen; /* the last look at `taken` */
+  char pad_receiver[LINE_PAIR_BYTES];
+  _Atomic uint32_t taken;
+  char pad_slots[LINE_PAIR_BYTES];
+  struct slot slots[] __attribute__((aligned(64)));
 };
+
+static struct slot *slot_of(const struct mailbox_ring *ring, uint32_t n) {
+  return (struct slot *)(uintptr_t)&ring->slots[n & ring->capacity];
+}
+
+/* The sender's. */
+static uint32_t ring_room(const struct mailbox_ring *ring) {
+  struct mailbox_ring *own = (struct mailbox_ring *)(uintptr_t)ring;
+  own->taken_seen = atomic_load_explicit(&own->taken, memory_order_acquire);
+  return ring->capacity - (ring->sent - ring->taken_seen);
+}
+
+static bool ring_has_room(const struct mailbox_ring *ring) {
+  return ring->sent - ring->taken_seen < ring->capacity || ring_room(ring) > 0;
+}
+
+/* What follows is seen by nobody before the batch is: an exchange is a full fence, besides being in
+ * the one order of all seq_cst operations. */
+static bool ring_put(struct mailbox_ring *ring, const struct mailbox_slot *mail) {
+  if (unlikely(!ring_has_room(ring))) return false;
+  struct slot *to = slot_of(ring, ring->sent);
+  /* Word by word, as it was written a moment ago: the CPU forwards that, and no wider loads. */
+  to->mail.batch = mail->batch;
+  for (uint32_t i = 0; i < MAILBOX_TOUCHES; i++) {
+    to->mail.touch[i] = mail->touch[i];
+    if (!mail->touch[i]) break;
+  }
+  atomic_exchange_explicit(&to->number, ++ring->sent, memory_order_seq_cst);
+  return true;
+}
+
+/* The receiver's. */
+static struct slot *ring_next(const struct mailbox_ring *ring) {
+  struct mailbox_ring *own = (struct mailbox_ring *)(uintptr_t)ring;
+  uint32_t taken = atomic_load_explicit(&own->taken, memory_order_relaxed);
+  struct slot *next = slot_of(ring, taken);
+  return atomic_load_explicit(&next->number, memory_order_seq_cst) == taken + 1 ? next : NULL;
+}
+
+/* Takes the next batch, and fetches what it names. */
+static void *ring_take(struct mailbox_ring *ring) {
+  struct slot *next = ring_next(ring);
+  if (!next) return NULL;
+  void *batch = next->mail.batch;
+  for (uint32_t i = 0; i < MAILBOX_TOUCHES && next->mail.touch[i]; i++)
+    mailbox_fetch(next->mail.touch[i]);
+  uint32_t taken = atomic_load_explicit(&ring->taken, memory_order_relaxed);
+  atomic_store_explicit(&ring->taken, taken + 1, memory_order_release);
+  return batch;
+}
 
 static struct mailbox_ring *ring_new(uint32_t capacity_min) {
   uint32_t size = 2;
   while (size - 1 < capacity_min) size *= 2;
-  size_t bytes = sizeof(struct mailbox_ring) + size * sizeof(ring_slot);
+  size_t bytes = sizeof(struct mailbox_ring) + size * sizeof(struct slot);
   struct mailbox_ring *ring = aligned_alloc(LINE_PAIR_BYTES, round_up(bytes, LINE_PAIR_BYTES));
   if (!ring) return NULL;
   memset(ring, 0, bytes);
-  ring_init(&ring->ring, size);
   ring->capacity = size - 1;
   return ring;
 }
@@ -127,6 +106,8 @@ int inbox_init(struct inbox *inbox, uint32_t peers_max) {
   inbox->words = (uint32_t)div_up(peers_max, 64);
   for (uint32_t w = 0; w < INBOX_READY_WORDS; w++) atomic_init(&inbox->ready[w], 0);
   atomic_init(&inbox->sleeping, 0);
+  memset(inbox->heard, 0, sizeof inbox->heard);
+  memset(inbox->looks, 0, sizeof inbox->looks);
   for (uint32_t p = 0; p < INBOX_PEERS_MAX; p++) atomic_init(&inbox->rings[p], NULL);
   return 0;
 }
@@ -162,7 +143,7 @@ int inbox_add_peer(struct inbox *inbox, uint32_t peer, uint32_t slots) {
   if (!ring) return -ENOMEM;
   ring->open = true;
   ring->retired = old;
-  atomic_store_explicit(&inbox->rings[peer], ring, memory_order_release);
+  atomic_store_explicit(&inbox->rings[peer], ring, memory_order_seq_cst);
   return 0;
 }
 
@@ -170,72 +151,112 @@ int inbox_remove_peer(struct inbox *inbox, uint32_t peer) {
   if (peer >= inbox->peers_max) return -ENOENT;
   struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_acquire);
   if (!ring || !ring->open) return -ENOENT;
-  if (ring_used(&ring->ring) != 0) return -EBUSY;
+  if (ring_room(ring) != ring->capacity) return -EBUSY;
   ring->open = false;
   return 0;
 }
 
-bool mailbox_send(struct inbox *inbox, uint32_t peer, void *batch, bool *wake) {
+bool mailbox_send_slot(struct inbox *inbox, uint32_t peer, const struct mailbox_slot *slot,
+                       bool *wake) {
   struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_relaxed);
   check(ring && ring->open);
-  check(batch);
+  check(slot->batch);
   *wake = false;
-  if (!ring_put(&ring->ring, ring->slots, batch)) return false;
-  /* The order is: batch, bit, flag. The bit is set even if it is set already: a receiver that
-   * has just taken it may have looked at the ring before the batch was there. */
-  atomic_fetch_or_explicit(&inbox->ready[peer / 64], UINT64_C(1) << (peer % 64),
-                           memory_order_seq_cst);
+  /* The order is: batch, bit, flag, each visible before the next look. */
+  if (!ring_put(ring, slot)) return false;
+  _Atomic uint64_t *ready = &inbox->ready[peer / 64];
+  uint64_t bit = UINT64_C(1) << (peer % 64);
+  if (!(atomic_load_explicit(ready, memory_order_seq_cst) & bit))
+    atomic_fetch_or_explicit(ready, bit, memory_order_seq_cst);
   if (atomic_load_explicit(&inbox->sleeping, memory_order_seq_cst))
     *wake = atomic_exchange_explicit(&inbox->sleeping, 0, memory_order_seq_cst) != 0;
   return true;
 }
 
+bool mailbox_send(struct inbox *inbox, uint32_t peer, void *batch, bool *wake) {
+  const struct mailbox_slot slot = {.batch = batch};
+  return mailbox_send_slot(inbox, peer, &slot, wake);
+}
+
 uint32_t mailbox_room(const struct inbox *inbox, uint32_t peer) {
   struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_relaxed);
   check(ring && ring->open);
-  return ring->capacity - ring_used(&ring->ring);
+  return ring_room(ring);
 }
 
-/* Stops after one ring's capacity. What is then still there was put after we took the bit, for
- * the ring held no more than that; so its sender sets the bit again, or has done so. */
+bool mailbox_has_room(const struct inbox *inbox, uint32_t peer) {
+  struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_relaxed);
+  check(ring && ring->open);
+  mailbox_fetch(slot_of(ring, ring->sent));
+  return ring_has_room(ring);
+}
+
+/* Stops after one ring's capacity. A batch is taken before the one before it is delivered: its
+ * lines are on their way meanwhile. */
 static uint32_t drain_peer(struct inbox *inbox, uint32_t peer, inbox_deliver_fn *deliver,
                            void *arg) {
-  struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_acquire);
+  struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_seq_cst);
   check(ring);
-  void *batch = NULL;
   uint32_t n = 0;
-  for (; n < ring->capacity && ring_take(&ring->ring, ring->slots, &batch); n++)
+  for (void *batch = ring_take(ring), *next; batch; batch = next) {
+    next = ++n < ring->capacity ? ring_take(ring) : NULL;
     deliver(arg, peer, batch);
+  }
   return n;
+}
+
+static bool ring_has_mail(const struct inbox *inbox, uint32_t peer) {
+  const struct mailbox_ring *ring = ring_of(inbox, peer, memory_order_seq_cst);
+  return ring && ring_next(ring);
+}
+
+/* Now and then: takes the bits of those that have sent nothing lately. First the bit, then a look
+ * at the ring: the other way round a batch that comes in between would have no bit. */
+static void forget_silent(struct inbox *inbox, uint32_t word) {
+  uint64_t silent =
+      atomic_load_explicit(&inbox->ready[word], memory_order_relaxed) & ~inbox->heard[word];
+  inbox->heard[word] = 0;
+  if (!silent) return;
+  atomic_fetch_and_explicit(&inbox->ready[word], ~silent, memory_order_seq_cst);
+  for (uint64_t back = 0; silent; silent &= silent - 1, back = 0) {
+    uint32_t peer = word * 64 + (uint32_t)__builtin_ctzll(silent);
+    if (ring_has_mail(inbox, peer)) back = silent & -silent;
+    if (back) atomic_fetch_or_explicit(&inbox->ready[word], back, memory_order_seq_cst);
+  }
 }
 
 uint32_t inbox_drain(struct inbox *inbox, inbox_deliver_fn *deliver, void *arg) {
   uint32_t n = 0;
   for (uint32_t w = 0; w < inbox->words; w++) {
-    if (likely(atomic_load_explicit(&inbox->ready[w], memory_order_relaxed) == 0)) continue;
-    /* The bits first, then the rings: the other way round a batch that comes in between would
-     * lose its bit. */
-    uint64_t bits = atomic_exchange_explicit(&inbox->ready[w], 0, memory_order_seq_cst);
-    for (; bits; bits &= bits - 1)
-      n += drain_peer(inbox, w * 64 + (uint32_t)__builtin_ctzll(bits), deliver, arg);
+    uint64_t bits = atomic_load_explicit(&inbox->ready[w], memory_order_relaxed);
+    if (likely(bits == 0)) continue;
+    uint64_t heard = 0;
+    for (; bits; bits &= bits - 1) {
+      uint32_t got = drain_peer(inbox, w * 64 + (uint32_t)__builtin_ctzll(bits), deliver, arg);
+      heard |= got ? bits & -bits : 0;
+      n += got;
+    }
+    inbox->heard[w] |= heard;
+    if (unlikely(++inbox->looks[w] % LOOKS_AT_SILENT == 0)) forget_silent(inbox, w);
   }
   return n;
 }
 
-static bool any_ready(const struct inbox *inbox, memory_order order) {
+bool inbox_has_mail(const struct inbox *inbox) {
   struct inbox *own = (struct inbox *)(uintptr_t)inbox;
-  for (uint32_t w = 0; w < inbox->words; w++)
-    if (atomic_load_explicit(&own->ready[w], order) != 0) return true;
+  for (uint32_t w = 0; w < inbox->words; w++) {
+    uint64_t bits = atomic_load_explicit(&own->ready[w], memory_order_seq_cst);
+    for (; bits; bits &= bits - 1)
+      if (ring_has_mail(inbox, w * 64 + (uint32_t)__builtin_ctzll(bits))) return true;
+  }
   return false;
 }
-
-bool inbox_has_mail(const struct inbox *inbox) { return any_ready(inbox, memory_order_relaxed); }
 
 bool inbox_prepare_sleep(struct inbox *inbox) {
   /* An exchange, which is a full fence on every machine, besides being in the one order of
    * all seq_cst operations. */
   atomic_exchange_explicit(&inbox->sleeping, 1, memory_order_seq_cst);
-  if (!any_ready(inbox, memory_order_seq_cst)) return true;
+  if (!inbox_has_mail(inbox)) return true;
   inbox_awake(inbox);
   return false;
 }

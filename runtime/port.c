@@ -99,20 +99,20 @@ void port_send(struct port *port) {
   for (uint32_t i = 0; i < port->sending_count; i++) {
     uint32_t c = port->sending_touched[i];
     /* There was room when the chain began, and only this thread takes it. */
-    check(core_post(&port->store->cores[c], &port->peer, port->sending[c].head));
-    port->sending[c] = (struct op_chain){0};
+    check(core_post_mail(&port->store->cores[c], &port->peer, &port->sending[c]));
   }
   port->sending_count = 0;
 }
 
 static void deliver(void *arg, uint32_t peer, void *batch) {
   struct port *port = arg;
+  struct shard_op *op = batch;
   (void)peer;
-  for (struct shard_op *op = batch; op;) {
-    struct shard_op *next = op->next;
-    op_chain_add(&port->finished, op);
-    op = next;
-  }
+  if (port->finished.tail)
+    port->finished.tail->next = op;
+  else
+    port->finished.head = op;
+  port->finished.tail = op_fetch_chain(op);
 }
 
 bool port_drain(struct port *port) {

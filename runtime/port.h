@@ -22,7 +22,7 @@ struct port {
                    system call. */
   uint32_t depth, in_flight;
   struct op_chain finished; /* drained, not yet taken */
-  struct op_chain *sending; /* [core_count] */
+  struct op_mail *sending;  /* [core_count] */
   uint32_t *sending_touched;
   uint32_t sending_count;
   struct port_direct *direct; /* NULL: all goes to the cores */
@@ -43,12 +43,12 @@ static inline int port_enter(struct port *port, uint32_t core, struct shard_op *
   if (port->peer.local) {
     core_enter(port->peer.local, op);
   } else {
-    struct op_chain *chain = &port->sending[core];
-    if (!chain->head) {
+    struct op_mail *mail = &port->sending[core];
+    if (!mail->count) {
       if (!core_has_room(&port->cores[core], &port->peer)) return -EAGAIN;
       port->sending_touched[port->sending_count++] = core;
     }
-    op_chain_add(chain, op);
+    op_mail_add(mail, op);
   }
   port->in_flight++;
   return 0;

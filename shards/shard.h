@@ -59,18 +59,25 @@ enum shard_op_flag { /* as enum sr_flags */
                      OP_READ_ONLY = 128, /* volumes: came through a handle that may not write */
 };
 
+/* In three groups: in a request of the API each begins a cache line of its own, or nearly. What
+ * does nothing but travel touches the last. */
 struct shard_op {
   struct io io; /* of the first or only device I/O of the op: no allocation on the short path */
-  struct shard_op *next;
-  void (*done)(struct shard_op *op);
   struct blob_id id;
-  uint64_t hash; /* hash_id(id) */
   void *buf;
   uint64_t offset, bytes;
+  void *work;     /* the shard's while in flight; streams */
+  uint64_t block; /* the shard's */
+
+  struct shard_op *next;
+  union {
+    void (*done)(struct shard_op *op);
+    struct shard_op *ahead; /* the runtime's, while it travels: an op further down the chain */
+  };
+  uint64_t hash; /* hash_id(id) */
+  void *owner;   /* the runtime's */
   int64_t result;
   uint64_t size;       /* out: the blob's bytes */
-  void *work;          /* the shard's while in flight; streams */
-  uint64_t block;      /* the shard's */
   uint32_t checksum;   /* the shard's */
   uint16_t generation; /* the shard's: of the read */
   uint8_t pad;         /* the shard's: shift of the read's granules */
@@ -78,7 +85,6 @@ struct shard_op {
   uint8_t kind, flags, state;
   uint8_t core;  /* the runtime's: index of the core that serves it */
   uint32_t tick; /* the runtime's */
-  void *owner;   /* the runtime's */
 };
 _Static_assert(sizeof(struct shard_op) <= 168, "fits the opaque part of struct sr_request");
 

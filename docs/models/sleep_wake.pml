@@ -2,7 +2,8 @@
  * runtime/mailbox.c as a Promela model, for spin.
  *
  * SENDERS senders hand BATCHES numbered batches each to one receiver through a ring of SLOTS
- * slots each. The receiver drains, announces sleep, looks again, and blocks on an eventfd.
+ * slots each. The receiver drains, takes away the bit of whom it likes, announces sleep, looks again,
+ * and blocks on an eventfd.
  *
  * What is shown, over all interleavings of sequentially consistent steps:
  *   - Nothing is lost, doubled or reordered: the assertion in take().
@@ -10,15 +11,16 @@
  *     arrived" but is no legal end state. Mail that nobody wakes for is an invalid end state.
  *   - It ends: all arrives under weak fairness (the claim `drains`).
  *
- * A step here is one atomic access there. The two that the C code makes seq_cst for this very
- * proof are `ready` and `sleeping`; the ring publishes with release and acquire, which is all
- * that the set bit needs of it.
+ * A step here is one atomic access there. The C code makes all of them seq_cst for this very proof:
+ * `ready`, `sleeping`, and the number that says that a slot of a ring is full.
  *
  * With one of these macros a mistake is planted, and spin must find it:
  *   BUG_FLAG_AFTER_LOOK    the receiver looks first and announces then
  *   BUG_NO_SECOND_LOOK     it announces and blocks without a look
- *   BUG_CLEAR_AFTER_DRAIN  it clears a ready bit after emptying the ring
+ *   BUG_CLEAR_AFTER_LOOK   it takes a ready bit away after a look at the ring, not before
+ *   BUG_NO_LOOK_AT_RING    it takes a ready bit away without a look at the ring
  *   BUG_NO_FENCE           its announcement waits in the store buffer while it looks
+ *   BUG_BATCH_BUFFERED     the sender's batch waits in the store buffer while it looks at bit and flag
  *   BUG_FLAG_BEFORE_BIT    the sender looks at the flag before it sets its bit
  *   BUG_BIT_BEFORE_BATCH   the sender sets its bit before the batch is in the ring
  *   BUG_CLEAR_EVENT        the receiver, once it has announced sleep, empties the eventfd to be
@@ -76,6 +78,14 @@ inline wake_if_sleeping() {
   fi
 }
 
+/* A bit that is there stays: the receiver keeps it as long as mail comes. */
+inline set_bit(me) {
+  if
+  :: ready[me]
+  :: else -> ready[me] = true
+  fi
+}
+
 proctype Sender(byte me; chan ring) {
   byte sent;
   bool won;
@@ -84,14 +94,19 @@ proctype Sender(byte me; chan ring) {
 #if defined(BUG_FLAG_BEFORE_BIT)
     put(ring, sent);
     wake_if_sleeping();
-    ready[me] = true;
+    set_bit(me);
 #elif defined(BUG_BIT_BEFORE_BATCH)
-    ready[me] = true;
+    set_bit(me);
     put(ring, sent);
     wake_if_sleeping();
+#elif defined(BUG_BATCH_BUFFERED)
+    if
+    :: ready[me] -> wake_if_sleeping(); put(ring, sent)
+    :: else -> put(ring, sent); ready[me] = true; wake_if_sleeping()
+    fi;
 #else
     put(ring, sent);
-    ready[me] = true;
+    set_bit(me);
     wake_if_sleeping();
 #endif
     sent++
@@ -104,28 +119,54 @@ proctype Sender(byte me; chan ring) {
 inline take(me, ring) {
   taken = 0;
   do
-  :: taken < SLOTS && nempty(ring) ->
-    ring ? value;
+  :: atomic { taken < SLOTS && nempty(ring) ->
+    ring ? value; /* only this process takes */
     assert(value == arrived[me]);
     arrived[me]++;
-    taken++
-  :: taken == SLOTS -> break /* the bound; what is left has its bit */
+    taken++;
+    found = true }
+  :: taken == SLOTS -> break /* the bound; the bit stays */
   :: taken < SLOTS && empty(ring) -> break
   od
 }
 
 /* One ready word for each sender: as peers 0 and 64. Peers of one word have fewer orders. */
 inline drain_peer(me, ring) {
-#ifdef BUG_CLEAR_AFTER_DRAIN
-  got = ready[me];
-#else
-  atomic { got = ready[me]; ready[me] = false };
-#endif
   if
-  :: got -> take(me, ring); found = true
-#ifdef BUG_CLEAR_AFTER_DRAIN
-    ; ready[me] = false
+  :: ready[me] ->
+    take(me, ring);
+    if
+    :: forget(me, ring) /* the C code: of whom it has not heard for a while */
+    :: skip
+    fi
+  :: else
+  fi
+}
+
+inline forget(me, ring) {
+#if defined(BUG_CLEAR_AFTER_LOOK)
+  if
+  :: nempty(ring)
+  :: empty(ring) -> ready[me] = false
+  fi
+#elif defined(BUG_NO_LOOK_AT_RING)
+  ready[me] = false
+#else
+  ready[me] = false;
+  if
+  :: nempty(ring) -> ready[me] = true
+  :: empty(ring)
+  fi
 #endif
+}
+
+inline look(me, ring) {
+  if
+  :: ready[me] ->
+    if
+    :: nempty(ring) -> found = true
+    :: empty(ring)
+    fi
   :: else
   fi
 }
@@ -148,7 +189,7 @@ inline withdraw() {
 
 active proctype Receiver() {
   byte value, taken;
-  bool got, found;
+  bool found;
 
 drain:
   found = false;
@@ -160,12 +201,10 @@ drain:
   fi;
 
 #if defined(BUG_FLAG_AFTER_LOOK)
+  look(0, ring0);
+  look(1, ring1);
   if
-  :: ready[0] -> goto drain
-  :: else
-  fi;
-  if
-  :: ready[1] -> goto drain
+  :: found -> goto drain
   :: else
   fi;
   announce();
@@ -173,12 +212,10 @@ drain:
   announce();
 #else
   announce();
+  look(0, ring0);
+  look(1, ring1);
   if
-  :: ready[0] -> withdraw(); goto drain
-  :: else
-  fi;
-  if
-  :: ready[1] -> withdraw(); goto drain
+  :: found -> withdraw(); goto drain
   :: else
   fi;
 #endif
