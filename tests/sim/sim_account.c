@@ -50,6 +50,15 @@ bool sim_log_busy(struct sr_store *store) {
   return false;
 }
 
+bool sim_log_told(struct sr_store *store) {
+  struct store *s = store_of(store);
+  for (uint32_t n = 0; n < s->shard_count; n++) {
+    const struct manifest *m = shard_manifest(s->cores[s->core_of_shard[n]].shards[n].shard);
+    if (m->told_position < m->flushed_position || m->writes_in_flight) return false;
+  }
+  return true;
+}
+
 void sim_account(struct sr_store *store) {
   struct store *s = store_of(store);
   for (uint32_t turn = 0; turn < 10000 && store_step(s); turn++) {

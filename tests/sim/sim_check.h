@@ -47,6 +47,9 @@ void sim_compare(struct sr_store *store, const struct model *m, bool damage, uin
 void sim_account(struct sr_store *store);
 /* Several frames of one log are on their way. */
 bool sim_log_busy(struct sr_store *store);
+/* Frames, or the root, say of all that is durable that it is: damage of it is not taken for a torn
+ * tail. */
+bool sim_log_told(struct sr_store *store);
 
 void checker_begin(struct checker *c, const struct sim_io *io, uint32_t shards, uint64_t seed);
 void checker_end(struct checker *c);

@@ -19,7 +19,8 @@
 #include "tests/sim/sim_page.h"
 #include "tests/sim/sim_random.h"
 
-#define SIM_DISKS_MAX 8u
+#define SIM_DISKS_MAX  8u
+#define SIM_SHARDS_MAX 8u
 
 struct cached { /* one block of a completed write that no flush has covered */
   uint64_t block, order;
@@ -67,9 +68,10 @@ struct sim_io {
   uint32_t disk_count;
   struct sim_device *devices; /* of the open store */
   struct sim_faults faults;
-  uint64_t order;   /* of the next completion */
-  uint64_t changes; /* of `durable`, all disks: an image of an older number is stale */
-  uint64_t polls;   /* of this life or image: no end if there are more than SIM_POLLS_MAX */
+  uint64_t told[SIM_SHARDS_MAX]; /* up to where frames have said so far that all was durable */
+  uint64_t order;                /* of the next completion */
+  uint64_t changes;              /* of `durable`, all disks: an image of an older number is stale */
+  uint64_t polls; /* of this life or image: no end if there are more than SIM_POLLS_MAX */
   uint64_t events, reads, writes, flushes;
   uint64_t vectored; /* submitted */
   /* Called before and after each request takes its effect: a moment when the power may fail. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shards/log.h"
 #include "tests/sim/sim_disk_internal.h"
 
 static struct sim_device *device_of(const struct device *d) {
@@ -86,9 +87,33 @@ static bool fault(struct sim_io *s, const struct io *io, uint32_t chance) {
   return true;
 }
 
-/* A root, or a commit at the very end of a log, that is lost as a whole looks as if it had never
- * been: nobody can tell, and docs/reliability.md says so. */
-static bool is_last_word(const struct io *io) { return io->flags & IO_FUA; }
+/* A root, or the frame at the very end of a log that alone says up to where all was durable, that
+ * is lost as a whole looks as if it had never been: nobody can tell, and docs/reliability.md says
+ * so. */
+static bool is_last_word(const struct sim_io *s, const struct io *io) {
+  struct frame f;
+  const char *what;
+  if (io->flags & IO_FUA) return true;
+  return !(io->flags & IO_VECTORED) && !frame_decode_header(&f, io->buf, &what) &&
+         f.durable > s->told[f.shard % SIM_SHARDS_MAX];
+}
+
+static void note_told(struct sim_io *s, const struct io *io) {
+  struct frame f;
+  const char *what;
+  if (io->flags & IO_VECTORED || frame_decode_header(&f, io->buf, &what)) return;
+  uint64_t *told = &s->told[f.shard % SIM_SHARDS_MAX];
+  *told = max_u64(*told, f.durable);
+}
+
+/* One wrong bit in a commit at the very end is seen; in another frame it looks like a torn write.
+ */
+static bool may_flip(const struct sim_io *s, const struct io *io) {
+  struct frame f;
+  const char *what;
+  if (io->flags & IO_FUA || !is_last_word(s, io)) return true;
+  return !frame_decode_header(&f, io->buf, &what) && f.flags & FRAME_COMMIT;
+}
 
 /* Preferably one that means something: zeros are mostly padding. */
 static uint32_t choose_bit(struct sim_io *s, const char *block) {
@@ -102,8 +127,8 @@ static uint32_t choose_bit(struct sim_io *s, const char *block) {
 
 static void write_blocks(struct sim_disk *d, const struct io *io, uint64_t to, bool torn) {
   struct sim_io *s = d->io;
-  bool flip = fault(s, io, s->faults.bit_flip);
-  bool zero = !is_last_word(io) && fault(s, io, s->faults.zero_block);
+  bool flip = may_flip(s, io) && fault(s, io, s->faults.bit_flip);
+  bool zero = !is_last_word(s, io) && fault(s, io, s->faults.zero_block);
   uint64_t count = io->bytes >> BLOCK_SHIFT, order = s->order++;
   uint64_t flipped = flip ? random_up_to(&s->random, count) : count;
   uint64_t zeroed = zero ? random_up_to(&s->random, count) : count;
@@ -128,10 +153,11 @@ static int32_t do_write(struct sim_disk *d, const struct io *io) {
     write_blocks(d, io, block, true);
     return -EIO;
   }
-  if (!is_last_word(io) && fault(s, io, s->faults.lose_write)) return 0;
-  if (!is_last_word(io) && fault(s, io, s->faults.misdirect))
+  if (!is_last_word(s, io) && fault(s, io, s->faults.lose_write)) return 0;
+  if (!is_last_word(s, io) && fault(s, io, s->faults.misdirect))
     block = random_up_to(&s->random, d->blocks);
   write_blocks(d, io, block, false);
+  note_told(s, io);
   return 0;
 }
 

@@ -341,6 +341,7 @@ static void live(struct world *w, uint64_t requests, bool cut) {
     if (w->volumes) vclient_close(&w->vclient);
     client_close(&w->client);
     w->abandoned = !w->client.tolerance.dead && random_percent(&w->random, w->volumes ? 40 : 20);
+    if (w->client.tolerance.damage && !sim_log_told(w->store)) w->abandoned = false;
     if (w->client.tolerance.dead || w->abandoned)
       sr_store_abandon(w->store);
     else
