@@ -185,7 +185,8 @@ static bool take_snapshot(struct manifest *m, struct checkpoint *c) {
   do bytes += partition_bytes(m, c->first + c->count++);
   while (c->first + c->count < INDEX_PARTITIONS && bytes < group_bytes);
   c->sequence = m->sequence;
-  c->position = manifest_log_end(m); /* what is in buffers gets a place from here on */
+  /* What is in buffers gets a place from here on. */
+  c->position = PLANTED(begin_behind_a_witness) ? m->position : manifest_log_end(m);
   if (bytes == sizeof(struct disk_checkpoint)) return true;
   if (!checkpoint_grow_buffer(m, round_up(bytes, BLOCK_BYTES))) return false;
   struct disk_checkpoint head = {.magic = CHECKPOINT_MAGIC,
@@ -272,7 +273,7 @@ static bool checkpoint_step(struct manifest *m) {
 bool checkpoint_tick(struct manifest *m) {
   if (m->stopped || m->config.read_only || m->writing || manifest_unsettled(m)) return false;
   if (m->space_short && space_free_blocks(m->space) <= m->short_free_blocks) return false;
-  uint64_t used = m->position - m->pending_head;
+  uint64_t used = manifest_log_end(m) - m->pending_head;
   bool pressed = m->log_short || used + manifest_log_staged_blocks(m) > manifest_log_usable(m) / 2;
   if (PLANTED(use_what_is_unsettled)) pressed |= m->unsettled;
   if (!m->wanted && !(pressed && used > 0)) return false;

@@ -22,6 +22,7 @@
   X(skip_verification, "frames count without a look at the data that they name")                   \
   X(trust_the_tail, "what only its checksums prove is not written again by an open")               \
   X(trust_what_is_plain, "no commit frame is written behind what cannot be verified")              \
+  X(begin_behind_a_witness, "a checkpoint begins behind a witness, before which a root may end")   \
   X(split_a_batch, "frames of a batch in one shard count one by one")                              \
   X(accept_an_old_root, "the oldest valid root is taken, not the newest")                          \
   X(lose_a_wake_up, "a sender does not wake a core that sleeps")                                   \
@@ -49,7 +50,7 @@
   X(release_out_of_order, "a buffer is given up before those before it are on disk")               \
   X(forget_while_writing, "a buffer that survives is given up when its write starts")              \
   X(own_name_too_soon, "frames before the first root have the new process's name")                 \
-  X(use_what_is_unsettled, "what survived changes freed is used before a root has them")           \
+  X(use_what_is_unsettled, "what was freed behind the last root is used before the next")          \
   X(trust_the_root, "an open goes on from a root that may be in the device's cache alone")         \
   X(survivors_of_another_open, "what an earlier process left is used whatever the root says")
 
