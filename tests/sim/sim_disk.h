@@ -69,6 +69,7 @@ struct sim_io {
   struct sim_device *devices; /* of the open store */
   struct sim_faults faults;
   uint64_t told[SIM_SHARDS_MAX]; /* up to where frames have said so far that all was durable */
+  uint64_t told_faults;          /* so many had been injected when one said so last */
   uint64_t order;                /* of the next completion */
   uint64_t changes;              /* of `durable`, all disks: an image of an older number is stale */
   uint64_t polls; /* of this life or image: no end if there are more than SIM_POLLS_MAX */

@@ -103,6 +103,7 @@ static void note_told(struct sim_io *s, const struct io *io) {
   const char *what;
   if (io->flags & IO_VECTORED || frame_decode_header(&f, io->buf, &what)) return;
   uint64_t *told = &s->told[f.shard % SIM_SHARDS_MAX];
+  if (f.durable > *told) s->told_faults = s->faults.injected;
   *told = max_u64(*told, f.durable);
 }
 
@@ -112,7 +113,8 @@ static bool may_flip(const struct sim_io *s, const struct io *io) {
   struct frame f;
   const char *what;
   if (io->flags & IO_FUA || !is_last_word(s, io)) return true;
-  return !frame_decode_header(&f, io->buf, &what) && f.flags & FRAME_COMMIT;
+  return s->faults.injected == s->told_faults && !frame_decode_header(&f, io->buf, &what) &&
+         f.flags & FRAME_COMMIT;
 }
 
 /* Preferably one that means something: zeros are mostly padding. */

@@ -64,7 +64,9 @@ void sim_memory_destroy(struct sim_memory *m) {
 }
 
 bool sim_memory_counts(const struct sim_memory *m) {
-  return m->there && !survivors_is_marked(m->now);
+  bool counts = m->there && !survivors_is_marked(m->now);
+  for (uint32_t s = 0; counts && s < m->shards; s++) counts = !area(m->now, s)->failed;
+  return counts;
 }
 
 void sim_memory_copy(struct sim_memory *to, const struct sim_memory *from) {

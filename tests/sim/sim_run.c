@@ -487,6 +487,7 @@ void run_faults(uint64_t seed, struct run_totals *t) {
   w->sample_percent = (uint32_t)random_up_to(r, 4);
   w->samples = 3;
   if (random_percent(r, 50)) w->client.habits.weight[K_BATCH] = 30;
+  if (seed % 4 == 0) choose_kills(w);
   for (uint32_t i = 0; i < 4; i++) {
     w->faults = (struct sim_faults){.read_error = some(r, 30),
                                     .write_error = some(r, 40) >> random_up_to(r, 5),
