@@ -49,7 +49,8 @@ static const char *unusable(const struct head *h) {
   if (survivors_is_marked(h) && !PLANTED(survive_half_a_change))
     return "was killed in the middle of a change of several shards";
   for (uint32_t i = 0; i < h->shard_count; i++)
-    if (shards[i].failed) return "had a write or a flush that failed";
+    if (shards[i].failed && !PLANTED(survive_a_failure))
+      return "had a write or a flush that failed";
   return NULL;
 }
 

@@ -39,6 +39,7 @@
   X(gate_left_open, "a flush seals while a batch makes its changes")                               \
   X(tear_a_batch, "of a batch the shards that have not failed go into the root")                   \
   X(serve_before_root, "a flush is over before the root that alone makes it count")                \
+  X(survive_a_failure, "what was left is used though a flush of the process before had failed")    \
   X(trust_a_later_flush, "a commit trusts a flush that came after another shard's failed one")     \
   KILL_PLANTS(X)                                                                                   \
   VOLUME_PLANTS(X)
