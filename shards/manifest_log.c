@@ -305,10 +305,10 @@ static void write_commit_frame(struct manifest *m, uint64_t sequence, uint8_t fl
 }
 
 static void write_witness(struct manifest *m) {
-  bool more = m->waiters || m->seal_waiting || m->closed || m->open_buffer || m->frame_io.op;
+  bool more = m->waiters || m->seal_waiting || m->closed || m->frame_io.op;
   if (m->told_position >= m->flushed_position || more || m->stopped) return;
   m->flushed_chain = m->chain;
-  write_commit_frame(m, m->sequence, 0);
+  write_commit_frame(m, m->open_buffer ? m->open_buffer->sequence : m->sequence, 0);
   m->witness_position = m->position;
 }
 
