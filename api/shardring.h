@@ -22,7 +22,8 @@
  *             id that are submitted to one port take effect in the order of submission;
  *             requests in flight on different ids, or from different ports, have no order.
  *   Durable   What completed before sr_flush() was called survives any crash once sr_flush()
- *             has returned 0. A request with SR_DURABLE survives on its own.
+ *             has returned 0. A request with SR_DURABLE survives on its own. The root, the record
+ *             that ends a flush, may be written after that: it is what gives freed space back.
  */
 #ifndef SHARDRING_H
 #define SHARDRING_H
@@ -703,7 +704,7 @@ int sr_scrub_stop(struct sr_port *port);
 struct sr_space {
   uint64_t total_bytes;    /* data area of all regions */
   uint64_t free_bytes;     /* can be allocated now */
-  uint64_t pending_bytes;  /* freed, usable after the next flush */
+  uint64_t pending_bytes;  /* freed, usable after the next root */
   uint64_t live_bytes;     /* sum of blob sizes */
   uint64_t metadata_bytes; /* logs, checkpoints, identities */
   uint64_t blobs;
