@@ -11,12 +11,13 @@
 #include "runtime/store.h"
 #include "shards/base/plant.h"
 
-#define LATENCY_SAMPLE 16u
-#define YIELD_EVERY_NS UINT64_C(10000)
-#define YIELD_NS_MAX   UINT64_C(20000) /* of a yield that lets nobody in */
-#define CROWDED_SLEEPS 8u
-#define MAIL_LOOKS     16u            /* between two steps that find nothing */
-#define RETURNED       ((uintptr_t)1) /* tag of a chain that comes back to a core */
+#define LATENCY_SAMPLE    16u
+#define YIELD_EVERY_NS    UINT64_C(10000)
+#define YIELD_NS_MAX      UINT64_C(20000) /* of a yield that lets nobody in */
+#define CROWDED_SLEEPS    8u
+#define STOPPING_SLEEP_NS 1000000
+#define MAIL_LOOKS        16u            /* between two steps that find nothing */
+#define RETURNED          ((uintptr_t)1) /* tag of a chain that comes back to a core */
 
 /* ---- Latency buckets: 8 per power of two ---------------------------------------------- */
 
@@ -575,7 +576,10 @@ static void run(struct core *core) {
       continue;
     }
     if (core->crowded) core->crowded--;
-    if (!atomic_load_explicit(&core->stop, memory_order_acquire)) sleep_until_something(core);
+    if (!atomic_load_explicit(&core->stop, memory_order_acquire))
+      sleep_until_something(core);
+    else /* what is in flight may need this very CPU: the kernel's own threads, below us */
+      core->device->ops->sleep(core->device, STOPPING_SLEEP_NS);
     idle_since = 0;
   }
 }
