@@ -3,9 +3,10 @@
  * Single writer, the owning core, to whom all functions belong but index_look(), by which other
  * threads look up meanwhile. Partitioned by hash so that a checkpoint can write, and a growth can
  * move, one part at a time (a few partitions share a table). 40 bytes of RAM for a blob of one
- * extent and one granule, all included (32-byte entries in open-addressing tables at high load);
- * 4 more for each further granule. Nothing is allocated by find; put may grow a partition or the
- * detail slab (index_reserve() does it ahead, so that the put that follows cannot fail). */
+ * extent and one granule, all included (entries of 32 bytes and a tag of one in open-addressing
+ * tables at high load); 4 more for each further granule. Nothing is allocated by find; put may
+ * grow a partition or the detail slab (index_reserve() does it ahead, so that the put that follows
+ * cannot fail). */
 #ifndef SHARDS_INDEX_H
 #define SHARDS_INDEX_H
 

@@ -29,12 +29,17 @@ struct index_slot {
 };
 _Static_assert(sizeof(struct index_slot) == 32, "what the RAM figure rests on");
 
-static inline enum slot_kind slot_kind(const struct index_slot *e) { return e->where >> 52 & 7; }
+#define SLOT_KIND_BIT 52
+static inline enum slot_kind slot_kind(const struct index_slot *e) {
+  return e->where >> SLOT_KIND_BIT & 7;
+}
 static inline uint64_t slot_bytes(const struct index_slot *e) {
   return e->where >> 55 << 32 | e->rest >> 32;
 }
 
 #define SLOT_BLOCK_MASK ((UINT64_C(1) << 40) - 1)
+/* The same in bytes, of a kind whose extent is here. */
+static inline uint64_t slot_place(const struct index_slot *e) { return e->where << 24 >> 12; }
 /* A shift of 0 (nothing to check) or 12 to 26 in four bits. */
 #define SLOT_SHIFT_BASE 11
 static inline uint8_t slot_granule_shift(const struct index_slot *e) {

@@ -170,10 +170,10 @@ struct shard {
   struct space *space;
   struct device *device;
   struct region *region;
-  /* The segment that a get has found its blocks in: [block, end) of the region lie at so many bytes
-   * more than their number says. Segments only grow. */
+  /* The segment that a get has found its blocks in: bytes [start, end) of the region lie so much
+   * higher in its file. Segments only grow. */
   struct {
-    uint64_t block, end, offset;
+    uint64_t start, end, offset;
     uint32_t read; /* io.kind of a read there */
   } near;
   uint64_t ops; /* accepted, not completed */

@@ -119,8 +119,8 @@ static bool get_short(struct shard *s, struct shard_op *op, const struct place *
   op->io.op = IO_READ;
   op->io.flags = 0;
   const struct segment *segment = region_segment(s->region, p->block);
-  s->near.block = segment->region_block;
-  s->near.end = segment->region_block + segment->blocks;
+  s->near.start = segment->region_block << BLOCK_SHIFT;
+  s->near.end = (segment->region_block + segment->blocks) << BLOCK_SHIFT;
   s->near.offset = (segment->first_block - segment->region_block) << BLOCK_SHIFT;
   s->near.read = op->io.kind;
   if (verify) {
@@ -172,13 +172,12 @@ static __attribute__((noinline)) void get_other(struct shard *s, struct shard_op
 
 /* Where the blob's bytes lie, if that is in the segment in which the get before found its own. */
 static inline bool find_near(struct shard *s, struct shard_op *op, const struct index_slot *e,
-                             uint64_t *block) {
-  *block = (e->where & SLOT_BLOCK_MASK) + (op->offset >> BLOCK_SHIFT);
-  if (unlikely(*block < s->near.block || *block + (op->bytes >> BLOCK_SHIFT) > s->near.end))
-    return false;
-  op->size = slot_bytes(e);
+                             uint64_t size) {
+  uint64_t place = slot_place(e) + op->offset;
+  if (unlikely(place < s->near.start || place + op->bytes > s->near.end)) return false;
+  op->size = size;
   op->io.kind = s->near.read;
-  op->io.offset = (*block << BLOCK_SHIFT) + s->near.offset;
+  op->io.offset = place + s->near.offset;
   return true;
 }
 
@@ -188,10 +187,11 @@ static __attribute__((noinline)) void get_granule(struct shard *s, struct shard_
   uint8_t shift = slot_granule_shift(e);
   op->checksum = (uint32_t)e->rest;
   if (unlikely(op->bytes != UINT64_C(1) << shift || op->offset & (op->bytes - 1) ||
-               !find_near(s, op, e, &op->block))) {
+               !find_near(s, op, e, slot_bytes(e)))) {
     get_other(s, op);
     return;
   }
+  op->block = (slot_place(e) + op->offset) >> BLOCK_SHIFT;
   if (slot_kind(e) == SLOT_SUMS) {
     const uint32_t *sums = slab_at(&s->index->slab, (uint32_t)e->rest);
     op->checksum = sums[op->offset >> shift];
@@ -199,24 +199,38 @@ static __attribute__((noinline)) void get_granule(struct shard *s, struct shard_
   send_short(s, op, op->bytes, op->bytes, shift);
 }
 
+/* As shard_get(), when nothing was noted of the id. */
+static __attribute__((noinline)) void get_unnoted(struct shard *s, struct shard_op *op) {
+  if (index_note(s->index, op->hash, op->id))
+    shard_get(s, op);
+  else
+    get_other(s, op);
+}
+
 /* By far the most: whole blocks of a blob in one row, within one granule, where the one before lay.
  * Calls nothing but the device, at its end, so that no register need be saved. */
 void shard_get(struct shard *s, struct shard_op *op) {
-  const struct index_slot *e = index_near(s->index, op->hash, op->id);
-  uint64_t bytes = op->bytes, block;
+  const struct index_slot *e = index_noted(s->index, op->hash);
+  uint64_t bytes = op->bytes;
   uint64_t low = ((uintptr_t)op->buf | op->offset | bytes) & (BLOCK_BYTES - 1);
-  if (unlikely(!e || low || bytes - 1 >= IO_BYTES_MAX)) goto other;
-  enum slot_kind kind = slot_kind(e);
-  uint64_t size = slot_bytes(e);
+  if (unlikely(low || bytes - 1 >= IO_BYTES_MAX)) goto other;
+  if (unlikely(e->id.lo != op->id.lo || e->id.hi != op->id.hi)) {
+    get_unnoted(s, op);
+    return;
+  }
+  /* One without checksums, below 4 GiB, is told by one comparison. */
+  bool bare = e->where >> SLOT_KIND_BIT == SLOT_BARE;
+  uint64_t size = e->rest >> 32;
+  if (!bare) size = slot_bytes(e);
   if (unlikely(size < bytes || op->offset > size - bytes)) goto other;
-  if (kind != SLOT_BARE) {
-    if (unlikely(kind == SLOT_MANY)) goto other;
+  if (!bare && slot_kind(e) != SLOT_BARE) {
+    if (unlikely(slot_kind(e) == SLOT_MANY)) goto other;
     if (!(op->flags & OP_NO_CHECKSUM) && !PLANTED(skip_data_checksum)) {
       get_granule(s, op, e);
       return;
     }
   }
-  if (unlikely(!find_near(s, op, e, &block))) goto other;
+  if (unlikely(!find_near(s, op, e, size))) goto other;
   send_short(s, op, bytes, bytes, 0);
   return;
 other:

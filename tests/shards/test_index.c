@@ -326,6 +326,86 @@ static void test_equal_hashes(void **state) {
   index_destroy(x);
 }
 
+/* The tags of a group, taken together, against one after the other. */
+static void test_tags(void **state) {
+  (void)state;
+  struct random r = {77};
+  uint8_t tags[TAGS_AT_ONCE];
+  for (int round = 0; round < 20000; round++) {
+    uint64_t hash = random_next(&r);
+    uint32_t want = 0;
+    bool empty = false;
+    if (round % 16 == 0) hash &= ~(UINT64_C(255) << 32);
+    assert_int_not_equal(tag_of(hash), 0);
+    for (uint32_t i = 0; i < TAGS_AT_ONCE; i++) {
+      tags[i] = random_below(&r, 3) ? (uint8_t)random_below(&r, 256) : tag_of(hash);
+      want |= (uint32_t)(tags[i] == tag_of(hash)) << i;
+      empty |= tags[i] == 0;
+    }
+    assert_int_equal(tags_equal(tags, hash), want);
+    assert_int_equal(tags_any_empty(tags), empty);
+  }
+}
+
+/* What was noted of an id: its slot, or one of another id, never memory that has gone. */
+static bool noted(const struct index *x, struct blob_id id, uint64_t block) {
+  const struct index_slot *e = index_noted(x, hash_of(id));
+  if (!blob_id_equal(e->id, id)) return false;
+  assert_int_equal(e->where & SLOT_BLOCK_MASK, block);
+  assert_int_equal(slot_place(e), block << BLOCK_SHIFT);
+  return true;
+}
+/* Blob i is at block 2i, or 2i + 1 once it was replaced. */
+static void put_at(struct index *x, uint64_t i, uint64_t block) {
+  struct extent extent = {.block = block, .blocks = 1};
+  uint32_t sum = 1;
+  struct blob b = small_blob(i, &extent, &sum);
+  put(x, &b);
+}
+static void test_noted_while_it_changes(void **state) {
+  (void)state;
+  enum { COUNT = 60000, BATCH = 8 };
+  struct index *x;
+  uint32_t found = 0, asked = 0, late = 0, far = 0;
+  assert_int_equal(index_create(&x, key), 0);
+  for (uint64_t i = 1; i <= COUNT; i++) {
+    put_at(x, i, 2 * i);
+    if (i % BATCH) continue;
+    /* a batch that was put lately: asked for; then one is replaced, one deleted, and others may
+     * make tables grow, or move what lies behind them */
+    struct blob_id ids[BATCH];
+    for (uint64_t k = 0; k < BATCH; k++) {
+      ids[k] = small_blob(i - k, NULL, NULL).id;
+      index_prefetch(x, hash_of(ids[k]));
+    }
+    for (uint64_t k = 0; k < BATCH; k++) found += noted(x, ids[k], 2 * (i - k)), asked++;
+    put_at(x, i, 2 * i + 1);
+    assert_int_equal(index_delete(x, hash_of(ids[1]), ids[1]), 0);
+    for (uint64_t k = 0; k < BATCH; k++) put_at(x, COUNT + i + k, 2 * (COUNT + i + k));
+    noted(x, ids[0], 2 * i + 1);
+    assert_false(noted(x, ids[1], 0));
+    for (uint64_t k = 2; k < BATCH; k++) late += noted(x, ids[k], 2 * (i - k));
+    for (uint64_t k = 0; k < BATCH; k++) {
+      bool there = index_slot(x, hash_of(ids[k]), ids[k]) != NULL;
+      assert_int_equal(there, k != 1);
+      bool near = index_note(x, hash_of(ids[k]), ids[k]); /* as nearly all are */
+      assert_true(there || !near);
+      assert_int_equal(noted(x, ids[k], k ? 2 * (i - k) : 2 * i + 1), near);
+      far += there && !near;
+    }
+    for (uint64_t k = 0; k < BATCH; k++)
+      assert_int_equal(index_delete(x, hash_of(small_blob(COUNT + i + k, NULL, NULL).id),
+                                    small_blob(COUNT + i + k, NULL, NULL).id),
+                       0);
+  }
+  print_message("noted: %u of %u, %u after changes; %u too far\n", found, asked, late, far);
+  /* what notes are for */
+  assert_true(found > asked / 100 * 93);
+  assert_true(late > 0);
+  assert_true(far < asked / 100);
+  index_destroy(x);
+}
+
 static int stop_at_once(void *arg, uint64_t hash, const struct blob *blob) {
   (void)hash;
   (void)blob;
@@ -399,11 +479,12 @@ static void test_granules(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_random_operations),     cmocka_unit_test(test_ram_for_a_small_blob),
-      cmocka_unit_test(test_ram_for_more_granules), cmocka_unit_test(test_blobs_without_details),
-      cmocka_unit_test(test_largest_blob),          cmocka_unit_test(test_put_needs_room),
-      cmocka_unit_test(test_equal_hashes),          cmocka_unit_test(test_visit_stops),
-      cmocka_unit_test(test_loading_in_order),      cmocka_unit_test(test_granules),
+      cmocka_unit_test(test_random_operations),      cmocka_unit_test(test_ram_for_a_small_blob),
+      cmocka_unit_test(test_ram_for_more_granules),  cmocka_unit_test(test_blobs_without_details),
+      cmocka_unit_test(test_largest_blob),           cmocka_unit_test(test_put_needs_room),
+      cmocka_unit_test(test_equal_hashes),           cmocka_unit_test(test_tags),
+      cmocka_unit_test(test_noted_while_it_changes), cmocka_unit_test(test_visit_stops),
+      cmocka_unit_test(test_loading_in_order),       cmocka_unit_test(test_granules),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
