@@ -161,7 +161,7 @@ static inline struct index_slot *find_slot(const struct index *x, uint64_t hash,
   uint32_t order = order_of(hash), home = home_of(t->homes, order);
   if (near) return (struct index_slot *)(uintptr_t)near;
   /* It cannot lie behind an empty slot, nor behind one that is later in the order. */
-  if (tags_any_empty(t->tags + home)) return NULL;
+  if (tags_empty(t->tags + home)) return NULL;
   struct index_slot *e = &t->entries[home + LOOK_FROM], *far = &t->entries[home + TAGS_AT_ONCE];
   for (; slot_kind(e) != SLOT_EMPTY && order_of_entry(x, e) <= order; e++)
     if (e >= far && blob_id_equal(e->id, id)) return e;
@@ -272,17 +272,26 @@ int index_reserve(struct index *x, uint64_t hash, uint32_t extents, uint32_t gra
   return slab_reserve(&x->slab, slot_detail_bytes_max(extents, granules));
 }
 
+/* The first empty slot from there on: there is one. */
+static inline uint32_t first_empty(const struct index_table *t, uint32_t from) {
+  uint32_t empty = tags_empty(t->tags + from);
+  if (likely(empty)) return from + (uint32_t)__builtin_ctz(empty);
+  from += TAGS_AT_ONCE;
+  const uint8_t *tag = memchr(t->tags + from, 0, t->slots - from);
+  return (uint32_t)(tag - t->tags);
+}
+
 /* Puts an entry that is not there yet to its place in the order. */
-static void insert(const struct index *x, struct index_table *t, uint64_t hash,
-                   const struct index_slot *new) {
-  uint32_t order = order_of(hash);
-  struct index_slot *at = &t->entries[home_of(t->homes, order)];
-  while (slot_kind(at) != SLOT_EMPTY && order_of_entry(x, at) <= order) at++;
-  struct index_slot *end = at;
-  while (slot_kind(end) != SLOT_EMPTY) end++;
+static inline void insert(const struct index *x, struct index_table *t, uint64_t hash,
+                          const struct index_slot *new) {
+  uint32_t order = order_of(hash), home = home_of(t->homes, order);
+  struct index_slot *end = &t->entries[first_empty(t, home)], *at = &t->entries[home];
+  /* when loading in order it goes behind all */
+  if (end > at && order_of_entry(x, end - 1) <= order) at = end;
+  while (at < end && order_of_entry(x, at) <= order) at++;
   uint8_t *tag = t->tags + (at - t->entries);
   change_begin(t);
-  if (end != at) { /* not so when loading in order */
+  if (end != at) {
     watched_move(at + 1, at, (size_t)(end - at) * sizeof *at);
     memmove(tag + 1, tag, (size_t)(end - at));
   }

@@ -8,8 +8,6 @@
 
 #ifdef __x86_64__
 #include <emmintrin.h>
-#else
-#include <string.h>
 #endif
 
 #define TABLE_BITS 6u /* of the hash's low 32, from the top */
@@ -68,10 +66,10 @@ static inline uint32_t tags_equal(const uint8_t *tags, uint64_t hash) {
   tag = _mm_max_epu8(_mm_shuffle_epi32(tag, 0xff), _mm_set1_epi8(1));
   return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(all, tag));
 }
-/* Is one of the first TAGS_AT_ONCE of an empty slot? */
-static inline bool tags_any_empty(const uint8_t *tags) {
+/* Bit i: the slot of tags[i] is empty. */
+static inline uint32_t tags_empty(const uint8_t *tags) {
   __m128i all = _mm_loadu_si128((const __m128i *)(const void *)tags);
-  return _mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128())) != 0;
+  return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_setzero_si128()));
 }
 #else
 static inline uint32_t tags_equal(const uint8_t *tags, uint64_t hash) {
@@ -79,8 +77,10 @@ static inline uint32_t tags_equal(const uint8_t *tags, uint64_t hash) {
   for (uint32_t i = 0; i < TAGS_AT_ONCE; i++) equal |= (uint32_t)(tags[i] == tag_of(hash)) << i;
   return equal;
 }
-static inline bool tags_any_empty(const uint8_t *tags) {
-  return memchr(tags, 0, TAGS_AT_ONCE) != NULL;
+static inline uint32_t tags_empty(const uint8_t *tags) {
+  uint32_t empty = 0;
+  for (uint32_t i = 0; i < TAGS_AT_ONCE; i++) empty |= (uint32_t)(tags[i] == 0) << i;
+  return empty;
 }
 #endif
 
@@ -127,6 +127,18 @@ __attribute__((always_inline)) static inline void index_prefetch(const struct in
   __builtin_prefetch((const void *)line);
   __builtin_prefetch((const void *)(line + 64));
   __builtin_prefetch((const void *)(line + 128));
+}
+
+/* The same for one that most likely is not there: waits for nothing, notes nothing. */
+__attribute__((always_inline)) static inline void index_prefetch_new(const struct index *x,
+                                                                     uint64_t hash) {
+  const struct index_table *t = &x->tables[table_of(hash)];
+  uint32_t home = home_of(t->homes, order_of(hash));
+  uintptr_t line = (uintptr_t)&t->entries[home];
+  __builtin_prefetch(t->tags + home, 1);
+  __builtin_prefetch((const void *)line, 1);
+  __builtin_prefetch((const void *)(line + 64), 1);
+  __builtin_prefetch((const void *)(line + 128), 1);
 }
 
 #endif

@@ -88,7 +88,7 @@ static uint64_t prefetch_from(const struct manifest *m, const char *payload, uin
   struct blob_id id;
   uint32_t n;
   if (at >= bytes || !log_entry_peek(payload + at, bytes - at, &id, &n)) return bytes;
-  index_prefetch(m->index, hash_id(id, m->config.hash_key));
+  index_prefetch_new(m->index, hash_id(id, m->config.hash_key));
   return at + n;
 }
 

@@ -333,17 +333,16 @@ static void test_tags(void **state) {
   uint8_t tags[TAGS_AT_ONCE];
   for (int round = 0; round < 20000; round++) {
     uint64_t hash = random_next(&r);
-    uint32_t want = 0;
-    bool empty = false;
+    uint32_t want = 0, empty = 0;
     if (round % 16 == 0) hash &= ~(UINT64_C(255) << 32);
     assert_int_not_equal(tag_of(hash), 0);
     for (uint32_t i = 0; i < TAGS_AT_ONCE; i++) {
       tags[i] = random_below(&r, 3) ? (uint8_t)random_below(&r, 256) : tag_of(hash);
       want |= (uint32_t)(tags[i] == tag_of(hash)) << i;
-      empty |= tags[i] == 0;
+      empty |= (uint32_t)(tags[i] == 0) << i;
     }
     assert_int_equal(tags_equal(tags, hash), want);
-    assert_int_equal(tags_any_empty(tags), empty);
+    assert_int_equal(tags_empty(tags), empty);
   }
 }
 
