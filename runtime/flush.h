@@ -8,12 +8,12 @@
  *                                all cores at the same time: the block layer merges flushes that
  *                                overlap. Slices of one device share its one flush.
  *        --all cores--> surviving  if recovery can see by itself that what was flushed counts
- *                                (manifest.h): every core tells its shards, callers complete; and
- *                                if others have come meanwhile, and nobody needs a root, none is
- *                                written: the next flush has this epoch again
- *        --all cores--> rooting  root E in its slot, one FUA
- * write, or a write and a flush (see settings.h); once it is durable a second slot gets it as well,
- *                                for which nobody waits
+ *                                (manifest.h): every core tells its shards, callers complete;
+ *                                if others have come meanwhile, and nobody needs a root, none
+ *                                is written: the next flush has this epoch again
+ *        --all cores--> rooting  root E in its slot, one FUA write, or a write and a flush
+ *                                (settings.h); once it is durable a second slot gets it as
+ *                                well, for which nobody waits
  *        --durable--> settling   every core tells its shards (freed space moves on)
  *        --all cores--> idle     the other callers complete; those who came meanwhile start anew
  *

@@ -80,11 +80,6 @@ void identity_encode(const struct identity *id, void *buf) {
     return error;                                                                                  \
   } while (0)
 
-static bool all_zero(const void *buf, size_t bytes) {
-  const char *b = buf;
-  return bytes == 0 || (b[0] == 0 && memcmp(b, b + 1, bytes - 1) == 0);
-}
-
 static int check_segments(const struct disk_identity *d, char *why, size_t why_bytes) {
   if (d->segment_count > FORMAT_SEGMENTS_MAX)
     REFUSE(-EBADMSG, "%u segments: at most %u fit", d->segment_count, FORMAT_SEGMENTS_MAX);
@@ -127,12 +122,12 @@ static int check_identity(const struct disk_identity *d, char *why, size_t why_b
         root_end > d->backing_blocks - FORMAT_IDENTITY_BLOCKS)))
     REFUSE(-EBADMSG, "root slots out of range");
   if (d->reserved) REFUSE(-EBADMSG, "reserved bytes are not zero");
-  if (!all_zero(d->reserved_too, sizeof d->reserved_too))
+  if (!bytes_are_zero(d->reserved_too, sizeof d->reserved_too))
     REFUSE(-EBADMSG, "reserved bytes are not zero");
   int r = check_segments(d, why, why_bytes);
   if (r) return r;
   size_t used = (size_t)((const char *)&d->segments[d->segment_count] - (const char *)d);
-  if (!all_zero((const char *)d + used, IDENTITY_BYTES - used))
+  if (!bytes_are_zero((const char *)d + used, IDENTITY_BYTES - used))
     REFUSE(-EBADMSG, "bytes behind the last segment are not zero");
   return 0;
 }
@@ -236,7 +231,7 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
                 char *why, size_t why_bytes) {
   const struct disk_root *d = copy;
   uint64_t bytes = root_copy_blocks(shard_count) << BLOCK_SHIFT;
-  if (all_zero(copy, bytes)) REFUSE(-ENODATA, "never written");
+  if (bytes_are_zero(copy, bytes)) REFUSE(-ENODATA, "never written");
   if (memcmp(d->magic, root_magic, sizeof d->magic) != 0) REFUSE(-EBADMSG, "no root magic");
   if (d->checksum != checksum_without(copy, bytes, offsetof(struct disk_root, checksum)))
     REFUSE(-EBADMSG, "checksum mismatch");
@@ -244,8 +239,8 @@ int root_decode(struct root *root, const uint8_t uuid[16], uint32_t shard_count,
   if (d->shard_count != shard_count)
     REFUSE(-EBADMSG, "%u shards, the store has %u", d->shard_count, shard_count);
   size_t used = sizeof *d + shard_count * sizeof d->shards[0];
-  if (!all_zero(d->reserved, sizeof d->reserved) ||
-      !all_zero((const char *)copy + used, bytes - used))
+  if (!bytes_are_zero(d->reserved, sizeof d->reserved) ||
+      !bytes_are_zero((const char *)copy + used, bytes - used))
     REFUSE(-EBADMSG, "reserved bytes are not zero");
   if (d->epoch > POSITION_MAX || d->incarnation > POSITION_MAX)
     REFUSE(-EBADMSG, "impossible epoch or incarnation"); /* the next one must be larger */

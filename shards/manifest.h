@@ -6,10 +6,8 @@
  *
  * Changes are applied to the index at once and appended to a staging frame in memory. Full
  * frames are written early ("nothing points at them"); they count after a root (store-wide
- * flush) or a commit frame (single-shard durable commit) covers them. A frame starts on a
- * block boundary and carries {magic, uuid hash, shard, incarnation, epoch, position, first
- * sequence, chain checksum of the previous frame, bytes, checksum}, then entries
- * {type, length, payload}.
+ * flush) or a commit frame covers them, or once a flush has, if checksums in them tell of all their
+ * data. docs/format.md says what a frame carries.
  *
  *   put, delete -> staging -> frame write in flight -> written -> flush -> covered
  */
@@ -51,10 +49,10 @@ struct manifest_config {
 };
 
 /* Loads the checkpoints that the root names, replays the log up to the committed tail (the
- * root's, or a later commit frame's), rebuilds the free space. Synchronous; many shards may do
- * it in parallel on their own threads. What is on disk stays what
- * it is: at most the same bytes are written again (recover_tail.c).
- * 0; -EBADMSG (why names the place: shard, log position or block); -ENOMEM; -EIO. */
+ * root's, or as far as what lies behind it counts), rebuilds the free space. Synchronous; many
+ * shards may do it in parallel on their own threads. What is on disk stays what it is: at most the
+ * same bytes are written again (recover_tail.c). 0; -EBADMSG (why names the place: shard, log
+ * position or block); -ENOMEM; -EIO. */
 int manifest_recover(struct manifest **m, const struct manifest_config *config,
                      const struct root *root, char *why, size_t why_bytes);
 /* Any thread. -ENOENT; -EBADMSG: nobody knows, since what would tell was damaged

@@ -97,7 +97,7 @@ struct manifest {
   uint64_t store_key;
   bool stopped;
   bool unsettled;   /* changes behind the root's tail: until one has them, recovery may begin again
-                       from   the last one, so what they freed must stay as it is */
+                       from the last one, so what they freed must stay as it is */
   bool recovering;  /* entries of a process before us are added: buffers get full */
   bool flush_asked; /* by manifest_ask_flush(); until the next seal */
 

@@ -37,12 +37,6 @@ static void report(struct manifest_scrub *x, enum damage_kind kind, uint64_t blo
   damage_report(&x->m->config.damage, &d);
 }
 
-static bool is_zero(const char *p, uint64_t bytes) {
-  uint64_t i = 0;
-  while (i < bytes && !p[i]) i++;
-  return i == bytes;
-}
-
 /* ---- The directory ----------------------------------------------------------------------- */
 
 static bool checkpoint_begin(struct manifest_scrub *x);
@@ -69,7 +63,7 @@ static void directory_check(struct manifest_scrub *x) {
       report(x, DAMAGE_DIRECTORY, r->dir_block, blocks, "cannot be read");
     else if (crc32c(0, x->buf, r->dir_bytes) != r->dir_checksum)
       report(x, DAMAGE_DIRECTORY, r->dir_block, blocks, "checksum mismatch");
-    else if (!is_zero(x->buf + r->dir_bytes, x->want - r->dir_bytes))
+    else if (!bytes_are_zero(x->buf + r->dir_bytes, x->want - r->dir_bytes))
       report(x, DAMAGE_DIRECTORY, r->dir_block, blocks, "bytes behind its end are not zero");
   }
   if (stale) { /* that of a newer root is the one that counts */
@@ -124,7 +118,7 @@ static void checkpoint_check(struct manifest_scrub *x) {
   uint64_t data = min_u64(c->bytes - x->checked_bytes, x->want);
   if (!x->error && x->checked_bytes == 0) x->what = checkpoint_header(x->m, c, x->buf);
   if (!x->error) x->crc = crc32c(x->crc, x->buf, data);
-  if (!x->what && !is_zero(x->buf + data, x->want - data))
+  if (!x->what && !bytes_are_zero(x->buf + data, x->want - data))
     x->what = "bytes behind its end are not zero";
   x->checked_bytes += x->want;
   if (!x->error && x->checked_bytes < c->bytes) {

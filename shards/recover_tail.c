@@ -17,9 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shards/base/crc32c.h"
 #include "shards/base/plant.h"
 #include "shards/recover.h"
+#include "shards/sums.h"
 
 int find_proven(struct log_reader *r, struct walk *w, uint64_t incarnation, uint64_t limit,
                 uint64_t *proven) {
@@ -40,57 +40,29 @@ int find_proven(struct log_reader *r, struct walk *w, uint64_t incarnation, uint
 
 #define READ_BLOCKS 256u
 
-static bool is_zero(const char *bytes, uint64_t count) {
-  uint64_t others = 0;
-  for (uint64_t i = 0; i < count; i++) others |= (uint8_t)bytes[i];
-  return others == 0;
-}
-
-/* Where in a blob the reading is: one granule after the other. */
-struct verifier {
-  const struct blob *blob;
-  uint64_t done; /* bytes */
-  uint32_t crc, granule;
-};
-
-/* False: a granule that ends in these bytes is not what its checksum says. */
-static bool verify_bytes(struct verifier *v, const char *bytes, uint64_t count) {
-  uint64_t granule_bytes = UINT64_C(1) << v->blob->granule_shift;
-  while (count > 0) {
-    uint64_t n = min_u64(count, granule_bytes - v->done % granule_bytes);
-    v->crc = crc32c(v->crc, bytes, n);
-    v->done += n;
-    bytes += n;
-    count -= n;
-    if (v->done % granule_bytes && v->done != v->blob->bytes) continue;
-    if (v->crc != v->blob->checksums[v->granule++]) return false;
-    v->crc = 0;
-  }
-  return true;
-}
-
 /* 1: the data are what the entry says, and zeros behind them. 0: they are not. -EIO: nobody knows.
  */
 static int verify_blob(struct log_reader *r, const struct blob *b) {
   const struct region *region = r->m->config.region;
-  struct verifier v = {.blob = b};
+  struct sums sums = {.at = (uint32_t *)(uintptr_t)b->checksums, .shift = b->granule_shift};
+  uint64_t left = b->bytes;
   if (b->flags & BLOB_NO_CHECKSUM || b->bytes > VERIFY_BYTES_MAX - r->verified_bytes) return 0;
   r->verified_bytes += b->bytes;
-  for (uint32_t i = 0; i < b->extent_count && v.done < b->bytes; i++) {
+  for (uint32_t i = 0; i < b->extent_count && left > 0; i++) {
     struct extent e = b->extents[i];
-    while (e.blocks > 0 && v.done < b->bytes) {
-      uint64_t left = b->bytes - v.done;
+    while (e.blocks > 0 && left > 0) {
       uint64_t blocks = min_u64(min_u64(e.blocks, READ_BLOCKS), bytes_to_blocks(left));
       uint64_t data = min_u64(blocks << BLOCK_SHIFT, left);
       int error = region_read(region, r->data, e.block, blocks);
       if (error) return error;
-      if (!verify_bytes(&v, r->data, data)) return 0;
-      if (!is_zero(r->data + data, (blocks << BLOCK_SHIFT) - data)) return 0;
+      if (!sums_check(&sums, r->data, data)) return 0;
+      if (!bytes_are_zero(r->data + data, (blocks << BLOCK_SHIFT) - data)) return 0;
+      left -= data;
       e.block += blocks;
       e.blocks -= blocks;
     }
   }
-  return 1;
+  return sums_check_end(&sums);
 }
 
 /* Calls fn for the blobs that a frame names, as long as it returns 1. */

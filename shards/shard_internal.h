@@ -20,6 +20,7 @@
 
 #include "shards/base/crc32c.h"
 #include "shards/shard.h"
+#include "shards/sums.h"
 #include "shards/zeroer.h"
 
 #define BLOB_BYTES_MAX   (UINT64_C(1) << 40)
@@ -33,22 +34,6 @@
 #define MOVES_MAX        4u
 #define CANDIDATES_MAX   64u
 #define WRITE_HASH(hash) ((uint32_t)(hash) & (WRITE_BUCKETS - 1))
-
-/* CRC32C of consecutive granules, fed in pieces of any size. shift 0: no checksums. */
-struct sums {
-  uint32_t *at;
-  uint32_t count;     /* whole granules so far */
-  uint32_t crc, fill; /* of the granule that has begun */
-  uint8_t shift;
-  bool grows; /* the final size is unknown: see sums_grow() */
-  uint32_t *folded;
-  uint32_t folded_count;
-};
-void sums_feed(struct sums *x, const void *buf, uint64_t bytes);
-void sums_end(struct sums *x);
-/* Compares instead of storing. False: granule x->count differs. */
-bool sums_check(struct sums *x, const void *buf, uint64_t bytes);
-bool sums_check_end(struct sums *x);
 
 /* A place in a list of extents. */
 struct cursor {
@@ -297,9 +282,6 @@ void part_submit(struct shard *s, struct shard_op *op);
 enum start part_start(struct shard *s, struct shard_op *op);
 
 /* shard_stream.c */
-/* A granule is complete and more data follow: moves on to larger granules when the blob outgrows
- * these. */
-void sums_grow(struct sums *x);
 /* Runs the next op of every stream that is idle and has ops queued. */
 void streams_kick(struct shard *s);
 void stream_submit(struct shard *s, struct shard_op *op);

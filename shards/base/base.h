@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BLOCK_BYTES 4096u
 #define BLOCK_SHIFT 12
@@ -59,6 +60,11 @@ static inline uint32_t shard_of_hash(uint64_t hash, uint32_t shard_count) {
 /* An op for whatever shard: routing goes by hash alone. */
 static inline uint64_t hash_of_shard(uint32_t shard, uint32_t shard_count) {
   return div_up((uint64_t)shard << 32, shard_count) << 32;
+}
+
+static inline bool bytes_are_zero(const void *buf, uint64_t bytes) {
+  const char *b = (const char *)buf;
+  return bytes == 0 || (b[0] == 0 && memcmp(b, b + 1, bytes - 1) == 0);
 }
 
 /* Where messages for the operator go. level as enum sr_log_level: 0 error, 1 warning,
