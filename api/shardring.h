@@ -23,7 +23,8 @@
  *             requests in flight on different ids, or from different ports, have no order.
  *   Durable   What completed before sr_flush() was called survives any crash once sr_flush()
  *             has returned 0. A request with SR_DURABLE survives on its own. The root, the record
- *             that ends a flush, may be written after that: it is what gives freed space back.
+ *             that ends a flush, may be written after that, or with a later flush: it is what
+ *             gives freed space back.
  */
 #ifndef SHARDRING_H
 #define SHARDRING_H
@@ -737,7 +738,8 @@ struct sr_core_stats {
                                               16 is timed */
   uint64_t direct_reads; /* of block_reads: by sr_block_pread(), of volumes of this core; they are
                             not in device_ios nor in latency_ns */
-  uint64_t direct_gets;  /* of gets: by sr_get() on its caller's thread; the same holds for them */
+  uint64_t direct_gets;  /* of gets: by sr_get() on its caller's thread; the same holds for them.
+                            sr_stat() and sr_exists() done so are in other_ops */
 };
 int sr_core_stats(struct sr_port *port, uint32_t core, struct sr_core_stats *stats);
 

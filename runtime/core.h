@@ -3,7 +3,7 @@
  *
  * A core is an object with a step function that never blocks; core_thread() is the loop around
  * it. Everything here belongs to the core's thread (or to whoever steps it), except
- * core_post() and core_wake().
+ * core_post(), core_post_mail() and core_has_room().
  *
  * What travels in mailboxes is a chain of struct shard_op, linked by op->next:
  *   port or core -> core   requests, and calls (OP_CALL: a function to run on the core)

@@ -24,8 +24,8 @@
  *             it from 1 to 0 makes the one system call that wakes
  *   receiver: of a peer that has been silent for a while takes the bit away; looks at its ring
  *             once more, and sets the bit again if there is something
- * All accesses to these three (a slot of the ring, the bit, the flag) are sequentially consistent,
- * so that at least one side sees the other. A sender to an awake receiver makes no system call,
+ * The accesses that this order names (to a slot of the ring, the bit, the flag) are sequentially
+ * consistent, so that at least one side sees the other. A sender to an awake receiver makes no system call,
  * and of many senders to a sleeping one exactly one does. The means of waking is the owner's: an
  * eventfd or another thing that remembers; a wake may arrive after the receiver has got up by
  * itself, so the receiver must bear a spurious one.
@@ -119,7 +119,7 @@ uint32_t mailbox_room(const struct inbox *inbox, uint32_t peer);
 bool mailbox_has_room(const struct inbox *inbox, uint32_t peer);
 
 /* Calls deliver(arg, peer, batch) for the batches of all peers that have sent something; the
- * cost is O(such peers), not O(peers). Takes at most one ring's capacity from each, so that a
+ * cost is O(peers that have sent lately: within 64 drains), not O(peers). Takes at most one ring's capacity from each, so that a
  * busy sender cannot hold the receiver; what remains is found by the next call. Returns how
  * many were delivered. deliver may send to any inbox, this one included, but must not drain
  * this one. */

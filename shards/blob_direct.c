@@ -8,7 +8,7 @@
 #include "shards/base/plant.h"
 #include "shards/shard_internal.h"
 
-#define ATTEMPTS 3u /* space becomes usable once in a flush: twice during a read is rare */
+#define ATTEMPTS 3u /* space becomes usable once in a root: twice during a read is rare */
 
 bool blob_direct_of(const struct shard *s, struct blob_direct *d) {
   for (uint32_t i = 0; i < s->region->segment_count; i++)

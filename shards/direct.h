@@ -51,7 +51,7 @@ void direct_all_changed(struct direct *d);
 /* False: everything is to go through the owner (limits). */
 void direct_allow(struct direct *d, bool allowed);
 
-/* True: a read has come that needed this leaf; direct_publish() is to follow. */
+/* True: a read has come that needed this leaf; direct_publish_begin() is to follow. */
 bool direct_wants(struct direct *d, uint64_t leaf);
 
 /* Where the blocks of a cluster lie. */

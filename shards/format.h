@@ -1,7 +1,7 @@
 /* format.h - identity blocks and root records: bytes on disk to structures and back.
  *
  * docs/format.md is the page of record. Every backing (file or device) of a store carries an
- * identity in its first and its last block. Backing 0 carries the root slots. Decoders take
+ * identity in its first and its last 16 blocks. Backing 0 carries the root slots. Decoders take
  * hostile bytes: every field is checked, and *why names the first one that is wrong. */
 #ifndef SHARDS_FORMAT_H
 #define SHARDS_FORMAT_H

@@ -35,7 +35,7 @@
 #define SLACK_MAX 32u
 
 /* At most 29 of 32 homes are taken; growth is by 1/10. So the load is between 0.82 and 0.9: at
- * most 39 bytes an entry. A smaller step would save memory and make puts slower. */
+ * most 40 bytes an entry. A smaller step would save memory and make puts slower. */
 #define LOAD_NUMERATOR   29u
 #define LOAD_DENOMINATOR 32u
 #define GROWTH_DIVISOR   10u

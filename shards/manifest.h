@@ -42,8 +42,8 @@ struct manifest_config {
   bool root_lost; /* damaged: other shards show that the root is not the newest there was */
   struct damage_sink damage;
   /* Of a process that was killed: what it had completed and not made durable, to be taken over as
-   * if it had been done here. NULL: nothing is known of it. Its frames behind the last commit count
-   * then as well, as far as they are whole. */
+   * if it had been done here. NULL: nothing is known of it. Its frames behind what counts without
+   * it count then as well, as far as they are whole. */
   const struct survivor *survived;
   struct survivor *survivor; /* zeroed; where to keep the same of this one; NULL: nowhere */
 };

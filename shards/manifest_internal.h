@@ -211,7 +211,7 @@ void manifest_cancel_entry(struct manifest *m, uint32_t bytes);
 /* manifest_log.c */
 int manifest_log_create(struct manifest *m);
 void manifest_log_destroy(struct manifest *m);
-/* What is in buffers belongs to a batch of many shards: only a root or a commit makes it count. */
+/* What is in buffers belongs to a batch of many shards: only a root makes it count. */
 void manifest_log_batched(struct manifest *m);
 /* Where to encode an entry of at most so many bytes; then manifest_log_added(). */
 void *manifest_log_place(struct manifest *m, uint32_t bytes_max);

@@ -8,7 +8,7 @@
  * open: freed in the running epoch; sealed: freed in the epoch that is being flushed; ready:
  * that epoch's root is durable. Readers hold what they read: space_read_begin() returns a
  * generation, and blocks that were freed while a reader of it runs stay unusable until
- * space_read_end(). Memory: a few bits per block, all allocated by space_init(). */
+ * space_read_end(). Memory: a few bits per block, all allocated by space_create(). */
 #ifndef SHARDS_SPACE_H
 #define SHARDS_SPACE_H
 

@@ -4,7 +4,7 @@
  *   struct backing   what holds the bytes: a file, a block device, memory. Shared by all
  *                    cores; synchronous calls for the control plane (format, recovery).
  *   struct device    one core's engine: asynchronous I/O on backings. It belongs to the
- *                    thread that created it; only device_wake() may be called by others.
+ *                    thread that created it; only ops->wake() may be called by others.
  *
  * A caller owns its struct io from device_submit() until io->done() runs. done() runs inside
  * device_poll() only, after all completions at hand have been collected, and may submit.
@@ -99,7 +99,7 @@ struct io {
   int32_t result; /* 0, or -errno; the engine's while in flight */
   union {
     struct {
-      uint16_t file; /* slot given to device_attach() */
+      uint16_t file; /* slot given to ops->attach() */
       uint8_t op, flags;
     };
     uint32_t kind; /* the three at once */
