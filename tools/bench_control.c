@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SLICE_NS     UINT64_C(250000000) /* of the load or the raw loop; */
+#define SLICE_NS     UINT64_C(100000000) /* of the load or the raw loop; */
 #define SLICE_NS_MIN UINT64_C(10000000)  /* shorter where --runtime is short */
 #define PAIRS_MIN    8
 

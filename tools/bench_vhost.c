@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define SLICE_NS     UINT64_C(250000000)
+#define SLICE_NS     UINT64_C(100000000)
 #define SLICE_NS_MIN UINT64_C(10000000)
 #define PAIRS_MIN    8
 #define RECONNECT_MS 200
