@@ -329,6 +329,13 @@ static void after_flush(struct flusher *f) {
   spread_batches(f);
   f->skip = false;
   f->dirty = merge(f);
+  if (f->force_root && f->result) {
+    /* A root in a new open's name makes what it does not name foreign: it names all that recovery
+     * has found, or is not written. */
+    f->root_result = -EIO;
+    enter_settling(f);
+    return;
+  }
   if (!f->dirty || !survives_without_root(f)) {
     enter_rooting(f);
     return;

@@ -156,6 +156,31 @@ static void an_open_that_fails_leaves_nothing(void **state) {
   assert_null(s);
 }
 
+/* What is durable and no root names yet: an open in which a flush fails leaves it as it is. */
+static void a_flush_that_fails_in_an_open_loses_nothing(void **state) {
+  struct fixture *f = *state;
+  struct store_config config = faulty_config(f);
+  format_store(f, 3, 16 * MIB);
+  struct sr_store *s = open_faulty(f, &config);
+  struct sr_port *p = open_port(s);
+  struct store *none;
+  put_everywhere(s, p, "old");
+  assert_int_equal(sr_flush(p), 0);
+  struct sr_id id = id_on_shard(s, 1);
+  assert_int_equal(sr_put(p, id, "verified", 8, SR_DURABLE), 0);
+  assert_int_equal(sr_put(p, id, "newer", 5, SR_DURABLE | SR_NO_CHECKSUM), 0);
+  assert_int_equal(sr_port_close(p), 0);
+  sr_store_abandon(s);
+  fail_io(IO_FLUSH, 2, 0);
+  assert_int_equal(store_open(&none, f->where, &config), -EIO);
+  assert_true(atomic_load(&faults.hits) > 0);
+  fail_nothing();
+  s = open_faulty(f, &config);
+  p = open_port(s);
+  assert_value(p, id, "newer");
+  close_both(s, p);
+}
+
 static void a_layout_stays_the_callers_until_the_store_is_open(void **state) {
   struct fixture *f = *state;
   struct store_config config = faulty_config(f);
@@ -265,6 +290,7 @@ int main(void) {
       TEST(every_caller_hears_of_a_failed_flush),
       TEST(failed_reads_and_data_writes_are_of_one_request),
       TEST(an_open_that_fails_leaves_nothing),
+      TEST(a_flush_that_fails_in_an_open_loses_nothing),
       TEST(a_layout_stays_the_callers_until_the_store_is_open),
       TEST(no_core_is_woken_after_its_end),
       TEST(a_stepped_store_needs_no_threads),
