@@ -304,8 +304,8 @@ static int start(struct store *store, const char *where) {
     store->hash_key[0] = store->layout->hash_key[0];
     store->hash_key[1] = store->layout->hash_key[1] ^ HASH_MIX;
   }
-  if (!r && !c->read_only) r = flush_root(store);
   if (!r && !c->read_only) store->survivors = open_survivors(store, c->stepped ? NULL : where);
+  if (!r && !c->read_only && (r = flush_root(store))) survivors_distrust(store->survivors);
   if (!r) r = arena_create(c->arena_bytes, store->plan->cores[0].numa_node, &store->arena);
   if (!r) store->ranges[0] = (struct range){arena_base(store->arena), arena_bytes(store->arena)};
   if (!r) r = make_cores(store);
@@ -341,7 +341,7 @@ int store_open(struct store **out, const char *where, const struct store_config 
     destroy(store);
     return r;
   }
-  if (!config->read_only) r = run_flush(store);
+  if (!config->read_only && (r = run_flush(store))) survivors_distrust(store->survivors);
   if (!r) survivors_settle(store->survivors, store->flusher.root->incarnation);
   if (r)
     log_line(&store->logger, 0, "%s: the first root cannot be written: %s", where, strerror(-r));

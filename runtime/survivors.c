@@ -25,7 +25,7 @@ static const char magic[8] = "SRSURVIV";
 struct survivors {
   const struct logger *logger;
   struct survivors_place *place;
-  const struct head *left; /* NULL: none */
+  struct head *left; /* NULL: none */
   struct head *kept;
 };
 
@@ -42,10 +42,14 @@ static bool fits(const struct head *h, const struct layout *l) {
          (h->incarnation == l->root->incarnation || PLANTED(survivors_of_another_open));
 }
 
+static struct survivor *shards_of(struct head *h) {
+  return (struct survivor *)(void *)((char *)h + BLOCK_BYTES);
+}
+
 /* Why what was left must not be used, or NULL. What one shard has and another has not could be half
  * of a batch: so it counts for all of them or for none. */
-static const char *unusable(const struct head *h) {
-  const struct survivor *shards = (const void *)((const char *)h + BLOCK_BYTES);
+static const char *unusable(struct head *h) {
+  const struct survivor *shards = shards_of(h);
   if (survivors_is_marked(h) && !PLANTED(survive_half_a_change))
     return "was killed in the middle of a change of several shards";
   for (uint32_t i = 0; i < h->shard_count; i++)
@@ -64,7 +68,7 @@ struct survivors *survivors_open(struct survivors_place *place, const struct lay
   }
   s->place = place;
   s->logger = logger;
-  const struct head *left = place->find(place, bytes);
+  struct head *left = place->find(place, bytes);
   bool is_ours = left && fits(left, l);
   const char *why = is_ours ? unusable(left) : NULL;
   if (is_ours && !why) s->left = left;
@@ -80,13 +84,16 @@ struct survivors *survivors_open(struct survivors_place *place, const struct lay
 }
 
 const struct survivor *survivors_left(const struct survivors *s, uint32_t shard) {
-  if (!s || !s->left) return NULL;
-  return (const struct survivor *)(const void *)((const char *)s->left + BLOCK_BYTES) + shard;
+  return s && s->left ? shards_of(s->left) + shard : NULL;
 }
 
 struct survivor *survivors_keep(struct survivors *s, uint32_t shard) {
-  if (!s || !s->kept) return NULL;
-  return (struct survivor *)(void *)((char *)s->kept + BLOCK_BYTES) + shard;
+  return s && s->kept ? shards_of(s->kept) + shard : NULL;
+}
+
+void survivors_distrust(struct survivors *s) {
+  if (s && s->left && !PLANTED(survive_a_failure))
+    __atomic_store_n(&shards_of(s->left)->failed, 1, __ATOMIC_SEQ_CST);
 }
 
 void survivors_settle(struct survivors *s, uint64_t incarnation) {
@@ -118,7 +125,7 @@ void survivors_mark(struct survivors *s, bool changing) {
 
 void survivors_close(struct survivors *s) {
   if (!s) return;
-  if (s->left)
+  if (s->left && !unusable(s->left))
     log_line(s->logger, 1,
              "%s: what a killed process has left was not taken over, and stays for the next open; "
              "without it the store goes on from its last durable state",

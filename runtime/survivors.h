@@ -20,8 +20,9 @@ struct survivor;
 
 struct survivors_place {
   const char *name; /* for the log */
-  /* What is there, if it has so many bytes; it stays until settle. NULL: nothing. */
-  const void *(*find)(struct survivors_place *p, uint64_t bytes);
+  /* What is there, if it has so many bytes; it stays until settle, and what is written to it stays
+   * for the next open. NULL: nothing. */
+  void *(*find)(struct survivors_place *p, uint64_t bytes);
   /* New memory beside it, zeros but for the bytes of empty buffers. NULL: none can be had. */
   void *(*make)(struct survivors_place *p, uint64_t bytes);
   /* The new one takes the place of what was found; if there is no new one, the place is empty. */
@@ -44,6 +45,9 @@ const struct survivor *survivors_left(const struct survivors *s, uint32_t shard)
 struct survivor *survivors_keep(struct survivors *s, uint32_t shard);
 /* A root has what was left: from now on the new memory counts. */
 void survivors_settle(struct survivors *s, uint64_t incarnation);
+/* Before that: a flush of this open has failed, or a write that one would have covered. What the
+ * device has of what the memory names nobody knows: no open uses it any more. */
+void survivors_distrust(struct survivors *s);
 /* Changes of several shards begin and end; core 0's thread. s may be NULL. */
 void survivors_mark(struct survivors *s, bool changing);
 /* In order: nothing is left to be taken over. After all shards are closed. NULL is fine. */

@@ -41,12 +41,13 @@ static bool is_ours(int fd, uint64_t bytes) {
          fs.f_type == TMPFS_MAGIC;
 }
 
-static const void *file_find(struct survivors_place *p, uint64_t bytes) {
+static void *file_find(struct survivors_place *p, uint64_t bytes) {
   struct file_place *f = file_of(p);
   f->bytes = bytes;
-  int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  int fd = open(f->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return NULL;
-  void *at = is_ours(fd, bytes) ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+  void *at = is_ours(fd, bytes) ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                                : MAP_FAILED;
   close(fd);
   if (at == MAP_FAILED)
     log_line(f->logger, 1, "%s: not a file of this user in memory: not used", f->path);

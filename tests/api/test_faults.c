@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 
 #include "tests/api/faulty.h"
 
@@ -181,6 +185,35 @@ static void a_flush_that_fails_in_an_open_loses_nothing(void **state) {
   close_both(s, p);
 }
 
+/* A killed process has left what it had completed, in memory. Once a flush has failed nobody knows
+ * what of it the device has. */
+#define MEMORY "/dev/shm"
+static void memory_counts_no_more_after_a_failed_flush(void **state) {
+  struct statfs fs;
+  if (statfs(MEMORY, &fs) || fs.f_type != TMPFS_MAGIC) skip();
+  struct fixture *f = *state;
+  struct store_config config = faulty_config(f);
+  struct store *none;
+  int status;
+  config.memory_dir = MEMORY;
+  format_store(f, 3, 16 * MIB);
+  pid_t pid = fork();
+  if (pid == 0) {
+    struct store *s;
+    if (store_open(&s, f->where, &config)) _exit(1);
+    put_everywhere((struct sr_store *)s, open_port((struct sr_store *)s), "left");
+    kill(getpid(), SIGKILL);
+  }
+  assert_int_equal(waitpid(pid, &status, 0), pid);
+  assert_true(WIFSIGNALED(status));
+  fail_io(IO_FLUSH, 2, 0);
+  assert_int_equal(store_open(&none, f->where, &config), -EIO);
+  assert_true(atomic_load(&faults.hits) > 0);
+  fail_nothing();
+  assert_int_equal(sr_store_close(open_faulty(f, &config)), 0);
+  assert_non_null(strstr(f->log, "the process before had a write or a flush that failed"));
+}
+
 static void a_layout_stays_the_callers_until_the_store_is_open(void **state) {
   struct fixture *f = *state;
   struct store_config config = faulty_config(f);
@@ -291,6 +324,7 @@ int main(void) {
       TEST(failed_reads_and_data_writes_are_of_one_request),
       TEST(an_open_that_fails_leaves_nothing),
       TEST(a_flush_that_fails_in_an_open_loses_nothing),
+      TEST(memory_counts_no_more_after_a_failed_flush),
       TEST(a_layout_stays_the_callers_until_the_store_is_open),
       TEST(no_core_is_woken_after_its_end),
       TEST(a_stepped_store_needs_no_threads),

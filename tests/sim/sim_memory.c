@@ -22,7 +22,7 @@ static void take(struct sim_memory *m) {
   check(m->now && m->next);
 }
 
-static const void *find(struct survivors_place *p, uint64_t bytes) {
+static void *find(struct survivors_place *p, uint64_t bytes) {
   struct sim_memory *m = memory_of(p);
   check(bytes == survivors_bytes(m->shards));
   m->made = m->settled = false;
