@@ -235,18 +235,22 @@ static void leave_gate(struct core *core, struct shard_op *op) {
   core_complete(core, op);
 }
 
+/* Whether half of it could be seen: a flush could end, or the process be killed, between two parts.
+ */
+static bool has_parts(const struct change *ch) { return ch->with != NO_SHARD || ch->put_count > 1; }
+
 void change_apply(struct change *ch) {
-  bool gate = ch->with != NO_SHARD;
+  bool gate = has_parts(ch);
   if (gate) through_gate(ch->port, enter_gate);
   call_concerned(ch, apply_shard);
   if (gate) through_gate(ch->port, leave_gate);
 }
 
 int change_run(struct change *ch) {
-  int r = ch->with == NO_SHARD ? reserve(ch, run_home) : reserve(ch, reserve_each);
+  int r = reserve(ch, has_parts(ch) ? reserve_each : run_home);
   if (r)
     drop_made(ch);
-  else if (ch->with != NO_SHARD)
+  else if (has_parts(ch))
     change_apply(ch);
   return r;
 }

@@ -11,6 +11,7 @@
 #include <linux/magic.h>
 #include <cmocka.h>
 
+#include "shards/manifest.h"
 #include "tests/api/fixture.h"
 
 #define DIRECTORY "/dev/shm"
@@ -248,6 +249,55 @@ static void killed_twice(void **state) {
   free(m);
 }
 
+/* The calls to come until one kills its own process, before it does anything. 0: none does. */
+static uint32_t put_record_kills;
+uint64_t __real_manifest_put_record(struct manifest *m, struct blob_id key, const void *data,
+                                    uint32_t bytes);
+uint64_t __wrap_manifest_put_record(struct manifest *m, struct blob_id key, const void *data,
+                                    uint32_t bytes);
+uint64_t __wrap_manifest_put_record(struct manifest *m, struct blob_id key, const void *data,
+                                    uint32_t bytes) {
+  if (put_record_kills && --put_record_kills == 0) kill(getpid(), SIGKILL);
+  return __real_manifest_put_record(m, key, data, bytes);
+}
+
+/* A snapshot changes two records, also where one shard has both. */
+static void killed_between_two_records(void **state) {
+  SKIP_WITHOUT_MEMORY();
+  struct fixture *f = *state;
+  for (uint32_t call = 1; call <= 2; call++) {
+    struct sr_volume_options v = SR_VOLUME_OPTIONS_INIT;
+    struct sr_volume_info info;
+    struct sr_store *s;
+    struct sr_port *p;
+    int status;
+    snprintf(f->where, sizeof f->where, "%.300s/store-%u", f->directory, call);
+    format_store(f, 1, 48 * MIB);
+    pid_t pid = fork();
+    if (pid == 0) {
+      struct sr_open_options o = survivor_options(f);
+      v.size_bytes = MIB;
+      if (sr_store_open(f->where, &o, &s) || sr_port_open(s, NULL, &p) ||
+          sr_volume_create(p, "v", &v) || sr_flush(p))
+        _exit(1);
+      put_record_kills = call;
+      sr_volume_snapshot(p, "v", "s");
+      _exit(2);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    struct sr_open_options o = survivor_options(f);
+    int r = sr_store_open(f->where, &o, &s);
+    if (r) fail_msg("killed before record %u: %s: %s", call, strerror(-r), f->log);
+    assert_int_equal(sr_port_open(s, NULL, &p), 0);
+    assert_int_equal(sr_volume_stat(p, "v", &info), 0);
+    assert_int_equal(sr_volume_stat(p, "s", &info), -ENOENT);
+    assert_int_equal(sr_volume_snapshot(p, "v", "s"), 0);
+    assert_int_equal(sr_port_close(p), 0);
+    assert_int_equal(sr_store_close(s), 0);
+  }
+}
+
 static void files_of_memory(struct fixture *f, char path[300]) {
   struct sr_open_options o = open_options(f);
   struct sr_store_stats stats;
@@ -436,8 +486,11 @@ static void what_is_left_is_told(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {TEST(nothing_is_lost), TEST(killed_twice),
-                                     TEST(without_the_file), TEST(changes_of_several_shards),
+  const struct CMUnitTest tests[] = {TEST(nothing_is_lost),
+                                     TEST(killed_twice),
+                                     TEST(killed_between_two_records),
+                                     TEST(without_the_file),
+                                     TEST(changes_of_several_shards),
                                      TEST(what_is_left_is_told)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
