@@ -341,12 +341,25 @@ static int build_regions(struct layout *l, struct identity **ids, const struct s
   return 0;
 }
 
+/* Where a newer root than the one that was found would lie. */
+static int check_next_slot(const struct layout *l, const int *unread, const struct logger *logger) {
+  uint32_t slot = root_slot_of_epoch(l->root->epoch + 1);
+  if (!unread[slot]) return 0;
+  log_line(logger, 0,
+           "%s: root slot %u cannot be read, and may have a newer root than epoch %llu: try again; "
+           "shard-ctl salvage copies out what the older one names",
+           l->backings[0]->name, slot, (unsigned long long)l->root->epoch);
+  return unread[slot];
+}
+
 /* The newest valid copy of all slots. A damaged copy is told, and survived. */
 static int read_root(struct layout *l, const struct logger *logger) {
   uint64_t copy = l->root_slot_blocks / 2;
   void *buf = layout_blocks_alloc(copy);
   struct root *root = malloc(sizeof *root);
   int result = -EBADMSG, unread = 0;
+  int unread_slots[FORMAT_ROOT_SLOTS] = {0}; /* errors, where no copy is sound */
+  bool sound[FORMAT_ROOT_SLOTS] = {0};
   l->root = calloc(1, sizeof *l->root);
   if (!buf || !root || !l->root) {
     result = -ENOMEM;
@@ -358,13 +371,15 @@ static int read_root(struct layout *l, const struct logger *logger) {
     struct backing *b = l->backings[0];
     int r = b->ops->read(b, buf, copy << BLOCK_SHIFT, block << BLOCK_SHIFT);
     if (r) snprintf(why, sizeof why, "cannot be read: %s", strerror(-r));
-    if (r) unread = r;
+    if (r) unread = unread_slots[i / 2] = r;
     if (!r) r = root_decode(root, l->uuid, l->shard_count, buf, why, sizeof why);
     if (!r && !root_belongs_in_slot(root->epoch, i / 2)) {
       snprintf(why, sizeof why, "epoch %llu does not belong in this slot",
                (unsigned long long)root->epoch);
       r = -EBADMSG;
     }
+    sound[i / 2] |= r == 0;
+    if (sound[i / 2]) unread_slots[i / 2] = 0;
     if (r == -ENODATA) continue;
     if (r) {
       log_line(logger, 1, "%s: root slot %u copy %u, block %llu: %s", b->name, i / 2, i % 2,
@@ -393,6 +408,8 @@ static int read_root(struct layout *l, const struct logger *logger) {
     log_line(logger, 0, "%s: no valid root in any slot, blocks %llu and on", l->backings[0]->name,
              (unsigned long long)l->root_block);
     if (unread) result = unread; /* what cannot be read now is not yet lost */
+  } else {
+    result = check_next_slot(l, unread_slots, logger);
   }
 out:
   free(buf);

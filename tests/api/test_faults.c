@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
 #include <sys/vfs.h>
@@ -185,6 +186,64 @@ static void a_flush_that_fails_in_an_open_loses_nothing(void **state) {
   close_both(s, p);
 }
 
+/* Reads of a root slot fail. */
+static const struct backing_ops *whole_ops;
+static uint64_t bad_offset, bad_bytes;
+static int read_or_fail(struct backing *b, void *buf, uint64_t bytes, uint64_t offset) {
+  if (offset < bad_offset + bad_bytes && offset + bytes > bad_offset) return -EIO;
+  return whole_ops->read(b, buf, bytes, offset);
+}
+
+/* The epoch that serves, or a negative errno; slot: of the one that cannot be read. */
+static int64_t epoch_without(struct fixture *f, const struct logger *logger, uint32_t slot) {
+  struct backing *parts[2];
+  struct backing_open how = {.read_only = false};
+  struct layout *l;
+  char path[800];
+  for (int i = 0; i < 2; i++) {
+    snprintf(path, sizeof path, "%s/%s", f->where, i ? "shard-0000" : "root");
+    assert_int_equal(backing_open_path(&parts[i], path, &how, logger), 0);
+  }
+  struct backing_ops failing = *parts[0]->ops;
+  whole_ops = parts[0]->ops;
+  failing.read = read_or_fail;
+  parts[0]->ops = &failing;
+  bad_offset = (FORMAT_IDENTITY_BLOCKS + slot * (bad_bytes >> BLOCK_SHIFT)) << BLOCK_SHIFT;
+  int r = layout_open_backings(&l, parts, 2, false, logger);
+  if (r) return r;
+  int64_t epoch = (int64_t)l->root->epoch;
+  l->backings[0]->ops = whole_ops;
+  layout_close(l);
+  return epoch;
+}
+
+/* The newest root may lie in one slot alone: where that cannot be read the one before must not take
+ * its place, nor be written over it. */
+static void a_root_that_cannot_be_read_is_not_replaced(void **state) {
+  struct fixture *f = *state;
+  struct store_config config = faulty_config(f);
+  format_store(f, 1, 16 * MIB);
+  for (int i = 0; i < 5; i++) assert_int_equal(sr_store_close(open_faulty(f, &config)), 0);
+  int64_t newest = epoch_without(f, &config.logger, 0); /* all of it can be read */
+  bad_bytes = 2 * BLOCK_BYTES;                          /* a slot */
+  assert_true(newest > 5);
+  /* Its second copy was under way when the power failed. */
+  char path[800], zeros[2 * BLOCK_BYTES] = {0};
+  snprintf(path, sizeof path, "%s/root", f->where);
+  int fd = open(path, O_WRONLY);
+  off_t second = (FORMAT_IDENTITY_BLOCKS + 2 * root_mirror_of_epoch((uint64_t)newest))
+                 << BLOCK_SHIFT;
+  assert_int_equal(pwrite(fd, zeros, sizeof zeros, second), sizeof zeros);
+  close(fd);
+  for (uint32_t slot = 0; slot < FORMAT_ROOT_SLOTS; slot++) {
+    bool newest_there = slot == root_slot_of_epoch((uint64_t)newest);
+    bool next_there = slot == root_slot_of_epoch((uint64_t)newest + 1);
+    assert_int_equal(epoch_without(f, &config.logger, slot),
+                     newest_there || next_there ? -EIO : newest);
+  }
+  assert_non_null(strstr(f->log, "may have a newer root"));
+}
+
 /* A killed process has left what it had completed, in memory. Once a flush has failed nobody knows
  * what of it the device has. */
 #define MEMORY "/dev/shm"
@@ -325,6 +384,7 @@ int main(void) {
       TEST(an_open_that_fails_leaves_nothing),
       TEST(a_flush_that_fails_in_an_open_loses_nothing),
       TEST(memory_counts_no_more_after_a_failed_flush),
+      TEST(a_root_that_cannot_be_read_is_not_replaced),
       TEST(a_layout_stays_the_callers_until_the_store_is_open),
       TEST(no_core_is_woken_after_its_end),
       TEST(a_stepped_store_needs_no_threads),
