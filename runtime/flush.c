@@ -329,7 +329,7 @@ static void after_flush(struct flusher *f) {
   spread_batches(f);
   f->skip = false;
   f->dirty = merge(f);
-  if (f->force_root && f->result) {
+  if (f->force_root && f->result && !PLANTED(open_without_a_shard)) {
     /* A root in a new open's name makes what it does not name foreign: it names all that recovery
      * has found, or is not written. */
     f->root_result = -EIO;

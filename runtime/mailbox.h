@@ -25,10 +25,10 @@
  *   receiver: of a peer that has been silent for a while takes the bit away; looks at its ring
  *             once more, and sets the bit again if there is something
  * The accesses that this order names (to a slot of the ring, the bit, the flag) are sequentially
- * consistent, so that at least one side sees the other. A sender to an awake receiver makes no system call,
- * and of many senders to a sleeping one exactly one does. The means of waking is the owner's: an
- * eventfd or another thing that remembers; a wake may arrive after the receiver has got up by
- * itself, so the receiver must bear a spurious one.
+ * consistent, so that at least one side sees the other. A sender to an awake receiver makes no
+ * system call, and of many senders to a sleeping one exactly one does. The means of waking is the
+ * owner's: an eventfd or another thing that remembers; a wake may arrive after the receiver has got
+ * up by itself, so the receiver must bear a spurious one.
  *
  * Cache lines. Two threads at work write neither bits nor flag: the bit stays as long as mail
  * comes, and a line that nobody writes costs nothing. A batch moves one line, its slot, which says
@@ -119,10 +119,10 @@ uint32_t mailbox_room(const struct inbox *inbox, uint32_t peer);
 bool mailbox_has_room(const struct inbox *inbox, uint32_t peer);
 
 /* Calls deliver(arg, peer, batch) for the batches of all peers that have sent something; the
- * cost is O(peers that have sent lately: within 64 drains), not O(peers). Takes at most one ring's capacity from each, so that a
- * busy sender cannot hold the receiver; what remains is found by the next call. Returns how
- * many were delivered. deliver may send to any inbox, this one included, but must not drain
- * this one. */
+ * cost is O(peers that have sent lately: within 64 drains), not O(peers). Takes at most one ring's
+ * capacity from each, so that a busy sender cannot hold the receiver; what remains is found by the
+ * next call. Returns how many were delivered. deliver may send to any inbox, this one included, but
+ * must not drain this one. */
 typedef void inbox_deliver_fn(void *arg, uint32_t peer, void *batch);
 uint32_t inbox_drain(struct inbox *inbox, inbox_deliver_fn *deliver, void *arg);
 /* A look without side effects. False may be out of date. */

@@ -11,9 +11,10 @@
  *
  * Why that is right. A blob's bytes are never overwritten: a put writes elsewhere, and what it
  * replaces is freed, as by a delete or a move. Freed space is written to only after it has become
- * usable again, which takes a durable root, and space_reuses() is another one before. So if it is the
- * same, the bytes were the blob's from the look-up on, whatever has become of the blob since: the
- * read took place in the moment of its look-up, and so after everything that had completed before.
+ * usable again, which takes a durable root, and space_reuses() is another one before. So if it is
+ * the same, the bytes were the blob's from the look-up on, whatever has become of the blob since:
+ * the read took place in the moment of its look-up, and so after everything that had completed
+ * before.
  *
  * What is not that simple is left to the owner: ranges in several extents or larger than one read,
  * errors of the device, checksums that do not match. */

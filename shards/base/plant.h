@@ -26,6 +26,7 @@
   X(split_a_batch, "frames of a batch in one shard count one by one")                              \
   X(accept_an_old_root, "the oldest valid root is taken, not the newest")                          \
   X(lose_a_wake_up, "a sender does not wake a core that sleeps")                                   \
+  X(open_without_a_shard, "an open in which a shard's flush failed writes a root all the same")    \
   X(keep_the_incarnation, "an open does not take a new incarnation")                               \
   X(head_too_far, "the log's head moves to the newest checkpoint, not the oldest")                 \
   X(free_checkpoint_early, "a superseded checkpoint is freed before the root that replaces it")    \

@@ -91,6 +91,14 @@ void disk_flush_cached(struct sim_disk *d, uint64_t mark) {
   d->cached_count = kept;
 }
 
+/* After a failed flush nobody knows what became of the writes: no later flush covers them. */
+int disk_flush_lost(struct sim_disk *d, uint64_t mark) {
+  d->failed_order = ++d->io->order;
+  for (uint32_t i = 0; i < d->cached_count; i++)
+    if (d->cached[i].order < mark) d->cached[i].order = UINT64_MAX;
+  return -EIO;
+}
+
 void sim_disk_write(struct sim_disk *d, uint64_t block, const void *buf, uint64_t blocks) {
   for (uint64_t i = 0; i < blocks; i++)
     disk_store(d, block + i, page_of((const char *)buf + (i << BLOCK_SHIFT)), true, 0);
@@ -106,15 +114,18 @@ void sim_disk_flip(struct sim_disk *d, uint64_t block, uint32_t bit) {
 /* ---- Backings: what recovery and layout read --------------------------------------------------
  */
 
+static bool sync_fault(struct sim_disk *d, uint32_t chance) {
+  if (!random_chance(&d->io->random, chance)) return false;
+  d->io->faults.injected++;
+  return true;
+}
+
 static int disk_read(struct backing *b, void *buf, uint64_t bytes, uint64_t offset) {
   struct sim_disk *d = disk_of(b);
   uint64_t block = offset >> BLOCK_SHIFT, count = bytes >> BLOCK_SHIFT;
   if (d->io->faults.gone || block > d->blocks || count > d->blocks - block) return -EIO;
   d->io->reads++;
-  if (random_chance(&d->io->random, d->io->faults.read_error)) {
-    d->io->faults.injected++;
-    return -EIO;
-  }
+  if (sync_fault(d, d->io->faults.read_error)) return -EIO;
   for (uint64_t i = 0; i < count; i++)
     page_read(d->now[block + i], (char *)buf + (i << BLOCK_SHIFT));
   return 0;
@@ -124,15 +135,18 @@ static int disk_write(struct backing *b, const void *buf, uint64_t bytes, uint64
   struct sim_disk *d = disk_of(b);
   uint64_t block = offset >> BLOCK_SHIFT, count = bytes >> BLOCK_SHIFT;
   if (d->io->faults.gone || block > d->blocks || count > d->blocks - block) return -EIO;
+  bool fails = sync_fault(d, d->io->faults.write_error);
+  if (fails && random_percent(&d->io->random, 50)) return -EIO;
   for (uint64_t i = 0; i < count; i++)
     disk_store(d, block + i, page_of((const char *)buf + (i << BLOCK_SHIFT)), false,
                d->io->order++);
-  return 0;
+  return fails ? -EIO : 0;
 }
 
 static int disk_flush(struct backing *b) {
   struct sim_disk *d = disk_of(b);
   if (d->io->faults.gone) return -EIO;
+  if (sync_fault(d, d->io->faults.flush_error)) return disk_flush_lost(d, d->io->order);
   disk_flush_cached(d, d->io->order);
   return 0;
 }

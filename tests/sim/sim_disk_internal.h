@@ -39,6 +39,7 @@ void disk_set_durable(struct sim_disk *d, uint64_t block, struct page *p);
 void disk_store(struct sim_disk *d, uint64_t block, struct page *p, bool durable, uint64_t order);
 /* What had completed before `mark` becomes durable. */
 void disk_flush_cached(struct sim_disk *d, uint64_t mark);
+int disk_flush_lost(struct sim_disk *d, uint64_t mark); /* it fails: -EIO */
 /* An image is its base again. */
 void disk_take_back(struct sim_disk *d);
 

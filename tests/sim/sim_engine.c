@@ -163,18 +163,14 @@ static int32_t do_write(struct sim_disk *d, const struct io *io) {
   return 0;
 }
 
-/* After a failed flush nobody knows what became of the writes: no later flush covers them. One that
- * was on its way at the same time fails, too. */
+/* One that was on its way at the same time as one that failed fails, too. */
 static int32_t do_flush(struct sim_disk *d, const struct io *io, uint64_t mark) {
   struct sim_io *s = d->io;
   if (mark >= d->failed_order && !fault(s, io, s->faults.flush_error)) {
     disk_flush_cached(d, mark);
     return 0;
   }
-  d->failed_order = ++s->order;
-  for (uint32_t i = 0; i < d->cached_count; i++)
-    if (d->cached[i].order < mark) d->cached[i].order = UINT64_MAX;
-  return -EIO;
+  return disk_flush_lost(d, mark);
 }
 
 static int32_t take_effect(struct sim_device *dev, const struct request *r) {

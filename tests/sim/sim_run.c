@@ -33,7 +33,8 @@ struct world {
   uint32_t calm_requests;   /* one in so many waits: a checkpoint, a stream, ... */
   uint32_t volume_percent;  /* of requests: to volumes */
   uint32_t call_percent;    /* of those: calls that change volumes */
-  struct sim_faults faults; /* while requests are made, not while the store opens */
+  struct sim_faults faults; /* while requests are made; while the store opens: try_to_open() */
+  struct random opens;      /* which opens have some */
   /* Power cuts. */
   uint32_t sample_percent, samples, enumerate; /* states to look at, of so many moments */
   uint64_t moments;                            /* of this life, so far */
@@ -250,12 +251,35 @@ static void collapse(struct world *w, const uint64_t found[]) {
   model_forget_batches(&w->model);
 }
 
+static void set_faults(struct world *w, const struct sim_faults *faults) {
+  uint64_t injected = w->io.faults.injected;
+  bool gone = w->io.faults.gone;
+  w->io.faults = *faults;
+  w->io.faults.gone = gone;
+  w->io.faults.injected = injected;
+}
+
+/* An open that writes and flushes of which fail leaves all as it was for the next one, but for what
+ * a killed process has left in memory: that may be of no use any more. */
+static int try_to_open(struct world *w) {
+  const struct sim_faults faults = {.write_error = UINT32_MAX >> 5, .flush_error = UINT32_MAX >> 3};
+  bool fails = w->client.tolerance.io_errors && random_percent(&w->opens, 30);
+  for (int i = 0; fails && i < 3; i++) {
+    set_faults(w, &faults);
+    int r = sim_open(&w->store, &w->io, &w->how);
+    set_faults(w, &(struct sim_faults){0});
+    if (r != -EIO || w->client.tolerance.dead) return r;
+    if (w->model.killed && w->how.memory && !sim_memory_counts(&w->memory)) expect(w, false, 0);
+  }
+  return sim_open(&w->store, &w->io, &w->how);
+}
+
 /* False: the power failed meanwhile. */
 static bool open_store(struct world *w) {
   uint64_t found[MODEL_IDS_MAX];
   w->how.cores = (uint32_t)random_in(&w->random, 1, w->geometry.shards + 1);
   memset(w->asleep, 0, sizeof w->asleep);
-  int r = sim_open(&w->store, &w->io, &w->how);
+  int r = try_to_open(w);
   if (w->client.tolerance.dead) {
     if (r == 0) sr_store_abandon(w->store);
     return false;
@@ -301,14 +325,6 @@ static void close_cleanly(struct world *w) {
   if (r) return;
   model_flushed(&w->model, visible);
   if (w->volumes) vmodel_cover(w->volumes, NULL, at);
-}
-
-static void set_faults(struct world *w, const struct sim_faults *faults) {
-  uint64_t injected = w->io.faults.injected;
-  bool gone = w->io.faults.gone;
-  w->io.faults = *faults;
-  w->io.faults.gone = gone;
-  w->io.faults.injected = injected;
 }
 
 static void live(struct world *w, uint64_t requests, bool cut) {
@@ -362,6 +378,7 @@ static void world_create(struct world *w, uint64_t seed, struct run_totals *t, u
   sim_io_create(&w->io, random_next(&w->random), w->geometry.disk_count, blocks);
   sim_format(&w->io, &w->geometry);
   w->io.delay_ns_max = random_in(&w->random, 100, 50000);
+  w->opens.state = ~seed;
   sim_memory_create(&w->memory, w->geometry.shards);
   sim_memory_create(&w->saved, w->geometry.shards);
   w->totals = t;
