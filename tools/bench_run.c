@@ -147,7 +147,8 @@ static int gather_on_cores(struct crew *c) {
     struct load_config config = base_config(c);
     config.count = start[i + 1] - start[i];
     /* With one core every blob is its own: no table to look up. */
-    config.numbers = b->cores > 1 ? c->numbers + start[i] : NULL;
+    /* On one core as on several, so that two are not slower by the list that they look into. */
+    config.numbers = sr_shard_count(b->store) > 1 ? c->numbers + start[i] : NULL;
     config.all = c->numbers;
     config.all_first = start[i];
     config.all_count = b->o.blobs;
