@@ -233,7 +233,7 @@ static bool sound_frame(const struct layout *l, uint32_t shard, uint64_t place, 
   uint64_t blocks = frame_blocks(f->payload_bytes);
   if (blocks > l->log_blocks - place || (blocks > 1 && region_read(r, buf, place, blocks)))
     return false;
-  return frame_checksum_matches(buf);
+  return frame_decode_header(f, buf, &why) == 0 && frame_checksum_matches(buf, blocks);
 }
 
 static bool is_later(const struct frame *a, const struct frame *b) {

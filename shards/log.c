@@ -437,9 +437,9 @@ int frame_decode_header(struct frame *f, const void *buf, const char **why) {
   return 0;
 }
 
-bool frame_checksum_matches(const void *buf) {
+bool frame_checksum_matches(const void *buf, uint64_t blocks) {
   const struct disk_frame *d = buf;
-  return d->checksum == frame_checksum(d);
+  return frame_blocks(d->payload_bytes) == blocks && d->checksum == frame_checksum(d);
 }
 
 /* The checksum is linear: a wrong bit changes it by what depends on the bit's place alone. From the

@@ -141,8 +141,9 @@ void frame_encode(struct frame *frame, void *buf);
 int frame_decode_header(struct frame *frame, const void *buf, const char **why);
 /* Of a frame of one block that has one wrong bit: corrects it. False: none or more than one. */
 bool frame_correct_bit(void *buf);
-/* The checksum over all its blocks. */
-bool frame_checksum_matches(const void *buf);
+/* The checksum over all its blocks, of which buf has so many; its header has been decoded. False,
+ * too, if by now it says that it has another number: a device may have been asked twice. */
+bool frame_checksum_matches(const void *buf, uint64_t blocks);
 
 /* Where a position lies in the ring, and where the position after a frame is. */
 static inline uint64_t log_place(uint64_t position, uint64_t log_blocks) {

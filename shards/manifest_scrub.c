@@ -210,7 +210,7 @@ static bool log_frame(struct manifest_scrub *x, const char *buf, uint64_t left) 
     x->need_blocks = blocks;
     return false;
   }
-  if (!frame_checksum_matches(buf)) return log_bad(x, "checksum mismatch"), true;
+  if (!frame_checksum_matches(buf, blocks)) return log_bad(x, "checksum mismatch"), true;
   if (x->chained && (f.chain != x->chain || f.sequence != x->sequence))
     return log_bad(x, "does not follow the frame before"), true;
   if (x->gap && (f.incarnation < x->incarnation || f.sequence < x->sequence))

@@ -42,24 +42,29 @@ const char *reader_get(struct log_reader *r, uint64_t position, uint64_t blocks,
   return r->window + ((position - r->first) << BLOCK_SHIFT);
 }
 
+static bool decode_header(const struct manifest *m, uint64_t position, struct frame *f,
+                          const char *buf, const char **what) {
+  if (frame_decode_header(f, buf, what)) return false;
+  *what = "frame of another store, shard or place";
+  return f->store == m->store_key && f->shard == m->config.shard && f->position == position;
+}
+
 const char *read_frame(struct log_reader *r, uint64_t position, struct frame *f, const char **what,
                        int *error) {
-  const struct manifest *m = r->m;
   *error = 0;
   const char *buf = reader_get(r, position, 1, error);
   if (!buf) {
     *what = "cannot be read";
     return NULL;
   }
-  if (frame_decode_header(f, buf, what)) return NULL;
-  *what = "frame of another store, shard or place";
-  if (f->store != m->store_key || f->shard != m->config.shard || f->position != position)
-    return NULL;
+  if (!decode_header(r->m, position, f, buf, what)) return NULL;
   *what = "frame is cut off";
-  buf = reader_get(r, position, frame_blocks(f->payload_bytes), error);
-  if (!buf) return NULL;
+  uint64_t blocks = frame_blocks(f->payload_bytes);
+  buf = reader_get(r, position, blocks, error);
+  /* It may have been read again. */
+  if (!buf || !decode_header(r->m, position, f, buf, what)) return NULL;
   *what = "checksum mismatch";
-  return frame_checksum_matches(buf) || PLANTED(skip_frame_checksum) ? buf : NULL;
+  return frame_checksum_matches(buf, blocks) || PLANTED(skip_frame_checksum) ? buf : NULL;
 }
 
 /* ---- Applying ---------------------------------------------------------------------------- */

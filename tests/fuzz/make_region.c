@@ -73,7 +73,7 @@ static uint64_t emit_frames(struct work *w, uint64_t position, uint64_t end) {
     struct frame f;
     const char *why, *buf = pieces_block(&w->p, log_place(position, PIECES_LOG_BLOCKS));
     if (frame_decode_header(&f, buf, &why) || f.position != position ||
-        !frame_checksum_matches(buf))
+        !frame_checksum_matches(buf, frame_blocks(f.payload_bytes)))
       break;
     if (chain && f.chain != chain) break;
     size_t length = FRAME_HEADER_BYTES + f.payload_bytes;

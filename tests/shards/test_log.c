@@ -228,7 +228,8 @@ static void test_frames_round_trip(void **state) {
     assert_true(f.epoch == g.epoch && f.position == g.position && f.sequence == g.sequence);
     assert_true(f.chain == g.chain && f.payload_bytes == g.payload_bytes && f.flags == g.flags);
     assert_true(f.entry_count == g.entry_count && f.checksum == g.checksum);
-    assert_true(frame_checksum_matches(buf));
+    assert_true(frame_checksum_matches(buf, frame_blocks(f.payload_bytes)));
+    assert_false(frame_checksum_matches(buf, frame_blocks(f.payload_bytes) + 1));
   }
   assert_int_equal(frame_blocks(ONE_BLOCK), 1);
   assert_int_equal(frame_blocks(ONE_BLOCK + 8), 2);
@@ -240,7 +241,8 @@ static void test_frames_any_byte_damaged(void **state) {
   for (uint64_t i = 0; i < frame_blocks(f.payload_bytes) << BLOCK_SHIFT; i++) {
     const char *why = "";
     buf[i] ^= 0x40;
-    bool refused = frame_decode_header(&g, buf, &why) != 0 || !frame_checksum_matches(buf);
+    bool refused = frame_decode_header(&g, buf, &why) != 0 ||
+                   !frame_checksum_matches(buf, frame_blocks(f.payload_bytes));
     if (!refused) fail_msg("byte %llu", (unsigned long long)i);
     buf[i] ^= 0x40;
   }
@@ -257,7 +259,7 @@ static void test_hostile_headers(void **state) {
     for (int k = 0; k < 8; k++) buf[56 + random_below(&r, 16)] = (char)random_next(&r);
     if (frame_decode_header(&g, buf, &why)) continue;
     assert_true(frame_blocks(g.payload_bytes) <= FRAME_BLOCKS_MAX);
-    (void)frame_checksum_matches(buf);
+    (void)frame_checksum_matches(buf, frame_blocks(g.payload_bytes));
   }
 }
 
