@@ -18,7 +18,9 @@
  *        --all cores--> idle     the other callers complete; those who came meanwhile start anew
  *
  * A failure stops the shards that it concerns, those of a failed frame or on a failed file, and no
- * other: the root goes on to say of them what it said before. The callers get the error.
+ * other: the root goes on to say of them what it said before. The callers get the error. But the
+ * first root of an open is not written then: it has a new incarnation, by which frames that it does
+ * not name are foreign.
  *
  * Concurrent callers share a flush: who calls while one runs is served by the next. */
 #ifndef RUNTIME_FLUSH_H

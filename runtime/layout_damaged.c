@@ -233,6 +233,7 @@ static bool sound_frame(const struct layout *l, uint32_t shard, uint64_t place, 
   uint64_t blocks = frame_blocks(f->payload_bytes);
   if (blocks > l->log_blocks - place || (blocks > 1 && region_read(r, buf, place, blocks)))
     return false;
+  /* It may have been read again. */
   return frame_decode_header(f, buf, &why) == 0 && frame_checksum_matches(buf, blocks);
 }
 

@@ -16,7 +16,7 @@ struct head { /* one block */
   uint32_t version, shard_count;
   uint8_t uuid[16];
   uint64_t incarnation;              /* of the root that this open has written; 0: not yet */
-  uint32_t changing;                 /* several shards at once: not to be used */
+  uint32_t changing;                 /* several parts at once: not to be used */
   char where[SURVIVORS_WHERE_BYTES]; /* absolute; "": not said */
 };
 _Static_assert(sizeof(struct head) <= BLOCK_BYTES, "one block");
@@ -51,7 +51,7 @@ static struct survivor *shards_of(struct head *h) {
 static const char *unusable(struct head *h) {
   const struct survivor *shards = shards_of(h);
   if (survivors_is_marked(h) && !PLANTED(survive_half_a_change))
-    return "was killed in the middle of a change of several shards";
+    return "was killed in the middle of a change of several parts";
   for (uint32_t i = 0; i < h->shard_count; i++)
     if (shards[i].failed && !PLANTED(survive_a_failure))
       return "had a write or a flush that failed";

@@ -3,7 +3,7 @@
  * away, and then the store's own rules hold.
  *
  * At open what the process before has left is looked for and taken over by recovery; new memory is
- * made beside it, and takes its place once a root has all of that. Changes of several shards at
+ * made beside it, and takes its place once a root has all of that. Changes of several parts at
  * once are marked while they are being made: what was left in the middle of one is not used, for
  * any shard. A close gives the memory up.
  *
@@ -48,7 +48,8 @@ void survivors_settle(struct survivors *s, uint64_t incarnation);
 /* Before that: a flush of this open has failed, or a write that one would have covered. What the
  * device has of what the memory names nobody knows: no open uses it any more. */
 void survivors_distrust(struct survivors *s);
-/* Changes of several shards begin and end; core 0's thread. s may be NULL. */
+/* Changes of several parts (shards, or a volume's records) begin and end; core 0's thread. s may be
+ * NULL. */
 void survivors_mark(struct survivors *s, bool changing);
 /* In order: nothing is left to be taken over. After all shards are closed. NULL is fine. */
 void survivors_close(struct survivors *s);
@@ -80,7 +81,7 @@ int survivors_each(const char *dir, bool (*fn)(void *arg, const struct survivors
 /* The first block of such a file. False: it is none. */
 bool survivors_read_head(const void *block, uint8_t uuid[16], char where[SURVIVORS_WHERE_BYTES]);
 
-/* Memory that find() has given was left in the middle of a change of several shards. */
+/* Memory that find() has given was left in the middle of a change of several parts. */
 bool survivors_is_marked(const void *memory);
 /* Of a store with so many shards. */
 uint64_t survivors_bytes(uint32_t shard_count);

@@ -146,8 +146,8 @@ static int gather_on_cores(struct crew *c) {
   for (uint32_t i = 0; r == 0 && i < b->cores; i++) {
     struct load_config config = base_config(c);
     config.count = start[i + 1] - start[i];
-    /* With one core every blob is its own: no table to look up. */
-    /* On one core as on several, so that two are not slower by the list that they look into. */
+    /* With one shard every blob is its own: no table to look up. With several there is one on a
+     * lone core, too, so that two cores are not slower by it. */
     config.numbers = sr_shard_count(b->store) > 1 ? c->numbers + start[i] : NULL;
     config.all = c->numbers;
     config.all_first = start[i];

@@ -3,6 +3,8 @@
 #ifndef TESTS_API_FIXTURE_H
 #define TESTS_API_FIXTURE_H
 
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -107,5 +109,19 @@ static inline void fill_bytes(void *buf, uint64_t bytes, uint64_t seed) {
     b[i] = (uint8_t)(x >> 32);
   }
 }
+
+/* Where memory of processes survives them. */
+#define MEMORY_DIRECTORY "/dev/shm"
+static inline bool have_memory(void) {
+  struct statfs fs;
+  return statfs(MEMORY_DIRECTORY, &fs) == 0 && fs.f_type == TMPFS_MAGIC &&
+         fs.f_bavail * (uint64_t)fs.f_bsize >= 64 * MIB && access(MEMORY_DIRECTORY, W_OK) == 0;
+}
+#define SKIP_WITHOUT_MEMORY()                                                                      \
+  if (!have_memory()) {                                                                            \
+    fprintf(stderr, "skipped: %s is no tmpfs with 64 MiB that can be written\n",                   \
+            MEMORY_DIRECTORY);                                                                     \
+    skip();                                                                                        \
+  }
 
 #endif

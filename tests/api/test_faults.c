@@ -7,9 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <signal.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "tests/api/faulty.h"
@@ -246,15 +244,13 @@ static void a_root_that_cannot_be_read_is_not_replaced(void **state) {
 
 /* A killed process has left what it had completed, in memory. Once a flush has failed nobody knows
  * what of it the device has. */
-#define MEMORY "/dev/shm"
 static void memory_counts_no_more_after_a_failed_flush(void **state) {
-  struct statfs fs;
-  if (statfs(MEMORY, &fs) || fs.f_type != TMPFS_MAGIC) skip();
+  SKIP_WITHOUT_MEMORY();
   struct fixture *f = *state;
   struct store_config config = faulty_config(f);
   struct store *none;
   int status;
-  config.memory_dir = MEMORY;
+  config.memory_dir = MEMORY_DIRECTORY;
   format_store(f, 3, 16 * MIB);
   pid_t pid = fork();
   if (pid == 0) {

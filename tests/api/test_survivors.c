@@ -6,29 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
-#include <linux/magic.h>
 #include <cmocka.h>
 
 #include "shards/manifest.h"
 #include "tests/api/fixture.h"
 
-#define DIRECTORY "/dev/shm"
+#define DIRECTORY MEMORY_DIRECTORY
 #define SHARDS    3u
 #define BLOBS     4000u
 #define BLOCKS    2048u /* of each volume */
-
-static bool have_memory(void) {
-  struct statfs fs;
-  return statfs(DIRECTORY, &fs) == 0 && fs.f_type == TMPFS_MAGIC &&
-         fs.f_bavail * (uint64_t)fs.f_bsize >= 64 * MIB && access(DIRECTORY, W_OK) == 0;
-}
-#define SKIP_WITHOUT_MEMORY()                                                                      \
-  if (!have_memory()) {                                                                            \
-    fprintf(stderr, "skipped: %s is no tmpfs with 64 MiB that can be written\n", DIRECTORY);       \
-    skip();                                                                                        \
-  }
 
 /* What is done is a function of (seed, step), so that the parent knows it from how far the child
  * says it came. */
